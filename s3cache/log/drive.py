@@ -1,0 +1,31 @@
+"""Running a protocol for real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from s3cache.log.effects import Effect, Steps
+
+T = TypeVar("T")
+
+
+def drive(steps: Steps[T], perform: Callable[[Effect], Any]) -> T:
+    """Perform each effect that ``steps`` yields; return its result.
+
+    What ``perform`` raises is raised inside the protocol, at the point that
+    asked.
+    """
+    try:
+        effect = next(steps)
+        while True:
+            try:
+                result = perform(effect)
+            except BaseException as error:
+                effect = steps.throw(error)
+            else:
+                effect = steps.send(result)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    finally:
+        steps.close()

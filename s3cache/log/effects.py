@@ -1,0 +1,263 @@
+"""What a protocol may ask of the world, one small class each.
+
+A protocol is a generator (``Steps``) that yields these and is sent their
+results. Whoever performs them decides what time, network and disk are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from s3cache.log.entry import Change, Entry
+from s3cache.log.head import Head
+from s3cache.stores.base import Answer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a replica is: the last entry that it has applied.
+
+    ``proved_at`` is the latest moment, by the store's clock, at which this
+    entry is known to have been the newest (epoch seconds).
+    """
+
+    database: str
+    number: int = 0
+    token: str = ""
+    etag: str = ""
+    proved_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What a batch would change, and the position that it was run at.
+
+    ``changes`` is empty when there is nothing to commit.
+    """
+
+    position: Position
+    changes: Sequence[Change]
+    transactions: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """What the processes on one replica tell each other outside of it.
+
+    Moments are of the host's own clock (``Now``), durations in seconds; 0
+    means never. ``checked_at``: the log was last compared with the replica;
+    ``foreign_at``: an entry of another host was met; ``won_at``: this host
+    last created an entry; ``round_trip``: of its last PUT.
+    """
+
+    checked_at: float = 0.0
+    foreign_at: float = 0.0
+    won_at: float = 0.0
+    round_trip: float = 0.0
+
+
+# The store. Each is one request, and its result an ``Answer``.
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """Read an object."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetMany:
+    """Read several objects at the same time; the result is in their order."""
+
+    keys: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Put an object if there is none: ``PUT If-None-Match: *``."""
+
+    key: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """One page of the keys below ``prefix`` that sort after ``start_after``."""
+
+    prefix: str
+    start_after: str = ""
+
+
+# The replica.
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The replica's ``Position``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Apply the entry after the replica's position, in one transaction.
+
+    ``modified`` is the store's time of the entry, which becomes the
+    position's ``proved_at``. If the replica is there already nothing
+    happens. The result is the new ``Position``.
+    """
+
+    entry: Entry
+    etag: str
+    modified: float
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """The position was the newest at ``date`` (the store's clock).
+
+    The question was asked at ``asked_at`` (the host's clock), and what it
+    proved holds for position ``number`` only.
+    """
+
+    number: int
+    asked_at: float
+    date: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Run the batch on the replica as it is now, and roll it back again.
+
+    The result is a ``Staged``.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class KeepPending:
+    """Remember a commit whose outcome is not known.
+
+    Whoever applies entry ``number`` learns from its token what became of it.
+    """
+
+    number: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartOver:
+    """Begin a new replica beside the one in use.
+
+    From here on ``Where``, ``Apply`` and ``Proved`` of this protocol mean the
+    new one. The result is its ``Position``.
+    """
+
+    head: Head
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Put the new replica in the place of the old one, in one step."""
+
+
+# The host.
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """Seconds of a clock that never goes back and that counts sleep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A random string that nobody else ever gets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """The ``HostState``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Change the fields of the ``HostState`` that are not None."""
+
+    checked_at: float | None = None
+    foreign_at: float | None = None
+    won_at: float | None = None
+    round_trip: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HoldCommitLock:
+    """Become the only process of this replica that commits.
+
+    The result is a context manager that gives the lock back. Raises
+    ``django.db.OperationalError`` when it is not to be had by ``deadline``.
+    """
+
+    deadline: float
+
+
+Effect = (
+    Get
+    | GetMany
+    | Create
+    | ListPage
+    | Where
+    | Apply
+    | Proved
+    | Stage
+    | KeepPending
+    | StartOver
+    | TakeOver
+    | Now
+    | Sleep
+    | Token
+    | Recall
+    | Remember
+    | HoldCommitLock
+)
+
+Steps = Generator[Effect, Any, T]
+Held = AbstractContextManager[None]
+
+__all__ = [
+    "Answer",
+    "Apply",
+    "Create",
+    "Effect",
+    "Get",
+    "GetMany",
+    "Held",
+    "HoldCommitLock",
+    "HostState",
+    "KeepPending",
+    "ListPage",
+    "Now",
+    "Position",
+    "Proved",
+    "Recall",
+    "Remember",
+    "Sleep",
+    "Stage",
+    "Staged",
+    "StartOver",
+    "Steps",
+    "TakeOver",
+    "Token",
+    "Where",
+]

@@ -1,0 +1,298 @@
+"""Entries of the log, and their form as bytes.
+
+An object of the log is two lines of text: a small JSON header (format,
+compression, signature) and the body, JSON as well, compressed when it is
+large. Somebody with nothing but a browser and ``zstd`` can read what
+happened.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import zstandard
+
+from s3cache.exceptions import EntryFormatError
+
+FORMAT = 1
+
+#: Bodies shorter than this stay readable as they are.
+COMPRESS_ABOVE = 4 * 1024
+
+#: Sealed entries above this size leave their body in an object of its own,
+#: so that whoever asks for the next entry never waits for megabytes.
+BLOB_ABOVE = 4 * 1024 * 1024
+
+#: What a body may grow to when it is decompressed. It bounds what one commit
+#: may hold, and what a forged entry can make a reader allocate.
+MAX_BODY = 1024 * 1024 * 1024
+
+#: A raw storage value: None, int, float, str or bytes.
+Value = None | int | float | str | bytes
+Row = list[Any]
+
+
+class Rows(msgspec.Struct, frozen=True, tag="rows", omit_defaults=True):
+    """The rows of one table that a commit left behind.
+
+    ``key`` names the columns that identify a row. ``rows`` has the new state
+    of each changed row, by ``columns``; ``deleted`` the keys of rows that are
+    gone. A row whose key changed stands under both.
+    """
+
+    table: str
+    key: list[str]
+    columns: list[str]
+    rows: list[Row] = []
+    deleted: list[Row] = []
+
+
+class Statement(msgspec.Struct, frozen=True, tag="sql", omit_defaults=True):
+    """A statement that has the same effect on every replica: DDL."""
+
+    sql: str
+    params: Row = []
+
+
+class Sequences(msgspec.Struct, frozen=True, tag="sequences"):
+    """Where AUTOINCREMENT goes on, by table: ids are never given twice."""
+
+    values: dict[str, int]
+
+
+Change = Rows | Statement | Sequences
+
+
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One entry of the log: one commit, atomic and in its place for ever.
+
+    ``token`` is random and new for every body, ``previous`` the token of the
+    entry before. ``transactions`` counts the callers whose transactions were
+    committed together. ``changes`` apply in their order.
+    """
+
+    database: str
+    number: int
+    token: str
+    previous: str
+    host: str
+    changes: list[Change]
+    transactions: int = 1
+
+    def follows(self, database: str, number: int, token: str) -> bool:
+        """Whether this entry is the one after ``number`` with ``token``."""
+        return (
+            self.database == database
+            and self.number == number + 1
+            and self.previous == token
+        )
+
+
+class _Header(msgspec.Struct, omit_defaults=True):
+    s3cache: int
+    encoding: str = ""
+    signature: str = ""
+    blob: str = ""
+    sha256: str = ""
+    size: int = 0
+    token: str = ""
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """An entry as bytes; ``blob`` is what has to be stored before it."""
+
+    body: bytes
+    blob_key: str = ""
+    blob: bytes = b""
+
+
+def seal(
+    entry: Entry, *, key: str, blob_key: str, signing_keys: Sequence[bytes] = ()
+) -> Sealed:
+    """The bytes of ``entry``, stored under ``key``.
+
+    The first of ``signing_keys`` signs them. Raises ``EntryFormatError`` when
+    the commit is larger than ``MAX_BODY``.
+    """
+    body = msgspec.json.encode(_escaped(entry))
+    if len(body) > MAX_BODY:
+        raise EntryFormatError(
+            f"The commit holds {len(body):,} bytes, more than the {MAX_BODY:,} that "
+            f"one entry may have. Split it into smaller transactions."
+        )
+    header = _Header(s3cache=FORMAT)
+    if len(body) > COMPRESS_ABOVE:
+        body = zstandard.ZstdCompressor(level=1).compress(body)
+        header.encoding = "zstd"
+    blob = b""
+    if len(body) > BLOB_ABOVE:
+        blob, body = body, b""
+        header.blob = blob_key
+        header.sha256 = hashlib.sha256(blob).hexdigest()
+        header.size = len(blob)
+        header.token = entry.token
+    if signing_keys:
+        header.signature = _signature(signing_keys[0], key, header, body)
+    sealed = msgspec.json.encode(header) + b"\n" + body
+    return Sealed(sealed, blob_key if blob else "", blob)
+
+
+def blob_of(sealed: bytes, *, key: str) -> str:
+    """The key of the blob that the entry at ``key`` refers to, or ""."""
+    header, _body = _split(sealed, key)
+    return header.blob
+
+
+def unseal(
+    sealed: bytes,
+    *,
+    key: str,
+    signing_keys: Sequence[bytes] = (),
+    blob: bytes = b"",
+) -> Entry:
+    """The entry that was stored under ``key``.
+
+    With ``signing_keys`` an entry that none of them signed is refused. Raises
+    ``EntryFormatError`` for what a newer release wrote, a bad signature, and
+    damaged bytes; nothing of such an entry is used.
+    """
+    header, body = _split(sealed, key)
+    if signing_keys:
+        signature = header.signature
+        header.signature = ""
+        if not any(
+            hmac.compare_digest(_signature(k, key, header, body), signature)
+            for k in signing_keys
+        ):
+            raise EntryFormatError(
+                f"{key} is not signed by any of the keys in "
+                f"OPTIONS['signing_keys']. Somebody else wrote it, or a key is "
+                f"missing from the list."
+            )
+    if header.blob:
+        if len(blob) != header.size or (
+            hashlib.sha256(blob).hexdigest() != header.sha256
+        ):
+            raise EntryFormatError(
+                f"{header.blob}, the body of {key}, is not what {key} says it is: "
+                f"{len(blob):,} bytes instead of {header.size:,}, or other ones."
+            )
+        body = blob
+    try:
+        if header.encoding == "zstd":
+            body = _decompressed(body, key)
+        entry = msgspec.json.decode(body, type=Entry)
+    except (msgspec.MsgspecError, zstandard.ZstdError, UnicodeDecodeError) as error:
+        raise EntryFormatError(f"{key} is damaged: {error}") from error
+    return _unescaped(entry)
+
+
+def token_of(sealed: bytes, *, key: str, signing_keys: Sequence[bytes] = ()) -> str:
+    """The token of the entry at ``key``, without the blob that it names."""
+    header, _body = _split(sealed, key)
+    if header.blob:
+        return header.token
+    return unseal(sealed, key=key, signing_keys=signing_keys).token
+
+
+def _split(sealed: bytes, key: str) -> tuple[_Header, bytes]:
+    line, newline, body = sealed.partition(b"\n")
+    try:
+        header = msgspec.json.decode(line, type=_Header)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise EntryFormatError(
+            f"{key} is not an entry of an s3cache log: {error}"
+        ) from error
+    if header.s3cache > FORMAT:
+        raise EntryFormatError(
+            f"{key} has format {header.s3cache}; this release of s3cache reads "
+            f"formats up to {FORMAT}. A newer release writes this database: "
+            f"upgrade this host."
+        )
+    if not newline:
+        raise EntryFormatError(f"{key} is damaged: it ends within its first line.")
+    return header, body
+
+
+def _signature(secret: bytes, key: str, header: _Header, body: bytes) -> str:
+    mac = hmac.new(secret, digestmod=hashlib.sha256)
+    for part in (key.encode(), msgspec.json.encode(header), body):
+        mac.update(len(part).to_bytes(8, "big"))
+        mac.update(part)
+    return mac.hexdigest()
+
+
+def _decompressed(body: bytes, key: str) -> bytes:
+    size = zstandard.frame_content_size(body)
+    if not 0 <= size <= MAX_BODY:
+        raise EntryFormatError(
+            f"{key} is damaged: it would decompress to {size:,} bytes, and an "
+            f"entry holds at most {MAX_BODY:,}."
+        )
+    return zstandard.ZstdDecompressor().decompress(body, max_output_size=MAX_BODY)
+
+
+# JSON has neither bytes nor infinities: such a value stands as an object with
+# one member, {"bytes": base64} or {"float": "inf"}. No other value is an object.
+
+
+def _escaped(entry: Entry) -> Entry:
+    return msgspec.structs.replace(
+        entry, changes=[_map_values(c, _escape_row) for c in entry.changes]
+    )
+
+
+def _unescaped(entry: Entry) -> Entry:
+    return msgspec.structs.replace(
+        entry, changes=[_map_values(c, _unescape_row) for c in entry.changes]
+    )
+
+
+def _map_values(change: Change, convert: Any) -> Change:
+    if type(change) is Rows:
+        return msgspec.structs.replace(
+            change,
+            rows=[convert(row) for row in change.rows],
+            deleted=[convert(key) for key in change.deleted],
+        )
+    if type(change) is Statement:
+        return msgspec.structs.replace(change, params=convert(change.params))
+    return change
+
+
+def _escape_row(row: Row) -> Row:
+    kinds = set(map(type, row))
+    if kinds.isdisjoint(_ESCAPED):
+        return row
+    return [_escape(value) for value in row]
+
+
+_ESCAPED = frozenset([bytes, float])
+
+
+def _escape(value: Any) -> Any:
+    if type(value) is bytes:
+        return {"bytes": base64.b64encode(value).decode()}
+    if type(value) is float and not math.isfinite(value):
+        return {"float": repr(value)}
+    return value
+
+
+def _unescape_row(row: Row) -> Row:
+    if dict not in set(map(type, row)):
+        return row
+    return [_unescape(value) for value in row]
+
+
+def _unescape(value: Any) -> Any:
+    if type(value) is not dict:
+        return value
+    if "bytes" in value:
+        return base64.b64decode(value["bytes"], validate=True)
+    return float(value["float"])

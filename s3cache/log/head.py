@@ -1,0 +1,47 @@
+"""``_head``, the one object that is ever replaced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from s3cache.exceptions import EntryFormatError
+from s3cache.log.keys import HEAD
+
+FORMAT = 1
+
+
+class Head(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a protocol has to know before it can believe the log.
+
+    ``database`` identifies the database for ever. Entries up to ``trimmed``
+    are gone from the log: packs hold what they said. ``probe`` is what the
+    store was found to honour when the database was created.
+    """
+
+    database: str
+    format: int = FORMAT
+    trimmed: int = 0
+    created: str = ""
+    probe: dict[str, Any] = {}
+
+
+def encode_head(head: Head) -> bytes:
+    """The bytes of ``_head``: JSON, indented for people."""
+    return msgspec.json.format(msgspec.json.encode(head), indent=2)
+
+
+def decode_head(body: bytes) -> Head:
+    """Read ``_head``; raises ``EntryFormatError`` for what is not one."""
+    try:
+        head = msgspec.json.decode(body, type=Head)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise EntryFormatError(f"{HEAD} is damaged: {error}") from error
+    if head.format > FORMAT:
+        raise EntryFormatError(
+            f"{HEAD} has format {head.format}; this release of s3cache reads "
+            f"formats up to {FORMAT}. A newer release writes this database: "
+            f"upgrade this host."
+        )
+    return head

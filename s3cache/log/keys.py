@@ -1,0 +1,25 @@
+"""Names of the objects in the bucket, below the database's location."""
+
+from __future__ import annotations
+
+HEAD = "_head"
+LOG = "_log/"
+BLOBS = "_blobs/"
+
+
+def entry_key(number: int) -> str:
+    """The key of log entry ``number``; twelve digits keep LIST in order."""
+    return f"{LOG}{number:012d}"
+
+
+def entry_number(key: str) -> int | None:
+    """The number of a log entry's key, or None if the key is not one."""
+    digits = key.removeprefix(LOG)
+    if len(digits) == 12 and digits.isdecimal() and digits.isascii():
+        return int(digits)
+    return None
+
+
+def blob_key(number: int, token: str) -> str:
+    """The key of the body that entry ``number`` of ``token`` refers to."""
+    return f"{BLOBS}{number:012d}-{token}"
