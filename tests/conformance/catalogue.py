@@ -1,0 +1,124 @@
+"""Which of Django's test apps are run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+#: The apps that exercise a database, in the order of the report.
+APPS = (
+    "basic",
+    "queries",
+    "lookup",
+    "aggregation",
+    "aggregation_regress",
+    "annotations",
+    "expressions",
+    "expressions_case",
+    "expressions_window",
+    "many_to_many",
+    "many_to_one",
+    "m2m_through",
+    "m2m_through_regress",
+    "m2m_regress",
+    "one_to_one",
+    "ordering",
+    "select_related",
+    "prefetch_related",
+    "foreign_object",
+    "update",
+    "update_only_fields",
+    "delete",
+    "delete_regress",
+    "bulk_create",
+    "get_or_create",
+    "transactions",
+    "transaction_hooks",
+    "defer",
+    "dates",
+    "datetimes",
+    "extra_regress",
+    "null_queries",
+    "or_lookups",
+    "raw_query",
+    "reverse_lookup",
+    "model_inheritance",
+    "model_inheritance_regress",
+    "proxy_models",
+    "generic_relations",
+    "model_fields",
+    "custom_pk",
+    "custom_managers",
+    "signals",
+    "force_insert_update",
+    "select_for_update",
+    "constraints",
+    "unmanaged_models",
+    "async",
+    "db_functions",
+    "timezones",
+    "fixtures",
+    "serializers",
+    "admin_changelist",
+    "admin_views",
+    "sessions_tests",
+    "auth_tests",
+    "contenttypes_tests",
+    "migrations",
+    "schema",
+    "inspectdb",
+    "multiple_database",
+)
+
+#: Those that every change is tested with: a few of each kind, about three
+#: minutes for the engine and the reference together on two cores.
+SUBSET = (
+    "basic",
+    "lookup",
+    "aggregation",
+    "expressions",
+    "many_to_many",
+    "m2m_through",
+    "one_to_one",
+    "update",
+    "delete",
+    "bulk_create",
+    "get_or_create",
+    "transactions",
+    "transaction_hooks",
+    "raw_query",
+    "custom_pk",
+    "signals",
+    "force_insert_update",
+    "constraints",
+    "async",
+    "sessions_tests",
+    "multiple_database",
+)
+
+#: Apps that test no database and want a network, a browser or a terminal, or
+#: that need libraries of a kind that this project has no use for.
+NOT_RUN = frozenset({"gis_tests", "import_error_package", "test_runner_apps"})
+
+
+def all_apps(tests: Path) -> tuple[str, ...]:
+    """Every test app of the unpacked Django whose tests folder is ``tests``."""
+    found = (path.parent.name for path in tests.glob("*/__init__.py"))
+    return tuple(sorted(set(found) - NOT_RUN))
+
+
+def chosen(words: Iterable[str], tests: Path) -> tuple[str, ...]:
+    """The apps that the command line names; ``all`` stands for every app.
+
+    Raises ``ValueError`` for a name that this Django has no tests of.
+    """
+    known = all_apps(tests)
+    apps: dict[str, None] = {}
+    for word in words:
+        if word == "all":
+            apps |= dict.fromkeys(known)
+        elif word.split(".")[0] in known:
+            apps[word] = None
+        else:
+            raise ValueError(f"Django has no test app {word!r}.")
+    return tuple(apps)

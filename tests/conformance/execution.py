@@ -1,0 +1,209 @@
+"""Runs apps in child processes, two engines side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import django
+
+from tests.conformance import sdist
+from tests.conformance.engines import BY_NAME
+from tests.conformance.job import VARIABLE, Job
+from tests.conformance.outcomes import AppRun, Outcome
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: How many tests of one app may end its process before the rest is given up.
+RESTARTS = 5
+
+#: Files of this package that decide how tests end on the reference.
+DECISIVE = ("runner.py", "modes.py", "settings.py", "job.py", "engines/sqlite.py")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run, and how."""
+
+    mode: int
+    engine: str
+    seed: int
+    parallel: int
+    use_cache: bool = True
+    app_timeout: float = 3 * 3600.0
+    test_timeout: float = 120.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One app on both engines."""
+
+    reference: AppRun
+    engine: AppRun
+
+
+def run(apps: Sequence[str], options: Options) -> Iterator[Pair]:
+    """Run each app on plain SQLite and on the engine.
+
+    Yields in the order of ``apps``, each as soon as it and those before it
+    are done. The reference's part comes from the cache where it can.
+    """
+    tests = sdist.tests_folder()
+    with ThreadPoolExecutor(options.parallel) as pool:
+        pending = [
+            (
+                pool.submit(_reference, app, options, tests),
+                pool.submit(_fresh, app, options.engine, options, tests),
+            )
+            for app in apps
+        ]
+        try:
+            for reference, engine in pending:
+                yield Pair(reference.result(), engine.result())
+        finally:
+            for future in _flat(pending):
+                future.cancel()
+
+
+def _flat(
+    pairs: Sequence[tuple[Future[AppRun], Future[AppRun]]],
+) -> Iterator[Future[AppRun]]:
+    for pair in pairs:
+        yield from pair
+
+
+def _reference(app: str, options: Options, tests: Path) -> AppRun:
+    # Modes 2 and 3 are the same where there is no replica to lose.
+    mode = min(options.mode, 2)
+    kept = sdist.CACHE / f"reference-{_fingerprint()}" / f"{app}-mode{mode}.json"
+    if options.use_cache and kept.exists():
+        run = AppRun.from_json(kept.read_text())
+        run.cached = True
+        return run
+    same = dataclasses.replace(options, mode=mode, seed=0)
+    run = _fresh(app, "sqlite", same, tests)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    part = kept.with_suffix(f".{os.getpid()}")
+    part.write_text(run.to_json())
+    part.replace(kept)
+    return run
+
+
+@functools.cache
+def _fingerprint() -> str:
+    """Changes with whatever may change how a test ends on plain SQLite."""
+    digest = hashlib.sha256()
+    for name in DECISIVE:
+        digest.update((Path(__file__).parent / name).read_bytes())
+    # Django's tests skip what they miss a library for.
+    for name in sorted(
+        f"{found.name}=={found.version}"
+        for found in importlib.metadata.distributions()
+    ):
+        digest.update(name.encode())
+    return "-".join(
+        (
+            f"django{django.get_version()}",
+            f"python{platform.python_version()}",
+            f"sqlite{sqlite3.sqlite_version}",
+            digest.hexdigest()[:8],
+        )
+    )
+
+
+def _fresh(app: str, engine: str, options: Options, tests: Path) -> AppRun:
+    """Run an app, again without each test that ends its process."""
+    run = AppRun(app)
+    without: list[str] = []
+    began = time.monotonic()
+    while True:
+        with _temporary_folder() as folder:
+            job = Job(
+                app=app,
+                engine=BY_NAME.get(engine, engine),
+                mode=options.mode,
+                seed=options.seed,
+                folder=str(folder),
+                without=tuple(without),
+                test_timeout=options.test_timeout,
+            )
+            ended, log = _child(job, tests, options.app_timeout)
+            lines = job.events.read_text().splitlines() if job.events.exists() else []
+        events = [json.loads(line) for line in lines]
+        died_in = run.add(events)
+        if events and events[-1]["kind"] == "finished":
+            break
+        hung = ended == "hung" or "Timeout (" in log
+        test = died_in or f"{app}, outside its tests"
+        state = "hung" if hung else "crashed"
+        run.outcomes[test] = Outcome(state, ended, log[-6000:])
+        without.append(died_in)
+        if not died_in or len(without) > RESTARTS:
+            break
+    run.seconds = time.monotonic() - began
+    return run
+
+
+def _child(job: Job, tests: Path, timeout: float) -> tuple[str, str]:
+    """Run Django's ``runtests.py`` for the job; how it ended, and its output."""
+    log = Path(job.folder) / "output.txt"
+    command = [sys.executable, "runtests.py", "--noinput", "--parallel=1"]
+    command += ["--settings=tests.conformance.settings", job.app]
+    environment = {
+        **os.environ,
+        VARIABLE: str(job.save()),
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, (os.environ.get("PYTHONPATH"), str(ROOT)))
+        ),
+        # Sets are iterated in the same order on both engines.
+        "PYTHONHASHSEED": "0",
+        "TMPDIR": job.folder,
+    }
+    environment.pop("DJANGO_SETTINGS_MODULE", None)
+    with log.open("w") as output:
+        child = subprocess.Popen(
+            command,
+            cwd=tests,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            ended = f"exit code {child.wait(timeout)}"
+        except subprocess.TimeoutExpired:
+            ended = "hung"
+        finally:
+            # Its own children too: some of Django's tests start processes.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+    return ended, log.read_text(errors="replace")
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """In memory where the system has such a place."""
+    memory = Path("/dev/shm")  # noqa: S108
+    place = memory if os.access(memory, os.W_OK) else None
+    with tempfile.TemporaryDirectory(
+        prefix="conformance-", dir=place, ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)

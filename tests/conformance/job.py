@@ -1,0 +1,52 @@
+"""What the parent tells the process that runs one app's tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+#: Names the file with the job, in the environment of the child process.
+VARIABLE = "S3CACHE_CONFORMANCE_JOB"
+
+MODES = {
+    1: "as they are",
+    2: "every commit real",
+    3: "every commit real, the replica lost before one SELECT in twenty",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One app on one engine in one mode."""
+
+    app: str
+    engine: str
+    """Dotted path of a subclass of ``engines.Engine``."""
+    mode: int
+    seed: int
+    folder: str
+    """Where databases and stores of this job live; removed afterwards."""
+    without: tuple[str, ...] = field(default=())
+    """Tests that ended the process when they were tried."""
+    test_timeout: float = 120.0
+    """Seconds after which a test counts as hung."""
+
+    @property
+    def events(self) -> Path:
+        """The file to which the child writes what happens, line by line."""
+        return Path(self.folder) / "events.jsonl"
+
+    def save(self) -> Path:
+        path = Path(self.folder) / "job.json"
+        path.write_text(json.dumps(dataclasses.asdict(self)))
+        return path
+
+    @classmethod
+    def current(cls) -> Job:
+        """The job of this child process."""
+        content = json.loads(Path(os.environ[VARIABLE]).read_text())
+        content["without"] = tuple(content["without"])
+        return cls(**content)
