@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -242,9 +243,10 @@ class Store(ABC):
     A place where objects live: a bucket, or a directory.
 
     Keys are relative to the store's location, at most 1,024 bytes in all, with
-    ``/`` between segments. Keys that S3 or what stands before it may rewrite
-    (``.`` and ``..`` segments, NUL, lone surrogates, a leading ``/``) are
-    answered with 400 by every store, and no request is made.
+    ``/`` between segments. Keys that S3, XML, or what stands before a bucket
+    may refuse or rewrite (``.`` and ``..`` segments, a leading ``/``, control
+    characters, lone surrogates) are answered with 400 by every store, and no
+    request is made.
 
     Safe to use from many threads, and after a fork. Subclasses implement the
     underscored methods, which may return any ``Answer`` and raise nothing that
@@ -254,9 +256,9 @@ class Store(ABC):
     name: str
     """For people: ``s3://bucket/location``, or the directory."""
 
-    def __init__(self, name: str, *, location: str = "") -> None:
+    def __init__(self, name: str, location: str = "") -> None:
         self.name = name
-        self._prefix = f"{location.strip('/')}/" if location.strip("/") else ""
+        self._prefix = f"{location}/" if location else ""
         self._tally = PerProcess(_Tally)
 
     def __repr__(self) -> str:
@@ -402,11 +404,12 @@ class Store(ABC):
                 400,
                 message=f"KeyTooLongError: {size} bytes, S3 allows {MAX_KEY_BYTES}",
             )
-        if "\0" in key or key.startswith("/") or not _DOTS.isdisjoint(key.split("/")):
+        if _CONTROL.search(key):
+            return Answer(400, message=f"InvalidKey: {key!r} has control characters")
+        if key.startswith("/") or not _DOTS.isdisjoint(key.split("/")):
             return Answer(
                 400,
-                message=f"InvalidKey: {key!r} has a NUL, a leading slash "
-                "or a segment of dots",
+                message=f"InvalidKey: {key!r} has a leading slash or a segment of dots",
             )
         return None
 
@@ -436,6 +439,7 @@ class Store(ABC):
 
 
 _DOTS: Final = frozenset({".", ".."})
+_CONTROL: Final = re.compile("[\\x00-\\x1f\\x7f\\ufffe\\uffff]")
 
 _ADVICE: Final = {
     403: (

@@ -1,0 +1,72 @@
+# Needs only make and Python 3.11 or later; everything else goes to .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# What pytest is given besides pyproject.toml: make test PYTEST_ARGS="-x -k store"
+PYTEST_ARGS ?= -n 2
+# How long to simulate, in seconds, and from which seed.
+SECONDS ?= 600
+SEED ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format typecheck pytest test-all conformance \
+	simulate bench install system-deps clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
+		| awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+demo: $(STAMP)  ## Load the example site and serve it
+	$(BIN)/python manage.py demo
+
+test: lint typecheck pytest  ## Everything that CI checks: lint, types, tests
+
+lint: $(STAMP)  ## ruff, rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)  ## Let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(STAMP)  ## mypy, strict
+	$(BIN)/mypy
+
+pytest: $(STAMP)  ## The tests, in random order, with coverage
+	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+test-all:  ## The tests on every supported Django
+	.ci/test-all
+
+conformance: $(STAMP)  ## Django's own ORM tests on the engine
+	$(BIN)/python -m tests.conformance
+
+simulate: $(STAMP)  ## The protocol's simulator: SECONDS=600 SEED=
+	$(BIN)/python -m tests.simulation --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+bench: $(STAMP)  ## The benchmarks that the documentation quotes
+	$(BIN)/python -m benchmarks
+
+install: $(STAMP)  ## Only make .venv
+
+system-deps:  ## Install from Debian what some tests need beside Python
+	.ci/system-deps
+
+clean:  ## Remove the environments and what tools left
+	rm -rf .venv* .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov
+	rm -f .coverage .coverage.*
+
+# The stamp is newer than pyproject.toml: what is installed is what it asks for.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "s3cache needs Python 3.11 or later: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; \
+		exit 1; }
+	@$(PYTHON) -c 'import ensurepip' || { \
+		echo "This Python cannot make virtual environments: make system-deps" >&2; \
+		exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
