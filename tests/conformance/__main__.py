@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--subset",
         action="store_true",
-        help="the apps that run with every change, about three minutes",
+        help="the apps that run with every change",
     )
     add("--engine", default="s3cache.db", help="default: s3cache.db")
     add("--parallel", type=int, default=2, metavar="N", help="processes; default: 2")
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
     try:
         tests = sdist.tests_folder()
-        default = catalogue.SUBSET if asked.subset else catalogue.APPS
+        default = catalogue.SUBSET[asked.mode] if asked.subset else catalogue.APPS
         apps = catalogue.chosen(asked.apps or default, tests)
     except (sdist.Unavailable, ValueError) as error:
         sys.stderr.write(f"{error}\n")

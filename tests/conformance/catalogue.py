@@ -70,31 +70,58 @@ APPS = (
     "multiple_database",
 )
 
-#: Those that every change is tested with: a few of each kind, about three
-#: minutes for the engine and the reference together on two cores.
-SUBSET = (
-    "basic",
-    "lookup",
-    "aggregation",
-    "expressions",
-    "many_to_many",
-    "m2m_through",
-    "one_to_one",
-    "update",
-    "delete",
-    "bulk_create",
-    "get_or_create",
-    "transactions",
-    "transaction_hooks",
-    "raw_query",
-    "custom_pk",
-    "signals",
-    "force_insert_update",
-    "constraints",
-    "async",
-    "sessions_tests",
-    "multiple_database",
-)
+#: Begun first, so that no core waits for one of them at the end.
+SLOW = ("admin_views", "auth_tests", "migrations")
+
+#: What every change is tested with, by mode: a few apps of each kind, about
+#: three minutes for the engine and the reference together on two cores.
+SUBSET = {
+    1: (
+        "basic",
+        "queries",
+        "lookup",
+        "aggregation",
+        "expressions",
+        "many_to_many",
+        "m2m_through",
+        "one_to_one",
+        "prefetch_related",
+        "update",
+        "delete",
+        "delete_regress",
+        "bulk_create",
+        "get_or_create",
+        "transactions",
+        "transaction_hooks",
+        "raw_query",
+        "model_inheritance",
+        "custom_pk",
+        "signals",
+        "force_insert_update",
+        "select_for_update",
+        "constraints",
+        "async",
+        "timezones",
+        "fixtures",
+        "sessions_tests",
+        "schema",
+        "multiple_database",
+    ),
+    2: (
+        "basic",
+        "update",
+        "delete_regress",
+        "bulk_create",
+        "get_or_create",
+        "transactions",
+        "transaction_hooks",
+        "custom_pk",
+        "m2m_through",
+        "force_insert_update",
+        "multiple_database",
+    ),
+    3: ("custom_pk", "get_or_create", "transactions"),
+}
 
 #: Apps that test no database and want a network, a browser or a terminal, or
 #: that need libraries of a kind that this project has no use for.
@@ -102,7 +129,7 @@ NOT_RUN = frozenset({"gis_tests", "import_error_package", "test_runner_apps"})
 
 
 def all_apps(tests: Path) -> tuple[str, ...]:
-    """Every test app of the unpacked Django whose tests folder is ``tests``."""
+    """Every test app in Django's folder ``tests``."""
     found = (path.parent.name for path in tests.glob("*/__init__.py"))
     return tuple(sorted(set(found) - NOT_RUN))
 

@@ -14,7 +14,7 @@ import contextlib
 import random
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ ONE_TEST_IN = 10
 
 
 def dice(seed: int, *words: str) -> random.Random:
-    """Numbers that depend on the seed and the words, not on what ran before."""
-    return random.Random(zlib.crc32(" ".join((str(seed), *words)).encode()))  # noqa: S311
+    """Numbers that depend on these words and on nothing that ran before."""
+    return random.Random(zlib.crc32(" ".join((str(seed), *words)).encode()))
 
 
 class Checker:
@@ -122,10 +122,11 @@ class Mode(contextlib.AbstractContextManager["Mode"]):
 
     def _teardown(self) -> Callable[[TransactionTestCase], None]:
         """Looks before it flushes; a flush is left alone."""
-        original = TransactionTestCase._fixture_teardown
+        original = vars(TransactionTestCase)["_fixture_teardown"]
 
         def _fixture_teardown(test: TransactionTestCase) -> None:
-            self._checker.before_flush(test._databases_names(include_mirrors=False))
+            names = test._databases_names(include_mirrors=False)  # type: ignore[attr-defined]
+            self._checker.before_flush(names)
             self._flushing = True
             try:
                 original(test)
@@ -161,8 +162,8 @@ class Mode(contextlib.AbstractContextManager["Mode"]):
 
 
 @contextlib.contextmanager
-def aside(connection: BaseDatabaseWrapper) -> Any:
-    """What is done inside leaves no trace in the queries that a test counts."""
+def aside(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Keep what is done inside out of the queries that a test counts."""
     kept = connection.queries_log
     connection.queries_log = deque(maxlen=kept.maxlen)
     try:

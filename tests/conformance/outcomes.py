@@ -24,6 +24,9 @@ ORDER = (
 )
 NOT_RUN = "not run"
 
+#: The name under which unittest reports what ``setUpClass`` raised.
+CLASS_ID = "setUpClass ({})"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -50,6 +53,12 @@ class AppRun:
     rebuilds: int = 0
     checks: int = 0
     cached: bool = False
+
+    def outcome(self, test: str) -> Outcome:
+        """That of the test, else of its class, which may skip as a whole."""
+        of_class = CLASS_ID.format(test.rpartition(".")[0])
+        outcomes = self.outcomes
+        return outcomes.get(test) or outcomes.get(of_class) or Outcome(NOT_RUN)
 
     def count(self, *states: str) -> int:
         return sum(outcome.state in states for outcome in self.outcomes.values())
@@ -126,11 +135,13 @@ class Difference:
 
 def compare(reference: AppRun, engine: AppRun) -> list[Difference]:
     """The disagreements of one app, in the order in which its tests ran."""
-    absent = Outcome(NOT_RUN)
     found = []
-    for test in {**reference.outcomes, **engine.outcomes}:
-        one = reference.outcomes.get(test, absent)
-        other = engine.outcomes.get(test, absent)
+    names = {**reference.outcomes, **engine.outcomes}
+    classes = {CLASS_ID.format(name.rpartition(".")[0]) for name in names}
+    for test in names:
+        if test in classes:
+            continue  # judged with each of its tests, which ran on one engine
+        one, other = reference.outcome(test), engine.outcome(test)
         judged = _judge(one, other, engine)
         if judged is not None:
             verdict, cause = judged
@@ -162,7 +173,7 @@ def _judge(one: Outcome, other: Outcome, engine: AppRun) -> tuple[Verdict, str] 
 
 
 def _essence(reason: str) -> tuple[str, str]:
-    """The exception's class, and its first line without what chance decides."""
+    """The exception's class; its first line, less what chance decides."""
     kind, _, words = reason.partition(": ")
     words = words.partition("\n")[0]
     words = re.sub(r"0x[0-9a-f]+|/[\w./ -]+|\d+\.\d+", "_", words)

@@ -19,7 +19,7 @@ HEAD = (
 
 
 class Report:
-    """Collects pairs, prints each as a line, and the differences at the end."""
+    """Prints a line for each pair as it comes, the differences at the end."""
 
     def __init__(self, out: TextIO) -> None:
         self.pairs: list[Pair] = []
@@ -103,8 +103,9 @@ class Report:
         different = self._of(Verdict.DIFFERENT)
         for number, found in enumerate(different, 1):
             self._line(f"\n{number}. {found.test}")
-            self._line(f"   SQLite: {found.reference.state}, engine: "
-                       f"{found.engine.state}")
+            self._line(
+                f"   SQLite: {found.reference.state}, engine: {found.engine.state}"
+            )
             for outcome in (found.reference, found.engine):
                 text = outcome.traceback or outcome.reason
                 if text:
@@ -141,7 +142,8 @@ class Report:
 
 
 def _sum(runs: Iterable[AppRun], name: str) -> float:
-    return sum(getattr(run, name) for run in runs)
+    total: float = sum(getattr(run, name) for run in runs)
+    return total
 
 
 def _short(reason: str) -> str:

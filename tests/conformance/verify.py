@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -112,7 +112,9 @@ def _rows(connection: sqlite3.Connection, table: str) -> list[tuple[object, ...]
         return connection.execute(f"SELECT {wanted} FROM {source}").fetchall()  # noqa: S608
 
 
-def _named(what: str, one: dict[str, object], other: dict[str, object]) -> list[str]:
+def _named(
+    what: str, one: Mapping[str, object], other: Mapping[str, object]
+) -> list[str]:
     found = []
     for name in sorted(one.keys() | other.keys()):
         if one.get(name) != other.get(name):
