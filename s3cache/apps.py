@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class S3CacheConfig(AppConfig):
+    """Registers the system checks."""
+
+    name = "s3cache"
+    verbose_name = _("S3 cache")
+
+    def ready(self) -> None:
+        from s3cache import checks
+
+        checks.register()

@@ -1,0 +1,364 @@
+"""
+System checks. An id that is retired is never used again.
+
+    s3cache.E001  the platform is not supported
+    s3cache.E002  OPTIONS of a bucket database are wrong
+    s3cache.E003  its storage names no STORAGES alias
+    s3cache.E004  its storage is of a kind that cannot hold a database
+    s3cache.E005  S3CACHE is wrong
+    s3cache.E006  a cache names no CACHES alias
+    s3cache.E007  INCLUDE or EXCLUDE names no model
+    s3cache.E008  an S3Model is routed to a database outside of a bucket
+    s3cache.E009  a partition names no field that has a column
+    s3cache.E010  a DecimalField has more digits than SQLite keeps
+    s3cache.E011  a store cannot hold a database (with --database only)
+    s3cache.E012  several databases could hold an S3Model
+    s3cache.W001  a replica lies in memory
+    s3cache.W002  a replica lies on a network file system
+    s3cache.W003  max_age is 0: every read pays a request
+    s3cache.W004  a relation leaves the database
+    s3cache.W005  a store did not answer (with --database only)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from django.apps import AppConfig, apps
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Error, Tags, Warning
+from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
+from django.db import models, router
+
+from s3cache import conf
+from s3cache.exceptions import StoreError, StoreUnavailable
+from s3cache.models import S3Model
+from s3cache.stores import store_for
+from s3cache.stores.probe import probe
+
+__all__ = ["register"]
+
+TAG: Final = "s3cache"
+
+MOUNTS = Path("/proc/mounts")
+IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
+ON_NETWORK: Final = frozenset(
+    {
+        "9p",
+        "afs",
+        "ceph",
+        "cifs",
+        "gcsfuse",
+        "gfs2",
+        "glusterfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "rclone",
+        "s3fs",
+        "smb3",
+        "smbfs",
+        "sshfs",
+        "virtiofs",
+    }
+)
+# What SQLite's floating point numbers, and Django's converter, keep exactly.
+EXACT_DIGITS: Final = 15
+
+_AppConfigs = Sequence[AppConfig] | None
+_Model = type[models.Model]
+
+
+def register() -> None:
+    """Register all checks; called once, by the app's ``ready()``."""
+    checks.register(check_platform, TAG)
+    checks.register(check_databases, TAG)
+    checks.register(check_settings, TAG)
+    checks.register(check_models, TAG, Tags.models)
+    checks.register(check_stores, TAG, Tags.database)
+
+
+def check_platform(**kwargs: Any) -> list[CheckMessage]:
+    if sys.platform != "win32":
+        return []
+    return [
+        Error(
+            "s3cache does not run on Windows.",
+            hint="Use Linux, macOS, or the Windows Subsystem for Linux.",
+            id="s3cache.E001",
+        )
+    ]
+
+
+def check_databases(**kwargs: Any) -> list[CheckMessage]:
+    """Check DATABASES without a request to any store."""
+    return [
+        message
+        for alias in conf.bucket_aliases()
+        for message in (*_check_options(alias), *_check_replica(alias))
+    ]
+
+
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """Check S3CACHE."""
+    try:
+        given = conf.settings()
+    except ImproperlyConfigured as error:
+        return [Error(str(error), id="s3cache.E005")]
+    messages: list[CheckMessage] = [*_check_cache("S3CACHE['CACHE']", given.cache)]
+    for option, labels in (("INCLUDE", given.include), ("EXCLUDE", given.exclude)):
+        messages += [
+            Error(
+                f"S3CACHE[{option!r}] names {label!r}, which is neither an "
+                f"installed app nor a model of one.",
+                hint="Write 'app_label' or 'app_label.ModelName'.",
+                id="s3cache.E007",
+            )
+            for label in labels or ()
+            if not _is_installed(label)
+        ]
+    return messages
+
+
+def check_models(app_configs: _AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check the models that live in a bucket, and the relations between."""
+    messages: list[CheckMessage] = []
+    for app_config in app_configs or apps.get_app_configs():
+        for model in app_config.get_models():
+            if issubclass(model, S3Model):
+                messages += _check_s3meta(model)
+            try:
+                alias = router.db_for_write(model)
+            except ImproperlyConfigured as error:
+                messages.append(Error(str(error), obj=model, id="s3cache.E012"))
+                continue
+            messages += _check_home(model, alias)
+            messages += _check_decimals(model, alias)
+            messages += _check_relations(model, alias)
+    return messages
+
+
+def check_stores(
+    databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """
+    Ask the stores for all that the protocols need, in about twenty requests.
+
+    Like every check of a database it runs with ``check --database`` and
+    before ``migrate`` only.
+    """
+    return [
+        message
+        for alias in conf.bucket_aliases()
+        if alias in (databases or ())
+        for message in _check_store(alias)
+    ]
+
+
+def _check_options(alias: str) -> Iterator[CheckMessage]:
+    database = settings.DATABASES[alias]
+    try:
+        options = conf.DatabaseOptions.from_settings(alias, database.get("OPTIONS", {}))
+    except ImproperlyConfigured as error:
+        yield Error(str(error), id="s3cache.E002")
+        return
+    path = f"DATABASES[{alias!r}]['OPTIONS']"
+    if options.storage not in settings.STORAGES:
+        yield Error(
+            f"{path}['storage'] is {options.storage!r}, which is no STORAGES alias.",
+            hint=f"Defined are {conf.listed(settings.STORAGES)}.",
+            id="s3cache.E003",
+        )
+    else:
+        try:
+            store_for(options.storage)
+        except ImproperlyConfigured as error:
+            yield Error(
+                f"{path}['storage'] cannot hold a database: {error}",
+                hint="Name an S3Storage (a bucket) or a FileSystemStorage (a "
+                "directory, for development).",
+                id="s3cache.E004",
+            )
+    if options.max_age == 0:
+        yield _every_read_pays(f"{path}['max_age']")
+
+
+def _check_replica(alias: str) -> Iterator[CheckMessage]:
+    path = settings.DATABASES[alias].get("NAME")
+    kind = _file_system(Path(path)) if path else None
+    if kind in IN_MEMORY:
+        yield Warning(
+            f"The replica of the database {alias!r} lies in memory "
+            f"({path} is on {kind}).",
+            hint="It takes memory that is not accounted to any process, and is "
+            f"gone after a restart. Let DATABASES[{alias!r}]['NAME'] be on a disk "
+            "of the host; silence this check if a replica in memory is wanted.",
+            id="s3cache.W001",
+        )
+    elif kind in ON_NETWORK:
+        yield Warning(
+            f"The replica of the database {alias!r} lies on a network file "
+            f"system ({path} is on {kind}).",
+            hint="SQLite's locks and shared memory do not work there; hosts that "
+            "share it damage it. Every host needs a replica of its own: let "
+            f"DATABASES[{alias!r}]['NAME'] be on a disk of the host.",
+            id="s3cache.W002",
+        )
+
+
+def _check_store(alias: str) -> Iterator[CheckMessage]:
+    options: object = settings.DATABASES[alias].get("OPTIONS", {})
+    try:
+        storage = conf.DatabaseOptions.from_settings(alias, options).storage
+        probe(store_for(storage))
+    except ImproperlyConfigured:
+        return  # E002 to E004 say so
+    except StoreUnavailable as error:
+        yield Warning(
+            f"The store of the database {alias!r} did not answer: {error}",
+            hint="Reads go on from the replica for stale_if_error seconds; writes "
+            "raise StoreUnavailable until it answers.",
+            id="s3cache.W005",
+        )
+    except StoreError as error:
+        yield Error(
+            f"The store of the database {alias!r} cannot hold it: {error}",
+            id="s3cache.E011",
+        )
+
+
+def _check_cache(path: str, alias: str, model: _Model | None = None) -> list[Error]:
+    if alias in settings.CACHES:
+        return []
+    return [
+        Error(
+            f"{path} is {alias!r}, which is no CACHES alias.",
+            hint=f"Defined are {conf.listed(settings.CACHES)}.",
+            obj=model,
+            id="s3cache.E006",
+        )
+    ]
+
+
+def _check_s3meta(model: type[S3Model]) -> Iterator[CheckMessage]:
+    options = model._s3meta
+    if options.cache is not None:
+        yield from _check_cache("S3Meta.cache", options.cache, model)
+    if options.max_age == 0:
+        yield _every_read_pays("S3Meta.max_age", model)
+    for partition, names in options.partitions.items():
+        for name in names:
+            try:
+                known = model._meta.get_field(name) in model._meta.concrete_fields
+            except FieldDoesNotExist:
+                known = False
+            if not known:
+                fields = [field.name for field in model._meta.concrete_fields]
+                yield Error(
+                    f"The partition {partition!r} names {name!r}, which is no field "
+                    f"of {model._meta.label} with a column.",
+                    hint=f"Its fields are {conf.listed(fields)}.",
+                    obj=model,
+                    id="s3cache.E009",
+                )
+
+
+def _check_home(model: _Model, alias: str) -> Iterator[CheckMessage]:
+    buckets = conf.bucket_aliases()
+    if issubclass(model, S3Model) and alias not in buckets:
+        yield Error(
+            f"{model._meta.label} is an S3Model, but its rows would be written to "
+            f"the database {alias!r}, which does not live in a bucket.",
+            hint="Add 's3cache.routers.S3Router' to DATABASE_ROUTERS, before routers "
+            "that send it elsewhere, and name in its S3Meta.database, if anything, "
+            f"one of the databases with the ENGINE {conf.ENGINE!r}. There "
+            f"{'are ' + conf.listed(buckets) if buckets else 'is none'}.",
+            obj=model,
+            id="s3cache.E008",
+        )
+
+
+def _check_decimals(model: _Model, alias: str) -> Iterator[CheckMessage]:
+    if alias not in conf.bucket_aliases():
+        return
+    for field in model._meta.local_concrete_fields:
+        if not isinstance(field, models.DecimalField):
+            continue
+        digits: int | None = field.max_digits  # may be left out since Django 6.1
+        if digits is None or digits > EXACT_DIGITS:
+            yield Error(
+                f"{field} may have {digits or 'any number of'} digits, but "
+                f"SQLite keeps {EXACT_DIGITS} and silently rounds the rest.",
+                hint=f"Set max_digits to {EXACT_DIGITS} or less, or keep the number in "
+                "a BigIntegerField that counts the smallest unit, or in a CharField.",
+                obj=field,
+                id="s3cache.E010",
+            )
+
+
+def _check_relations(model: _Model, alias: str) -> Iterator[CheckMessage]:
+    for field in (*model._meta.local_fields, *model._meta.local_many_to_many):
+        target = field.related_model
+        if not isinstance(target, type) or not getattr(field, "db_constraint", True):
+            continue
+        if not issubclass(model, S3Model) and not issubclass(target, S3Model):
+            continue
+        try:
+            other = router.db_for_write(target)
+        except ImproperlyConfigured:
+            continue  # E012 says so
+        if other != alias:
+            yield Warning(
+                f"{field} leads from the database {alias!r} to {other!r}: it cannot "
+                "be joined, and its constraint cannot be checked.",
+                hint="Let both models live in one database. A ForeignKey between "
+                "databases needs db_constraint=False, and each side is then asked "
+                "for apart.",
+                obj=field,
+                id="s3cache.W004",
+            )
+
+
+def _every_read_pays(path: str, model: _Model | None = None) -> Warning:
+    return Warning(
+        f"{path} is 0: every read pays a request to the store.",
+        hint="At 1, the default, one request a second serves all reads of a host. "
+        "fresh() asks for a single query.",
+        obj=model,
+        id="s3cache.W003",
+    )
+
+
+def _is_installed(label: str) -> bool:
+    try:
+        if "." in label:
+            apps.get_model(label)
+        else:
+            apps.get_app_config(label)
+    except (LookupError, ValueError):
+        return False
+    return True
+
+
+def _file_system(path: Path) -> str | None:
+    """Return the kind of file system that `path` is on, if Linux says so."""
+    try:
+        mounts = MOUNTS.read_text()
+    except OSError:
+        return None
+    path = path.resolve()
+    found, kind = Path(), None
+    for line in mounts.splitlines():
+        _, mounted, name, *_ = line.split(" ")
+        # Spaces and the like are written as octal escapes. The last mount on
+        # a directory hides those before it.
+        directory = Path(mounted.encode().decode("unicode_escape"))
+        if path.is_relative_to(directory) and len(directory.parts) >= len(found.parts):
+            found, kind = directory, name.removeprefix("fuse.")
+    return kind

@@ -1,0 +1,249 @@
+"""
+The settings of s3cache: defaults, units, and what is refused.
+
+``S3CACHE`` holds what concerns the result cache::
+
+    CACHE        "default"  the CACHES alias that results are kept in
+    TTL          300        seconds that a result is kept
+    KEY_VERSION  1          the application's own part of every key
+    INCLUDE      None       labels of the models to cache; None: all
+    EXCLUDE      ()         labels of the models not to cache; wins
+
+``DATABASES[alias]["OPTIONS"]`` holds what concerns one bucket database; see
+`DatabaseOptions`. How *long* a result is kept (``TTL``) and how *old* the data
+may be (``max_age``) are two different things.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from typing import Any, Final, TypeAlias, TypeGuard, TypeVar, cast
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+
+__all__ = ["ENGINE", "DatabaseOptions", "Settings", "bucket_aliases", "settings"]
+
+ENGINE: Final = "s3cache.db"
+
+_T = TypeVar("_T")
+Reader: TypeAlias = Callable[[str, object], _T]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """``S3CACHE``, checked: each setting by its name in lower case."""
+
+    cache: str = "default"
+    ttl: float = 300
+    key_version: int | str = 1
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+
+    @classmethod
+    def from_settings(cls, values: object) -> Settings:
+        """Raise `ImproperlyConfigured` unless `values` is a valid S3CACHE."""
+        given = mapping("S3CACHE", values)
+        readers: dict[str, Reader[object]] = {
+            "CACHE": text,
+            "TTL": positive_seconds,
+            "KEY_VERSION": _key_version,
+            "INCLUDE": optional(labels),
+            "EXCLUDE": labels,
+        }
+        read = _read("S3CACHE", given, readers)
+        return cls(**{key.lower(): value for key, value in read.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseOptions:
+    """
+    ``DATABASES[alias]["OPTIONS"]`` of a bucket database, checked.
+
+    `storage`
+        The ``STORAGES`` alias of the bucket, or of a directory. Required.
+    `max_age`
+        Seconds: how old an answer from the replica may be before the log is
+        asked for news. 0 asks on every read.
+    `stale_if_error`
+        Seconds that reads go on from the replica while the store is down.
+    `records`
+        Whether every row is also written as a readable JSON object.
+    `commit_timeout`
+        Seconds until a commit without a conclusive answer from the store
+        raises `CommitOutcomeUnknown`.
+    `signing_keys`
+        Keys that entries are signed with: the first signs, all verify.
+    """
+
+    storage: str
+    max_age: float = 1.0
+    stale_if_error: float = 3600.0
+    records: bool = True
+    commit_timeout: float = 20.0
+    signing_keys: tuple[bytes, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def from_settings(cls, alias: str, options: object) -> DatabaseOptions:
+        """
+        Check the OPTIONS of the database `alias`.
+
+        Raise `ImproperlyConfigured`, quoting the settings path, the value and
+        what is allowed, if one is unknown, missing or of the wrong kind.
+        """
+        path = f"DATABASES[{alias!r}]['OPTIONS']"
+        given = mapping(path, options)
+        readers: dict[str, Reader[object]] = {
+            "storage": text,
+            "max_age": seconds,
+            "stale_if_error": seconds,
+            "records": boolean,
+            "commit_timeout": positive_seconds,
+            "signing_keys": _signing_keys,
+        }
+        read = _read(path, given, readers)
+        for option in fields(cls):
+            if option.default is MISSING and option.name not in read:
+                raise ImproperlyConfigured(
+                    f"{path} lacks {option.name!r}: the STORAGES alias of the "
+                    f"bucket. Defined are {listed(django_settings.STORAGES)}."
+                )
+        return cls(**read)
+
+
+@cache
+def settings() -> Settings:
+    """Return ``settings.S3CACHE``, checked once and whenever it changes."""
+    return Settings.from_settings(getattr(django_settings, "S3CACHE", {}))
+
+
+@cache
+def bucket_aliases() -> tuple[str, ...]:
+    """Return the aliases of the databases that live in a bucket, in order."""
+    return tuple(
+        alias
+        for alias, database in django_settings.DATABASES.items()
+        if database.get("ENGINE") == ENGINE
+    )
+
+
+@receiver(setting_changed, dispatch_uid="s3cache.conf")
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting == "S3CACHE":
+        settings.cache_clear()
+    elif setting == "DATABASES":
+        bucket_aliases.cache_clear()
+
+
+# Readers: each takes the path of a value (for people) and the value, returns
+# it in its final form or raises ImproperlyConfigured. S3Meta uses them too.
+
+
+def refuse(path: str, value: object, allowed: str) -> ImproperlyConfigured:
+    """Return the error for a value that is not what is `allowed`."""
+    return ImproperlyConfigured(f"{path} is {value!r}, but must be {allowed}.")
+
+
+def refuse_unknown(path: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `ImproperlyConfigured` if a name in `given` is not `known`."""
+    if unknown := sorted(set(given) - set(known)):
+        raise ImproperlyConfigured(
+            f"{path} has unknown {listed(unknown)}. Known are {listed(known)}."
+        )
+
+
+def mapping(path: str, value: object) -> Mapping[str, object]:
+    """Read a dict with string keys."""
+    if not isinstance(value, Mapping) or any(not isinstance(key, str) for key in value):
+        raise refuse(path, value, "a dict with strings as keys")
+    return value
+
+
+def optional(reader: Reader[_T]) -> Reader[_T | None]:
+    """Return a reader that reads None as None and all else as `reader`."""
+    return lambda path, value: None if value is None else reader(path, value)
+
+
+def text(path: str, value: object) -> str:
+    """Read a string that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise refuse(path, value, "a string that is not empty")
+    return value
+
+
+def boolean(path: str, value: object) -> bool:
+    """Read True or False; what merely counts as such is refused."""
+    if not isinstance(value, bool):
+        raise refuse(path, value, "True or False")
+    return value
+
+
+def seconds(path: str, value: object) -> float:
+    """Read a finite number of seconds, 0 or more."""
+    if not is_number(value) or not 0 <= value < math.inf:
+        raise refuse(path, value, "a number of seconds, 0 or more")
+    return value
+
+
+def positive_seconds(path: str, value: object) -> float:
+    """Read a finite number of seconds above 0."""
+    if not is_number(value) or not 0 < value < math.inf:
+        raise refuse(path, value, "a number of seconds above 0")
+    return value
+
+
+def labels(path: str, value: object) -> tuple[str, ...]:
+    """Read labels of models ("shop.Product") or apps ("shop")."""
+    if not _is_sequence(value) or not all(isinstance(label, str) for label in value):
+        raise refuse(
+            path, value, "a list of labels of models ('shop.Product') or apps ('shop')"
+        )
+    return tuple(cast("Sequence[str]", value))
+
+
+def _key_version(path: str, value: object) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        raise refuse(path, value, "a number or a string")
+    return value
+
+
+def _signing_keys(path: str, value: object) -> tuple[bytes, ...]:
+    # The error does not quote the value: it is a secret.
+    if not _is_sequence(value) or not all(
+        isinstance(key, str | bytes) and key for key in value
+    ):
+        raise ImproperlyConfigured(
+            f"{path} must be a list of keys, each a str or bytes and not empty."
+        )
+    keys = cast("Sequence[str | bytes]", value)
+    return tuple(key.encode() if isinstance(key, str) else key for key in keys)
+
+
+def _read(
+    path: str,
+    given: Mapping[str, object],
+    readers: Mapping[str, Reader[object]],
+) -> dict[str, Any]:
+    refuse_unknown(path, given, readers)
+    return {
+        key: readers[key](f"{path}[{key!r}]", value) for key, value in given.items()
+    }
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Tell numbers from all else, and from booleans, which are ints."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_sequence(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the quoted names for a message."""
+    return ", ".join(repr(name) for name in names) or "none"
