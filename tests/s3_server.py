@@ -1,0 +1,222 @@
+"""
+A bucket over real HTTP: moto, made to behave as S3 does under pressure.
+
+Moto checks a condition and writes with time in between, and never answers 403,
+409 or 503. So writes pass a lock here, and faults can be put in front.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import boto3
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from storages.backends.s3 import S3Storage
+from werkzeug.serving import make_server
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+Lost = Literal["", "before", "midway", "after"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as it arrived. ``path`` is /bucket/key, unquoted."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+
+
+@dataclass
+class _Fault:
+    method: str
+    path: str
+    status: int
+    code: str
+    body: bytes | None
+    lost: Lost
+    delay: float
+    times: int
+
+    def strikes(self, seen: Seen) -> bool:
+        if self.times <= 0 or self.method not in {"", seen.method}:
+            return False
+        return self.path in seen.path
+
+
+class SharedSessionStorage(S3Storage):
+    """
+    An S3Storage whose clients are cheap: 10 ms instead of 300.
+
+    What takes the time is a session's reading of the description of S3.
+    """
+
+    def _create_session(self) -> boto3.Session:
+        return _session(self.access_key, self.secret_key)
+
+
+@functools.cache
+def _session(access_key: str | None, secret_key: str | None) -> boto3.Session:
+    return boto3.Session(access_key, secret_key)
+
+
+class S3Server:
+    """Moto on a random port of the loopback interface, in threads."""
+
+    latency = 0.0
+    """Seconds that every answer takes at least."""
+
+    def __init__(self) -> None:
+        self._moto: Any = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server(
+            "127.0.0.1", 0, self, threaded=True, request_handler=_Handler
+        )
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, daemon=True, name="moto"
+        )
+        self._writing = threading.Lock()
+        self._faults: list[_Fault] = []
+        self._recordings: list[list[Seen]] = []
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def create_bucket(self, name: str) -> None:
+        client = _session("test", "test").client(
+            "s3", endpoint_url=self.address, region_name="us-east-1"
+        )
+        client.create_bucket(Bucket=name)
+
+    @contextmanager
+    def recording(self) -> Iterator[list[Seen]]:
+        """The requests that arrive meanwhile, answered by a fault or not."""
+        seen: list[Seen] = []
+        self._recordings.append(seen)
+        try:
+            yield seen
+        finally:
+            # By identity: two recordings may be equal.
+            self._recordings = [kept for kept in self._recordings if kept is not seen]
+
+    @contextmanager
+    def fault(
+        self,
+        method: str = "",
+        path: str = "",
+        *,
+        status: int = 200,
+        code: str = "",
+        body: bytes | None = None,
+        lost: Lost = "",
+        delay: float = 0.0,
+        times: int = 1_000_000,
+    ) -> Iterator[None]:
+        """
+        Treat requests of that method, whose path contains ``path``, badly.
+
+        ``status`` with S3's error ``code`` (or a ``body`` of one's own)
+        answers in the place of moto; ``lost`` cuts the connection before or
+        after moto has done the work, or midway in its answer's body; ``delay``
+        in seconds comes first. With only a delay moto answers.
+        """
+        fault = _Fault(method, path, status, code, body, lost, delay, times)
+        self._faults.append(fault)
+        try:
+            yield
+        finally:
+            self._faults = [kept for kept in self._faults if kept is not fault]
+
+    def __call__(
+        self, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        seen = _seen(environ)
+        for recording in self._recordings:
+            recording.append(seen)
+        if self.latency:
+            time.sleep(self.latency)
+        fault = self._strike(seen)
+        if fault is None:
+            return self._answer(environ, start_response)
+        if fault.delay:
+            time.sleep(fault.delay)
+        if fault.lost == "midway":
+            return _cut(self._answer(environ, start_response), environ)
+        if fault.lost:
+            if fault.lost == "after":
+                self._answer(environ, lambda *args: lambda data: None)
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            return []
+        if fault.status == 200 and fault.body is None:
+            return self._answer(environ, start_response)
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        body = fault.body
+        if body is None:
+            body = b"<Error><Code>%s</Code><Message>injected</Message></Error>" % (
+                fault.code.encode()
+            )
+        start_response(
+            f"{fault.status} Injected",
+            [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))],
+        )
+        return [body]
+
+    def _strike(self, seen: Seen) -> _Fault | None:
+        with self._writing:
+            for fault in self._faults:
+                if fault.strikes(seen):
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def _answer(self, environ: WSGIEnvironment, start_response: Any) -> list[bytes]:
+        if environ["REQUEST_METHOD"] in {"GET", "HEAD"}:
+            return list(self._moto(environ, start_response))
+        with self._writing:
+            return list(self._moto(environ, start_response))
+
+
+class _Handler(MotoRequestHandler):
+    def log_request(self, *args: Any) -> None:
+        """Say nothing: warnings are errors here, and logs are for failures."""
+
+    def log_error(self, *args: Any) -> None:
+        """As above: connections are cut on purpose."""
+
+
+def _cut(answer: list[bytes], environ: WSGIEnvironment) -> Iterator[bytes]:
+    body = b"".join(answer)
+    yield body[: len(body) // 2]
+    environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+
+
+def _seen(environ: WSGIEnvironment) -> Seen:
+    return Seen(
+        environ["REQUEST_METHOD"],
+        environ["PATH_INFO"].encode("latin-1").decode(),
+        environ.get("QUERY_STRING", ""),
+        {
+            name.removeprefix("HTTP_").replace("_", "-").lower(): value
+            for name, value in environ.items()
+            if name.startswith("HTTP_")
+        },
+    )
