@@ -1,0 +1,1 @@
+"""The Django database backend: ``ENGINE = "s3cache.db"``."""

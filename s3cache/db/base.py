@@ -1,0 +1,459 @@
+"""The database wrapper: SQLite's, over a replica of a log in a bucket."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.db import IntegrityError, NotSupportedError
+from django.db.backends.sqlite3 import base as sqlite_base
+from django.db.backends.utils import debug_transaction
+from django.utils.asyncio import async_unsafe
+
+from s3cache.conf import DatabaseOptions
+from s3cache.db import requests_log
+from s3cache.db.client import DatabaseClient
+from s3cache.db.connection import Connection
+from s3cache.db.creation import STORE_DIRECTORY, DatabaseCreation
+from s3cache.db.cursor import Cursor
+from s3cache.db.features import DatabaseFeatures
+from s3cache.db.introspection import DatabaseIntrospection
+from s3cache.db.operations import DatabaseOperations
+from s3cache.db.schema import DatabaseSchemaEditor
+from s3cache.replica.block import Block
+from s3cache.replica.foreign_keys import find_orphan
+from s3cache.replica.replica import Replica, replica_at
+from s3cache.replica.requests import StatementRequest
+from s3cache.replica.results import Result
+from s3cache.replica.sql import Kind, kind_of, words
+from s3cache.replica.tables import Schema, Table
+from s3cache.signals import rows_changed
+from s3cache.stores import DirectoryStore, store_for
+from s3cache.stores.base import Store
+
+
+class DatabaseWrapper(sqlite_base.DatabaseWrapper):
+    """A connection to a database that lives in a bucket.
+
+    To Django it is SQLite: SQL, types and functions are SQLite's. Statements
+    go to the replica, and what they change to the log.
+    """
+
+    display_name = "s3cache"
+    is_s3cache = True
+
+    SchemaEditorClass = DatabaseSchemaEditor
+    client_class = DatabaseClient
+    creation_class = DatabaseCreation
+    features_class = DatabaseFeatures
+    introspection_class = DatabaseIntrospection
+    ops_class = DatabaseOperations
+
+    connection: Connection | None
+
+    def __init__(self, settings_dict: dict[str, Any], alias: str = "default") -> None:
+        super().__init__(settings_dict, alias)
+        self._block: Block | None = None
+        self._manual = False
+        self._foreign_keys = True
+        #: Set by ``s3cache.transactions.serializable``.
+        self.serializable_block = False
+
+    # The connection.
+
+    def get_connection_params(self) -> dict[str, Any]:
+        """Where the replica is, and what it is a replica of."""
+        name = self.settings_dict["NAME"]
+        if not name or str(name).startswith(("file:", ":memory:")):
+            raise ImproperlyConfigured(
+                f"DATABASES[{self.alias!r}]['NAME'] is {name!r}, but must be the "
+                f"path of the replica, a file of its own on a local disk."
+            )
+        options = DatabaseOptions.from_settings(
+            self.alias, self.settings_dict["OPTIONS"]
+        )
+        # Set by creation.py while tests run.
+        directory = self.settings_dict.get(STORE_DIRECTORY)
+        return {
+            "path": Path(name),
+            "options": options,
+            "store": (
+                DirectoryStore(directory) if directory else store_for(options.storage)
+            ),
+        }
+
+    @async_unsafe
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
+        """A connection to the replica, which is made if there is none."""
+        with self._requests_shown():
+            replica = replica_at(**conn_params)
+            reader = replica.new_reader()
+        self._block = None
+        self._manual = False
+        self._foreign_keys = True
+        return Connection(replica, reader)
+
+    @property
+    def replica(self) -> Replica:
+        """The replica: ``path``, ``store``, ``position()`` and more."""
+        self.ensure_connection()
+        return self._connected.replica
+
+    @property
+    def store(self) -> Store:
+        """The store that the database lives in."""
+        return self.replica.store
+
+    @property
+    def _connected(self) -> Connection:
+        if self.connection is None:
+            self.ensure_connection()
+        return self.connection  # type: ignore[return-value]
+
+    def create_cursor(self, name: str | None = None) -> Cursor:
+        """A cursor whose statements go through ``run``."""
+        return Cursor(self.run)
+
+    def is_in_memory_db(self) -> bool:
+        """Never: what is in memory cannot be shared between processes."""
+        return False
+
+    def _close(self) -> None:
+        block, self._block = self._block, None
+        if block is not None:
+            block.rollback()
+        super()._close()
+
+    # Statements.
+
+    def run(self, sql: str, params: Any, many: bool) -> Result:
+        """Execute a statement, wherever it belongs.
+
+        ``params`` is a sequence or a mapping; with ``many`` a list of them.
+        """
+        if self._block is not None:
+            return self._run_in_block(self._block, sql, params, many)
+        kind = kind_of(sql)
+        if self._manual and kind is not Kind.PRAGMA:
+            self._block = self._new_block()
+            return self._run_in_block(self._block, sql, params, many)
+        if kind is Kind.EITHER:
+            access = self._connected.replica.analyser.access(sql, params)
+            kind = Kind.WRITE if access.writes else Kind.READ
+        return self._runners[kind](self, sql, params, many)
+
+    def _run_in_block(self, block: Block, sql: str, params: Any, many: bool) -> Result:
+        if kind_of(sql) is Kind.PRAGMA:
+            result = self._foreign_keys_pragma(sql)
+            if result is not None:
+                return result
+        elif words(sql, 1) in (["COMMIT"], ["END"]):
+            self._end_block(commit=True)
+            return Result()
+        elif words(sql, 1) == ["ROLLBACK"] and "TO" not in words(sql, 3):
+            self._end_block(commit=False)
+            return Result()
+        elif words(sql, 1) == ["BEGIN"]:
+            raise sqlite3.OperationalError(
+                "cannot start a transaction within a transaction"
+            )
+        with self._requests_shown():
+            return block.execute(sql, params, many=many)
+
+    def _read(self, sql: str, params: Any, many: bool) -> Result:
+        self.refresh()
+        return self._connected.reader.execute(sql, params)
+
+    def _write(self, sql: str, params: Any, many: bool) -> Result:
+        request = StatementRequest([(sql, params, many)], self._foreign_keys)
+        result: Result = self.submit(request)
+        return result
+
+    def _change_schema(self, sql: str, params: Any, many: bool) -> Result:
+        block = self._new_block()
+        try:
+            with self._requests_shown():
+                result = block.execute(sql, params, many=many)
+                block.commit(check_foreign_keys=self._foreign_keys)
+        finally:
+            block.rollback()
+        self.announce()
+        return result
+
+    def _transaction(self, sql: str, params: Any, many: bool) -> Result:
+        verb = words(sql, 1)[0]
+        if verb == "BEGIN":
+            self._block = self._new_block()
+            return Result()
+        if verb == "SAVEPOINT":
+            raise sqlite3.OperationalError("SAVEPOINT needs a transaction")
+        raise sqlite3.OperationalError(
+            f"cannot {verb.lower()} - no transaction is active"
+        )
+
+    def _pragma(self, sql: str, params: Any, many: bool) -> Result:
+        result = self._foreign_keys_pragma(sql)
+        return result or self._connected.reader.execute(sql, params)
+
+    def _maintain(self, sql: str, params: Any, many: bool) -> Result:
+        # VACUUM, ANALYZE and REINDEX concern this file, not the database.
+        replica = self._connected.replica
+        with replica.writer.held():
+            return Result(replica.file.connection.execute(sql, params))
+
+    def _refuse(self, sql: str, params: Any, many: bool) -> Result:
+        raise NotSupportedError(
+            f"{words(sql, 1)[0]} is not supported: a database in a bucket is one "
+            f"replica file. Use another alias of DATABASES."
+        )
+
+    _runners: Mapping[Kind, Callable[..., Result]] = {
+        Kind.READ: _read,
+        Kind.WRITE: _write,
+        Kind.SCHEMA: _change_schema,
+        Kind.TRANSACTION: _transaction,
+        Kind.PRAGMA: _pragma,
+        Kind.MAINTENANCE: _maintain,
+        Kind.REFUSED: _refuse,
+    }
+
+    def submit(self, request: StatementRequest) -> Any:
+        """Have writes committed together with those of other threads."""
+        replica = self._connected.replica
+        with self._requests_shown():
+            result = replica.submit(request)
+        self.announce()
+        return result
+
+    def refresh(self) -> None:
+        """See to it that the replica is not older than ``max_age``."""
+        connection = self._connected
+        with self._requests_shown():
+            connection.replica.refresh(connection.replica.options.max_age)
+        self.announce()
+
+    @contextmanager
+    def _requests_shown(self) -> Iterator[None]:
+        with requests_log.shown_in(self):
+            yield
+
+    # Blocks.
+
+    @property
+    def block(self) -> Block | None:
+        """The open transaction, or None."""
+        return self._block
+
+    def _new_block(self) -> Block:
+        self.refresh()
+        connection = self._connected
+        return connection.replica.new_block(
+            connection.reader, always_replay=self.serializable_block
+        )
+
+    def _end_block(self, *, commit: bool) -> None:
+        block, self._block = self._block, None
+        if block is None:
+            return
+        if not commit:
+            block.rollback()
+            return
+        with self._requests_shown():
+            # Read here: serializable() may have been entered after BEGIN.
+            block.commit(check_foreign_keys=self._foreign_keys)
+        self.announce()
+
+    def _start_transaction_under_autocommit(self) -> None:
+        self.ensure_connection()
+        self.cursor().execute("BEGIN")
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        with self.wrap_database_errors:
+            self._manual = not autocommit
+            if autocommit:
+                self._end_block(commit=True)
+
+    def _commit(self) -> None:
+        if self.connection is not None:
+            with debug_transaction(self, "COMMIT"), self.wrap_database_errors:
+                self._end_block(commit=True)
+
+    def _rollback(self) -> None:
+        if self.connection is not None:
+            with debug_transaction(self, "ROLLBACK"), self.wrap_database_errors:
+                self._end_block(commit=False)
+
+    def take_ids(self, table: str, column: str, count: int) -> Sequence[int] | None:
+        """Ids for new rows that nobody else gets; None: let SQLite choose."""
+        self.ensure_connection()
+        connection, block = self._connected, self._block
+        if block is not None and not block.needs_ids:
+            return None
+        if block is None:
+            self.refresh()
+        reader = connection.reader
+        with self.wrap_database_errors, self._requests_shown():
+            return connection.replica.take_ids(reader, block, table, column, count)
+
+    def table(self, name: str) -> Table | None:
+        """The table ``name`` as the open transaction sees it."""
+        replica = self._connected.replica
+        if self._block is not None and self._block.changed_tables is None:
+            return replica.writer.schema.get(name)
+        return replica.describe(self._connected.reader.connection).get(name)
+
+    def take_turn(self, *, wait: bool = True) -> None:
+        """Take the turn of ``select_for_update()``; nothing outside a block."""
+        if self._block is not None:
+            with self.wrap_database_errors:
+                self._block.take_turn(wait=wait)
+
+    # Freshness and news.
+
+    def catch_up(self) -> None:
+        """Ask the store for what other hosts have committed, and apply it.
+
+        Nothing in a block: it keeps to what it has seen.
+        """
+        if self._block is None:
+            with self.wrap_database_errors, self._requests_shown():
+                self.replica.catch_up()
+            self.announce()
+
+    @property
+    def position(self) -> int:
+        """The number of the last log entry that the replica has applied."""
+        return self.replica.position().number
+
+    def rebuild_replica(self) -> None:
+        """Delete the replica file, and make it anew from the store.
+
+        For this process; others that have it open should be stopped.
+        """
+        if self._block is not None:
+            raise NotSupportedError("A replica cannot be rebuilt inside a transaction.")
+        replica = self.replica
+        replica.delete()
+        with self._requests_shown():
+            replica.catch_up()
+
+    def announce(self) -> None:
+        """Send ``rows_changed`` for what was applied since the last time."""
+        connection = self.connection
+        if connection is None or self._block is not None:
+            return
+        replica = connection.replica
+        for entry in replica.news():
+            for table, keys in entry.touched.keys.items():
+                for error in _send(
+                    self.alias, table, keys, entry.number, entry.host == replica.host
+                ):
+                    requests_log.logger.error(
+                        "A receiver of rows_changed failed.", exc_info=error
+                    )
+
+    # Foreign keys.
+
+    def _foreign_keys_pragma(self, sql: str) -> Result | None:
+        found = words(sql.replace("=", " "), 3)
+        if found[1:2] != ["FOREIGN_KEYS"]:
+            return None
+        if len(found) == 3:
+            self._foreign_keys = found[2] not in ("OFF", "0", "FALSE", "NO")
+            return Result()
+        return self._connected.reader.execute(f"SELECT {int(self._foreign_keys)}", ())
+
+    def disable_constraint_checking(self) -> bool:
+        """Check no foreign keys from here on; inside a transaction, too."""
+        self.ensure_connection()
+        self._foreign_keys = False
+        return True
+
+    def enable_constraint_checking(self) -> None:
+        """Check foreign keys again."""
+        self._foreign_keys = True
+
+    def check_constraints(self, table_names: Iterable[str] | None = None) -> None:
+        """Raise ``IntegrityError`` for a row that refers to nothing."""
+        self.ensure_connection()
+        replica = self._connected.replica
+        block = self._block
+        if block is None:
+            reader = self._connected.reader
+            schema = replica.describe(reader.connection)
+            self._check(reader.connection, schema, _named(schema, table_names))
+            return
+        with replica.writer.held(block):
+            connection, changed = block.check_on()
+            schema = replica.describe(connection)
+            if table_names is None and changed is not None:
+                tables = _near(schema, changed)
+            else:
+                tables = _named(schema, table_names)
+            self._check(connection, schema, tables)
+
+    def _check(
+        self, connection: sqlite3.Connection, schema: Schema, tables: Iterable[Table]
+    ) -> None:
+        for table in tables:
+            orphan = find_orphan(connection, schema, table)
+            if orphan is not None:
+                key = orphan.key
+                raise IntegrityError(
+                    f"The row in table '{table.name}' with primary key "
+                    f"'{orphan.row_key}' has an invalid foreign key: "
+                    f"{table.name}.{key.columns[0]} contains a value "
+                    f"'{orphan.value}' that does not have a corresponding value "
+                    f"in {key.parent}.{key.parent_columns[0]}."
+                )
+
+
+def _named(schema: Schema, names: Iterable[str] | None) -> list[Table]:
+    if names is None:
+        return list(schema)
+    return [table for name in names if (table := schema.get(name)) is not None]
+
+
+def _near(schema: Schema, changed: Iterable[str]) -> list[Table]:
+    """The tables that a change of ``changed`` can have made invalid."""
+    names = set(changed)
+    return [
+        table
+        for table in schema
+        if table.name.lower() in names
+        or any(key.parent.lower() in names for key in table.foreign_keys)
+    ]
+
+
+def _send(
+    using: str,
+    table: str,
+    keys: frozenset[tuple[Any, ...]] | None,
+    position: int,
+    local: bool,
+) -> list[Exception]:
+    if not rows_changed.has_listeners():
+        return []
+    model = next(
+        (
+            model
+            for model in apps.get_models(include_auto_created=True)
+            if model._meta.db_table.lower() == table and not model._meta.proxy
+        ),
+        None,
+    )
+    pks = None if keys is None else tuple(k[0] if len(k) == 1 else k for k in keys)
+    sent = rows_changed.send_robust(
+        sender=model,
+        using=using,
+        table=model._meta.db_table if model is not None else table,
+        pks=pks,
+        position=position,
+        local=local,
+    )
+    return [said for _receiver, said in sent if isinstance(said, Exception)]

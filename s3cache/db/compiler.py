@@ -1,0 +1,82 @@
+"""SQL compilers: ids from chunks, and ``select_for_update()``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db import NotSupportedError
+from django.db.models import Field, Model
+from django.db.models.sql import compiler
+from django.db.models.sql.compiler import (
+    SQLAggregateCompiler,
+    SQLDeleteCompiler,
+    SQLUpdateCompiler,
+)
+
+if TYPE_CHECKING:
+    from s3cache.db.base import DatabaseWrapper
+
+__all__ = [
+    "SQLAggregateCompiler",
+    "SQLCompiler",
+    "SQLDeleteCompiler",
+    "SQLInsertCompiler",
+    "SQLUpdateCompiler",
+]
+
+
+class SQLCompiler(compiler.SQLCompiler):
+    """SELECT, with ``select_for_update()`` as a turn among blocks."""
+
+    connection: DatabaseWrapper
+
+    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
+        """Take the turn first, if the query asks for it.
+
+        ``has_select_for_update`` is off, or Django would put FOR UPDATE into
+        the SQL.
+        """
+        query = self.query
+        if query.select_for_update:
+            if query.select_for_update_skip_locked:
+                raise NotSupportedError(
+                    "select_for_update(skip_locked=True) is not supported: blocks "
+                    "take turns, and no row is locked by itself."
+                )
+            self.connection.take_turn(wait=not query.select_for_update_nowait)
+        return super().execute_sql(*args, **kwargs)
+
+
+class SQLInsertCompiler(compiler.SQLInsertCompiler):
+    """INSERT, with ids that no other transaction can get."""
+
+    connection: DatabaseWrapper
+    _ids: dict[int, int] | None = None
+
+    def as_sql(self) -> Any:
+        """Put the ids into the statement, if they come from a chunk."""
+        if self._ids is None:
+            self._take_ids()
+        return super().as_sql()
+
+    def _take_ids(self) -> None:
+        self._ids = {}
+        query = self.query
+        options = query.get_meta()
+        field = options.auto_field
+        if (
+            field is None
+            or field in query.fields
+            or field.model._meta.db_table != options.db_table
+        ):
+            return
+        ids = self.connection.take_ids(options.db_table, field.column, len(query.objs))
+        if ids is not None:
+            self._ids = {id(obj): one for obj, one in zip(query.objs, ids, strict=True)}
+            query.fields = [field, *query.fields]
+
+    def pre_save_val(self, field: Field[Any, Any], obj: Model) -> Any:
+        """The value of ``field``, or the id that ``obj`` was given."""
+        if self._ids and field is self.query.get_meta().auto_field:
+            return self._ids[id(obj)]
+        return super().pre_save_val(field, obj)

@@ -1,0 +1,48 @@
+"""What ``connections[alias].connection`` is."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+from s3cache.replica.reader import Reader
+from s3cache.replica.replica import Replica
+from s3cache.replica.results import Result
+
+
+class Connection:
+    """The reading connection of one Django connection.
+
+    It has those methods of ``sqlite3.Connection`` that projects use in
+    ``connection_created`` receivers. Functions, aggregates and collations
+    are registered on the writing connections, too.
+    """
+
+    def __init__(self, replica: Replica, reader: Reader) -> None:
+        self.replica = replica
+        self.reader = reader
+
+    def _register(self, registration: Callable[[sqlite3.Connection], object]) -> None:
+        registration(self.reader.connection)
+        self.replica.register(registration)
+
+    def create_function(self, *args: Any, **kwargs: Any) -> None:
+        """See ``sqlite3.Connection.create_function``."""
+        self._register(lambda c: c.create_function(*args, **kwargs))
+
+    def create_aggregate(self, *args: Any, **kwargs: Any) -> None:
+        """See ``sqlite3.Connection.create_aggregate``."""
+        self._register(lambda c: c.create_aggregate(*args, **kwargs))
+
+    def create_collation(self, *args: Any, **kwargs: Any) -> None:
+        """See ``sqlite3.Connection.create_collation``."""
+        self._register(lambda c: c.create_collation(*args, **kwargs))
+
+    def execute(self, sql: str, params: Any = ()) -> Result:
+        """Run a statement that reads."""
+        return self.reader.execute(sql, params)
+
+    def close(self) -> None:
+        """Close it; SQLite's connection is gone."""
+        self.reader.close()

@@ -1,0 +1,158 @@
+"""Applying entries: replica n+1 is a function of replica n and entry n+1."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from s3cache.log.entry import Change, Entry, Rows, Sequences, Statement
+from s3cache.replica import meta
+from s3cache.replica.sql import quote
+from s3cache.replica.tables import Table
+
+
+def apply_entry(
+    connection: sqlite3.Connection,
+    entry: Entry,
+    *,
+    etag: str,
+    modified: float,
+) -> None:
+    """Apply ``entry`` in the caller's transaction, and move the position."""
+    resets_ids = False
+    for change in entry.changes:
+        if isinstance(change, Sequences):
+            resets_ids |= set_sequences(connection, change)
+        else:
+            _apply(connection, change)
+    meta.record(
+        connection,
+        entry,
+        etag=etag,
+        modified=modified,
+        touched=meta.touched_by(entry.changes),
+        resets_ids=resets_ids,
+    )
+
+
+def _apply(connection: sqlite3.Connection, change: Rows | Statement) -> None:
+    if isinstance(change, Rows):
+        indexes = [change.columns.index(column) for column in change.key]
+        replace_rows(
+            connection,
+            table=change.table,
+            key=change.key,
+            columns=change.columns,
+            rows=change.rows,
+            keys=[*([row[i] for i in indexes] for row in change.rows), *change.deleted],
+        )
+    else:
+        connection.execute(change.sql, change.params)
+
+
+def replace_rows(
+    connection: sqlite3.Connection,
+    *,
+    table: str,
+    key: Sequence[str],
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    keys: Iterable[Sequence[Any]],
+) -> None:
+    """Delete the rows with ``keys``, then insert ``rows``.
+
+    All deletes come first: two rows that swapped a unique value would clash
+    otherwise. ``INSERT OR REPLACE`` would silently delete a neighbour that
+    holds a unique value.
+    """
+    where = " AND ".join(f"{_column(column)} IS ?" for column in key)
+    connection.executemany(f"DELETE FROM main.{quote(table)} WHERE {where}", keys)
+    names = ", ".join(map(_column, columns))
+    marks = ", ".join("?" * len(columns))
+    connection.executemany(
+        f"INSERT INTO main.{quote(table)} ({names}) VALUES ({marks})", rows
+    )
+
+
+def set_sequences(connection: sqlite3.Connection, change: Sequences) -> bool:
+    """Make AUTOINCREMENT go on where the log says; True if it goes back."""
+    before = read_sequences(connection)
+    for table, value in change.values.items():
+        updated = connection.execute(
+            "UPDATE main.sqlite_sequence SET seq = ? WHERE name = ?", [value, table]
+        )
+        if not updated.rowcount:
+            connection.execute(
+                "INSERT INTO main.sqlite_sequence (name, seq) VALUES (?, ?)",
+                [table, value],
+            )
+    return any(value < before.get(t, 0) for t, value in change.values.items())
+
+
+def read_sequences(connection: sqlite3.Connection) -> dict[str, int]:
+    """The last id that AUTOINCREMENT gave, by table."""
+    return dict(connection.execute("SELECT name, seq FROM main.sqlite_sequence"))
+
+
+def lay_rows(
+    connection: sqlite3.Connection,
+    table: Table,
+    rows: Sequence[Sequence[Any]],
+    deleted: Iterable[Sequence[Any]],
+) -> None:
+    """Put rows that were changed elsewhere over the state that is here.
+
+    Like ``replace_rows``, but the state need not be the one that the rows
+    come from: a row that is here keeps its rowid, a new one gets a new one.
+    """
+    indexes = table.key_indexes
+    keys = [[row[i] for i in indexes] for row in rows]
+    if not table.carries_rowid or table.key == (table.rowid,):
+        replace_rows(
+            connection,
+            table=table.name,
+            key=table.key,
+            columns=table.columns,
+            rows=rows,
+            keys=[*keys, *deleted],
+        )
+        return
+    where = " AND ".join(f"{_column(column)} IS ?" for column in table.key)
+    find = f"SELECT {table.rowid} FROM main.{quote(table.name)} WHERE {where}"
+    old, new = [], []
+    for key, row in zip(keys, rows, strict=True):
+        found = connection.execute(find, key).fetchone()
+        if found:
+            old.append([found[0], *row[1:]])
+        else:
+            new.append(row[1:])
+    lay = _replacer(connection, table)
+    lay(table.columns, old, [*keys, *deleted])
+    # A new row must not take the rowid of one that is being replaced.
+    lay(table.columns[1:], new, [])
+
+
+def _replacer(
+    connection: sqlite3.Connection, table: Table
+) -> Callable[[Sequence[str], Iterable[Sequence[Any]], Iterable[Sequence[Any]]], None]:
+    def lay(
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        keys: Iterable[Sequence[Any]],
+    ) -> None:
+        replace_rows(
+            connection,
+            table=table.name,
+            key=table.key,
+            columns=columns,
+            rows=rows,
+            keys=keys,
+        )
+
+    return lay
+
+
+def _column(name: str) -> str:
+    # A quoted "rowid" that names no column would be read as a string.
+    return name if name in ("rowid", "_rowid_", "oid") else quote(name)

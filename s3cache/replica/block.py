@@ -1,0 +1,309 @@
+"""``atomic()`` blocks: a snapshot to read, a delta to write."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from s3cache.replica import meta
+from s3cache.replica.delta import Delta
+from s3cache.replica.requests import Base, BlockRequest
+from s3cache.replica.results import Result, Seen
+from s3cache.replica.schema_block import SchemaBlock
+from s3cache.replica.script import Script
+from s3cache.replica.sql import Kind, kind_of, savepoint_name, words
+
+if TYPE_CHECKING:
+    from s3cache.replica.reader import Reader
+    from s3cache.replica.replica import Replica
+
+
+class Block:
+    """A transaction of one Django connection.
+
+    Until its first write it reads from one snapshot. A write, and a read of
+    a table that it has changed, is run on the replica's writing connection
+    with the block's rows laid over the newest state. Nothing is written
+    anywhere before ``commit``. Not for several threads at once.
+
+    ``always_replay`` makes it serializable. A block becomes a
+    ``SchemaBlock`` with its first DDL statement.
+    """
+
+    def __init__(
+        self, replica: Replica, reader: Reader, *, always_replay: bool = False
+    ) -> None:
+        self._replica = replica
+        self._reader = reader
+        self._always_replay = always_replay
+        self._base: Base | None = None
+        self._delta = Delta()
+        self._script = Script()
+        self._savepoints: list[tuple[str, int]] = []
+        self._schema_block: SchemaBlock | None = None
+        self._in_snapshot = False
+        self._has_turn = False
+        self.done = False
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether the block has changed something so far."""
+        return self._schema_block is not None or bool(self._delta)
+
+    @property
+    def changed_tables(self) -> set[str] | None:
+        """The lower-case names of the changed tables; None: any may be."""
+        if self._schema_block is not None:
+            return None
+        return set(self._delta.names())
+
+    def execute(self, sql: str, params: Any, *, many: bool = False) -> Result:
+        """Run a statement of the block."""
+        kind = kind_of(sql)
+        if kind is Kind.EITHER:
+            access = self._replica.analyser.access(sql, params)
+            kind = Kind.WRITE if access.writes else Kind.READ
+        if self._schema_block is None and self._changes_schema(kind, sql, params, many):
+            self._become_schema_block()
+        if self._schema_block is not None:
+            return self._schema_block.execute(kind, sql, params, many=many)
+        try:
+            result = self._run(kind, sql, params, many)
+        except sqlite3.Error as error:
+            self._script.note(sql, params, many, Seen(None, error))
+            raise
+        if kind is not Kind.PRAGMA:
+            self._script.note(sql, params, many, Seen(result))
+        return result
+
+    def _changes_schema(self, kind: Kind, sql: str, params: Any, many: bool) -> bool:
+        if kind is Kind.SCHEMA:
+            return True
+        # The sequences are part of the state that a delta does not have.
+        return kind is Kind.WRITE and "sqlite_sequence" in sql.lower()
+
+    def _run(self, kind: Kind, sql: str, params: Any, many: bool) -> Result:
+        if kind is Kind.TRANSACTION:
+            return self._savepoint(sql)
+        if kind is Kind.WRITE:
+            return self._run_on_writer(sql, params, many)
+        if kind is Kind.READ and self._delta:
+            reads = self._replica.analyser.access(sql, params).reads
+            if not reads.isdisjoint(self._delta.names()):
+                return self._run_on_writer(sql, params, many)
+        self._look()
+        return self._reader.execute(sql, params)
+
+    def _look(self) -> None:
+        """Take the snapshot, if this is the block's first look at anything."""
+        if self._base is None:
+            self._reader.begin()
+            self._in_snapshot = True
+            self._base = Base(*meta.read_generation(self._reader.connection))
+
+    def _end_snapshot(self) -> None:
+        if self._in_snapshot:
+            self._in_snapshot = False
+            self._reader.rollback()
+
+    def _savepoint(self, sql: str) -> Result:
+        name = savepoint_name(sql)
+        verb = words(sql, 1)[0]
+        if verb == "SAVEPOINT":
+            self._savepoints.append((name, self._delta.mark()))
+        else:
+            index = self._find_savepoint(name)
+            if verb == "ROLLBACK":
+                self._replica.unlay(self)
+                self._delta.undo_to(self._savepoints[index][1])
+                del self._savepoints[index + 1 :]
+            else:
+                del self._savepoints[index:]
+        return Result()
+
+    def _find_savepoint(self, name: str) -> int:
+        for index in range(len(self._savepoints) - 1, -1, -1):
+            if self._savepoints[index][0] == name:
+                return index
+        raise sqlite3.OperationalError(f"no such savepoint: {name}")
+
+    def _run_on_writer(self, sql: str, params: Any, many: bool) -> Result:
+        self._look()
+        while True:
+            with self._replica.writer.held(self):
+                if self._lay(sql, params, many):
+                    return self._run_laid(sql, params, many)
+            # A row of the block was changed by somebody else. Done again on
+            # the newest state, the block either comes to the same, or fails.
+            self.rebase()
+
+    def _run_laid(self, sql: str, params: Any, many: bool) -> Result:
+        writer = self._replica.writer
+        writer.touched = set()
+        try:
+            result = writer.execute(sql, params, many=many)
+            changed = False
+            for table in writer.touched_tables():
+                rows = writer.capture.read(table)
+                if rows is not None:
+                    self._delta.merge(table, rows)
+                    writer.capture.clear([table])
+                    changed = True
+            if changed:
+                self._end_snapshot()
+        except BaseException:
+            writer.rollback()
+            raise
+        if not self._replica.side.is_sole_user():
+            writer.rollback()
+        return result
+
+    def _lay(self, sql: str, params: Any, many: bool) -> bool:
+        """Lay the delta over the newest state; False if it does not fit."""
+        replica = self._replica
+        writer = replica.writer
+        first = (params[0] if params else ()) if many else params
+        if writer.owner is self:
+            written = writer.capture.written_by(sql, first)
+            if all(
+                name in writer.capture.tables or writer.schema.get(name) is None
+                for name in written
+            ):
+                return True
+            writer.rollback()
+        writer.begin([(sql, first)], self._delta.names())
+        try:
+            if self._delta:
+                if self._was_overtaken():
+                    writer.rollback()
+                    return False
+                try:
+                    self._delta.lay(writer.connection)
+                except sqlite3.IntegrityError:
+                    writer.rollback()
+                    return False
+                writer.capture.clear(
+                    writer.capture.tables[name] for name in self._delta.names()
+                )
+        except BaseException:
+            writer.rollback()
+            raise
+        writer.owner = self
+        return True
+
+    def _was_overtaken(self) -> bool:
+        connection = self._replica.writer.connection
+        generation, number = meta.read_generation(connection)
+        base = self._base
+        if base is None or base.generation != generation or number < base.number:
+            return True
+        recent = meta.read_recent(connection, base.number, number)
+        return recent is None or any(self._delta.meets(one.touched) for one in recent)
+
+    def rebase(self) -> None:
+        """Do all statements again on the newest state.
+
+        Raises ``TransactionConflict`` if one of them says something else.
+        """
+        script = self._restart()
+        script.replay(lambda sql, p, many: self.execute(sql, p, many=many))
+
+    def _restart(self) -> Script:
+        """Forget what was done, and return it."""
+        script, self._script = self._script, Script()
+        self._replica.unlay(self)
+        self._end_snapshot()
+        self._delta = Delta()
+        self._savepoints = []
+        self._base = None
+        return script
+
+    def take_turn(self, *, wait: bool = True) -> None:
+        """Be the only block of this host that holds rows for update.
+
+        From then on the block reads the newest state. Raises ``OperationalError`` if the turn is not free in
+        time, or at once without ``wait``.
+        """
+        if self._has_turn:
+            return
+        replica = self._replica
+        replica.side.turn.acquire(replica.options.commit_timeout if wait else 0.0)
+        self._has_turn = True
+        # What is read from here on is the newest state. What was read before
+        # still counts: it is compared when the block commits.
+        self._end_snapshot()
+        if not self._script.steps:
+            self._base = None
+
+    def _become_schema_block(self) -> None:
+        script = self._restart()
+        self._schema_block = SchemaBlock(self._replica)
+        self._schema_block.begin(script)
+
+    def commit(self, *, check_foreign_keys: bool = True) -> None:
+        """Commit what the block has changed; it is over then in any case."""
+        if self.done:
+            return
+        try:
+            if self._schema_block is not None:
+                self._schema_block.commit(check_foreign_keys=check_foreign_keys)
+                return
+            self._replica.unlay(self)
+            self._end_snapshot()
+            if self._delta and self._base is not None:
+                self._replica.submit(
+                    BlockRequest(
+                        base=self._base,
+                        delta=self._delta,
+                        script=self._script,
+                        check_foreign_keys=check_foreign_keys,
+                        always_replay=self._always_replay,
+                    )
+                )
+        finally:
+            self.rollback()
+
+    def rollback(self) -> None:
+        """Forget what the block has done."""
+        if self.done:
+            return
+        self.done = True
+        try:
+            if self._schema_block is not None:
+                self._schema_block.end()
+            self._replica.unlay(self)
+            self._end_snapshot()
+        finally:
+            if self._has_turn:
+                self._has_turn = False
+                self._replica.side.turn.release()
+
+    def check_on(self) -> tuple[sqlite3.Connection, Sequence[str] | None]:
+        """The connection that shows the block's state, and what it changed.
+
+        The caller holds the writer. None: anything may have been changed.
+        """
+        writer = self._replica.writer
+        if self._schema_block is not None:
+            return writer.connection, None
+        if not self._delta:
+            self._look()
+            return self._reader.connection, []
+        while not self._lay("SELECT 1", (), many=False):
+            self.rebase()
+        return writer.connection, self._delta.names()
+
+    def largest_id(self, table: str, low: int, high: int) -> int | None:
+        """The largest id between two that the block itself has used."""
+        delta = self._delta.tables.get(table.lower())
+        if delta is None or not delta.table.integer_key:
+            return None
+        return max(
+            (key[0] for key in delta.rows if low <= key[0] <= high), default=None
+        )
+
+    @property
+    def needs_ids(self) -> bool:
+        """Whether ids have to come from a chunk."""
+        return self._schema_block is None

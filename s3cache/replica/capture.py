@@ -1,0 +1,244 @@
+"""Noting which rows the statements on the writing connection change.
+
+Each table that is written gets a TEMP table for keys, and TEMP triggers that
+fill it. An authorizer refuses to prepare a statement that would write a
+table without them: a write that nobody would notice cannot be run.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from s3cache.log.entry import Row, Rows
+from s3cache.replica.sql import quote
+from s3cache.replica.tables import OWN_PREFIX, Schema, Table
+
+_WRITES = frozenset(
+    [sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE]
+)
+
+_CHANGES = f"{OWN_PREFIX}changes_"
+_TRIGGER = f"{OWN_PREFIX}capture_"
+
+#: Statements whose written tables are remembered.
+_REMEMBERED = 4096
+
+
+class Uncaptured(Exception):
+    """A statement wants to write ``tables``, which are not captured yet."""
+
+    def __init__(self, tables: frozenset[str]) -> None:
+        super().__init__(f"not captured: {', '.join(sorted(tables))}")
+        self.tables = tables
+
+
+class Capture:
+    """The captured tables of one connection.
+
+    ``tables`` has them by lower-case name. ``written_by`` tells what a
+    statement writes. It is up to the caller to drop all of it when the
+    schema changes: triggers on a table that another connection renamed no
+    longer fire, silently.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.tables: dict[str, Table] = {}
+        self._written_by: dict[str, frozenset[str]] = {}
+        self._seen: set[str] = set()
+        self._functions: set[str] = set()
+        self._refused: set[str] = set()
+        self._strict = True
+        connection.set_authorizer(self._authorize)
+
+    def _authorize(
+        self, action: int, table: str | None, name: Any, schema: str | None, _: Any
+    ) -> int:
+        if action == sqlite3.SQLITE_FUNCTION:
+            self._functions.add(str(name).lower())
+            return sqlite3.SQLITE_OK
+        if action in _WRITES and schema == "main" and table is not None:
+            lower = table.lower()
+            if not lower.startswith(("sqlite_", OWN_PREFIX)):
+                self._seen.add(lower)
+                if self._strict and lower not in self.tables:
+                    self._refused.add(lower)
+                    return sqlite3.SQLITE_DENY
+            elif lower == "sqlite_sequence":
+                self._seen.add(lower)
+        return sqlite3.SQLITE_OK
+
+    def written_by(self, sql: str, params: Any) -> frozenset[str]:
+        """The lower-case names of the tables that ``sql`` writes.
+
+        What SQLite cannot prepare writes nothing; running it will say why.
+        """
+        known = self._written_by.get(sql)
+        if known is not None:
+            return known
+        self._seen = set()
+        self._strict = False
+        try:
+            self._connection.execute(f"EXPLAIN {sql}", params).close()
+        except (sqlite3.Error, OverflowError):
+            return frozenset()
+        finally:
+            self._strict = True
+        if len(self._written_by) >= _REMEMBERED:
+            self._written_by.clear()
+        known = self._written_by[sql] = frozenset(self._seen)
+        return known
+
+    def functions_of(self, sql: str, params: Any) -> frozenset[str]:
+        """The lower-case names of the functions that ``sql`` calls."""
+        self._functions = set()
+        self._written_by.pop(sql, None)
+        self.written_by(sql, params)
+        return frozenset(self._functions)
+
+    def run(self, sql: str, params: Any, *, many: bool) -> sqlite3.Cursor:
+        """Execute ``sql``; raises ``Uncaptured`` rather than miss a change."""
+        self._refused = set()
+        try:
+            if many:
+                return self._connection.executemany(sql, params)
+            return self._connection.execute(sql, params)
+        except sqlite3.DatabaseError:
+            if self._refused:
+                raise Uncaptured(frozenset(self._refused)) from None
+            raise
+
+    def unguarded(self) -> _Unguarded:
+        """A context in which uncaptured tables may be written."""
+        return _Unguarded(self)
+
+    def add(self, table: Table) -> None:
+        """Capture ``table`` from now on.
+
+        Outside a transaction the capture lasts; inside one, a rollback takes
+        it along, and ``after_rollback`` has to be called then.
+        """
+        if table.name.lower() in self.tables:
+            return
+        for statement in _definitions(table):
+            self._connection.execute(statement)
+        self.tables[table.name.lower()] = table
+
+    def after_rollback(self, schema: Schema) -> None:
+        """Find out which captures a rollback has left, or brought back."""
+        names = [
+            name.removeprefix(_CHANGES)
+            for kind, name in self._own_objects()
+            if kind == "table"
+        ]
+        found = [table for name in names if (table := schema.get(name)) is not None]
+        self.tables = {table.name.lower(): table for table in found}
+        self._written_by.clear()
+
+    def drop_all(self) -> None:
+        """Capture nothing any more, and forget what statements write."""
+        for kind, name in self._own_objects():
+            self._connection.execute(f"DROP {kind} IF EXISTS temp.{quote(name)}")
+        self.tables.clear()
+        self._written_by.clear()
+
+    def _own_objects(self) -> list[tuple[str, str]]:
+        found = self._connection.execute(
+            "SELECT type, name FROM sqlite_temp_master "
+            "WHERE type IN ('trigger', 'table') ORDER BY type DESC"
+        ).fetchall()
+        return [(kind, name) for kind, name in found if name.startswith(OWN_PREFIX)]
+
+    def clear(self, tables: Iterable[Table]) -> None:
+        """Forget the changes of ``tables`` noted so far."""
+        for table in tables:
+            self._connection.execute(f"DELETE FROM temp.{changes_table(table)}")
+
+    def changed_keys(self, table: Table) -> set[tuple[Any, ...]]:
+        """The keys of ``table`` noted so far."""
+        return set(
+            self._connection.execute(
+                f"SELECT DISTINCT * FROM temp.{changes_table(table)}"
+            )
+        )
+
+    def read(self, table: Table) -> Rows | None:
+        """The rows of ``table`` that changed, as they are now."""
+        rows: list[Row] = []
+        deleted: list[Row] = []
+        count = len(table.key)
+        for found in self._connection.execute(_changed_rows(table)):
+            if found[count]:
+                deleted.append(list(found[:count]))
+            else:
+                rows.append(list(found[count + 1 :]))
+        if not rows and not deleted:
+            return None
+        return Rows(table.name, list(table.key), list(table.columns), rows, deleted)
+
+
+class _Unguarded:
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
+
+    def __enter__(self) -> None:
+        self._capture._strict = False
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._capture._strict = True
+
+
+def changes_table(table: Table) -> str:
+    """The TEMP table that holds the changed keys of ``table``."""
+    return quote(_CHANGES + table.name)
+
+
+def _definitions(table: Table) -> Iterator[str]:
+    # No unique constraint on the keys: an outer INSERT OR FAIL would override
+    # an INSERT OR IGNORE in here.
+    changes = changes_table(table)
+    columns = ", ".join(f"k{i}" for i in range(len(table.key)))
+    yield f"CREATE TEMP TABLE {changes} ({columns})"
+    old = f"INSERT INTO {changes} VALUES ({_key_of('OLD', table)});"
+    new = f"INSERT INTO {changes} VALUES ({_key_of('NEW', table)});"
+    for event, body in (("INSERT", new), ("DELETE", old), ("UPDATE", old + new)):
+        name = quote(f"{_TRIGGER}{event}_{table.name}")
+        yield (
+            f"CREATE TEMP TRIGGER {name} AFTER {event} ON main.{quote(table.name)} "
+            f"BEGIN {body} END"
+        )
+
+
+def _key_of(row: str, table: Table) -> str:
+    return ", ".join(f"{row}.{column_name(table, column)}" for column in table.key)
+
+
+def column_name(table: Table, column: str) -> str:
+    """``column`` in SQL; a quoted rowid that is no column is a string."""
+    return column if column == table.rowid and table.carries_rowid else quote(column)
+
+
+def _changed_rows(table: Table) -> str:
+    # A unary plus hides the declared type of a column, so that no converter
+    # of the connection turns the raw value into something else.
+    keys = ", ".join(f"+c.k{i} AS x{i}" for i in range(len(table.key)))
+    columns = ", ".join(
+        f"+t.{column_name(table, column)} AS y{i}"
+        for i, column in enumerate(table.columns)
+    )
+    on = " AND ".join(
+        f"t.{column_name(table, column)} IS c.k{i}"
+        for i, column in enumerate(table.key)
+    )
+    # Without a rowid no column of the key is NULL in a row that is there.
+    present = f"t.{column_name(table, table.rowid or table.key[0])}"
+    order = (
+        present if table.rowid else ", ".join(f"x{i}" for i in range(len(table.key)))
+    )
+    return (
+        f"SELECT {keys}, {present} IS NULL, {columns} "
+        f"FROM (SELECT DISTINCT * FROM temp.{changes_table(table)}) c "
+        f"LEFT JOIN main.{quote(table.name)} t ON {on} ORDER BY {order}"
+    )

@@ -1,0 +1,63 @@
+"""Connections to the replica file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from django.db.backends.sqlite3._functions import register as register_functions
+
+#: What a user registered on a connection: wanted on all of them.
+Registration = Callable[[sqlite3.Connection], object]
+
+#: Seconds that a connection waits for another process's SQLite transaction.
+#: They are short: none is open while the network or Python works.
+BUSY_TIMEOUT = 5.0
+
+_PRAGMAS = (
+    "PRAGMA temp_store = MEMORY",
+    # REPLACE deletes rows without telling the triggers otherwise.
+    "PRAGMA recursive_triggers = ON",
+    # Foreign keys are checked by foreign_keys.py: SQLite would only do so in
+    # a commit, and what is tried out here is rolled back.
+    "PRAGMA foreign_keys = OFF",
+    "PRAGMA legacy_alter_table = OFF",
+)
+
+
+def connect(
+    path: Path,
+    *,
+    read_only: bool = False,
+    cached_statements: int = 256,
+    factory: type[sqlite3.Connection] = sqlite3.Connection,
+) -> sqlite3.Connection:
+    """Open the replica file, with Django's functions.
+
+    A connection that only reads is opened as such: a write that escapes the
+    capture fails loudly.
+    """
+    mode = "ro" if read_only else "rwc"
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        detect_types=sqlite3.PARSE_DECLTYPES | sqlite3.PARSE_COLNAMES,
+        timeout=BUSY_TIMEOUT,
+        cached_statements=cached_statements,
+        factory=factory,
+    )
+    register_functions(connection)
+    for pragma in _PRAGMAS:
+        connection.execute(pragma)
+    return connection
+
+
+def make_durable(connection: sqlite3.Connection) -> None:
+    """Set what the file, not a connection, has to be set to once."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    # A crash of the machine may undo the last transactions of the replica,
+    # but not the log's, and leaves a consistent older state.
+    connection.execute("PRAGMA synchronous = NORMAL")

@@ -1,0 +1,175 @@
+"""The replica file: opening it, applying entries to it, replacing it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from s3cache.exceptions import LogDiverged
+from s3cache.log import effects
+from s3cache.log.effects import Position
+from s3cache.log.entry import Entry
+from s3cache.log.head import Head
+from s3cache.replica import meta
+from s3cache.replica.applying import apply_entry
+from s3cache.replica.connections import Registration, connect, make_durable
+
+#: SQLite keeps these beside a database.
+_SUFFIXES = ("", "-wal", "-shm", "-journal")
+
+
+class ReplicaFile:
+    """A replica file with the connection that applies entries to it.
+
+    The caller sees to it that no other transaction of this process writes
+    at the same time.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self.connection = connection
+
+    @classmethod
+    def open(
+        cls, path: Path, *, store: str, registrations: list[Registration]
+    ) -> ReplicaFile:
+        """Open the file at ``path``, which is made if need be.
+
+        A file that is no replica, of another layout, or damaged is made
+        anew: what it held is in the store.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # SQLite would create it for everybody to read.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = connect(path)
+        if not _is_sound(connection):
+            connection.close()
+            delete_file(path)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            connection = connect(path)
+            make_durable(connection)
+            with transaction(connection):
+                meta.create(connection, generation=secrets.token_hex(8), store=store)
+        make_durable(connection)
+        for registration in registrations:
+            registration(connection)
+        return cls(path, connection)
+
+    def position(self) -> Position:
+        """Where the replica is."""
+        return meta.read_position(self.connection)
+
+    def apply(self, effect: effects.Apply) -> bool:
+        """Apply the entry unless it has been; True if it was applied now."""
+        entry = effect.entry
+        with transaction(self.connection):
+            position = self.position()
+            if entry.number <= position.number:
+                self._check_same(entry)
+                return False
+            apply_entry(
+                self.connection, entry, etag=effect.etag, modified=effect.modified
+            )
+        return True
+
+    def _check_same(self, entry: Entry) -> None:
+        token = meta.read_token(self.connection, entry.number)
+        if token not in (entry.token, None):
+            raise LogDiverged(
+                f"Entry {entry.number} of the log has the token {entry.token}, but "
+                f"this replica has applied one with {token}. The bucket was changed "
+                f"by something else than s3cache."
+            )
+
+    def proved(self, effect: effects.Proved) -> None:
+        """Note in the file itself that the position was the newest."""
+        self.connection.execute(
+            "UPDATE main._s3cache_meta SET proved_at = ? WHERE number = ?",
+            [effect.date, effect.number],
+        )
+
+    def keep_pending(self, number: int, token: str) -> None:
+        """Note a commit whose outcome is not known."""
+        self.connection.execute(
+            "INSERT OR REPLACE INTO main._s3cache_pending VALUES (?, ?, '')",
+            [token, number],
+        )
+
+    def outcome_of(self, token: str) -> str:
+        """What became of a pending commit: "committed", "lost", or ""."""
+        row = self.connection.execute(
+            "SELECT outcome FROM main._s3cache_pending WHERE token = ?", [token]
+        ).fetchone()
+        return row[0] if row else ""
+
+    def store_name(self) -> str:
+        """The store that the file was made from."""
+        name: str = self.connection.execute(
+            "SELECT store FROM main._s3cache_meta"
+        ).fetchone()[0]
+        return name
+
+    def set_store_name(self, name: str) -> None:
+        """Note that the database is reached as ``name`` now."""
+        self.connection.execute("UPDATE main._s3cache_meta SET store = ?", [name])
+
+    def begin_at(self, head: Head) -> None:
+        """Make this new, empty file a replica of the database of ``head``."""
+        self.connection.execute(
+            "UPDATE main._s3cache_meta SET database = ?", [head.database]
+        )
+
+    def copy_over(self, other: ReplicaFile) -> None:
+        """Put the content of this file into ``other``, in one transaction."""
+        self.connection.backup(other.connection)
+
+    def keep_copy(self) -> Path:
+        """Write the content to a file of its own beside this one."""
+        position = self.position()
+        path = self.path.with_name(
+            f"{self.path.name}-diverged-{position.number}-{position.token[:8]}"
+        )
+        if not path.exists():
+            self.connection.execute("VACUUM INTO ?", [str(path)])
+        return path
+
+    def discard(self) -> None:
+        """Close and delete the file."""
+        self.connection.close()
+        delete_file(self.path)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+
+def delete_file(path: Path) -> None:
+    """Delete a replica file that nobody has open, and what lies beside it."""
+    for suffix in _SUFFIXES:
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).unlink()
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Write in one transaction, and roll it back on an error."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _is_sound(connection: sqlite3.Connection) -> bool:
+    try:
+        return meta.is_usable(connection)
+    except sqlite3.DatabaseError:
+        return False

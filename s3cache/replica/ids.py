@@ -1,0 +1,86 @@
+"""AUTOINCREMENT ids in chunks.
+
+A block cannot let SQLite choose ids: two blocks would choose the same ones.
+So it takes them from a chunk that an entry of the log has reserved for this
+process. Chunks grow; what is left of them at the end is a gap.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+FIRST_CHUNK = 100
+LARGEST_CHUNK = 20_000
+
+
+@dataclass(slots=True)
+class _Chunk:
+    ids: range
+    #: Chunks of before the ids were reset (by a flush, say) are worth nothing.
+    reset_at: int
+
+
+class IdChunks:
+    """The chunks of one process; ``reserve(table, column, count, above)``."""
+
+    def __init__(self, reserve: Callable[[str, str, int, int], range]) -> None:
+        self._reserve = reserve
+        self._lock = threading.Lock()
+        self._chunks: dict[str, _Chunk] = {}
+        self._sizes: dict[str, int] = {}
+
+    def take(
+        self,
+        table: str,
+        column: str,
+        count: int,
+        *,
+        reset_at: int,
+        largest_in: Callable[[int, int], int | None],
+        must: bool,
+    ) -> Sequence[int] | None:
+        """``count`` ids of ``table``, which nobody else gets.
+
+        ``reset_at`` is the position at which the ids were reset last.
+        ``largest_in`` tells the largest id between two that the caller sees:
+        ids that somebody gave by hand are skipped. Without ``must`` None
+        is returned when there is no chunk: let SQLite choose.
+        """
+        with self._lock:
+            taken = self._from_chunk(table, count, reset_at, largest_in)
+        if taken is not None or not must:
+            return taken
+        size = self._sizes[table] = min(
+            LARGEST_CHUNK, 2 * self._sizes.get(table, FIRST_CHUNK // 2)
+        )
+        largest = largest_in(0, 2**63 - 1) or 0
+        ids = self._reserve(table, column, max(size, count + FIRST_CHUNK), largest)
+        with self._lock:
+            self._chunks[table] = _Chunk(ids[count:], reset_at)
+        return ids[:count]
+
+    def _from_chunk(
+        self,
+        table: str,
+        count: int,
+        reset_at: int,
+        largest_in: Callable[[int, int], int | None],
+    ) -> range | None:
+        chunk = self._chunks.get(table)
+        if chunk is None or chunk.reset_at != reset_at or not chunk.ids:
+            return None
+        start, stop = chunk.ids.start, chunk.ids.stop
+        used = largest_in(start, stop - 1)
+        if used is not None:
+            start = used + 1
+        if start + count > stop:
+            return None
+        chunk.ids = range(start + count, stop)
+        return range(start, start + count)
+
+    def forget(self) -> None:
+        """Give up all chunks."""
+        with self._lock:
+            self._chunks.clear()

@@ -1,0 +1,211 @@
+"""The replica's own tables: where it is, and what it applied lately."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from s3cache.log.effects import Position
+from s3cache.log.entry import Change, Entry, Rows, Statement
+
+#: The layout of the replica file. A file of another layout is made anew.
+LAYOUT = 1
+
+#: For how many entries the changed keys are kept.
+RECENT = 2000
+
+#: Above so many keys of one table an entry counts as changing all its rows.
+MANY_KEYS = 5000
+
+_CREATE = (
+    """
+    CREATE TABLE _s3cache_meta (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        layout INTEGER NOT NULL,
+        generation TEXT NOT NULL,
+        store TEXT NOT NULL,
+        database TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        token TEXT NOT NULL,
+        etag TEXT NOT NULL,
+        proved_at REAL NOT NULL,
+        ids_reset_at INTEGER NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE _s3cache_recent (
+        number INTEGER PRIMARY KEY,
+        token TEXT NOT NULL,
+        host TEXT NOT NULL,
+        changes BLOB NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE _s3cache_pending (
+        token TEXT PRIMARY KEY,
+        number INTEGER NOT NULL,
+        outcome TEXT NOT NULL
+    )
+    """,
+    # sqlite_sequence exists from the first AUTOINCREMENT table on.
+    "CREATE TABLE _s3cache_ids (id INTEGER PRIMARY KEY AUTOINCREMENT)",
+    "DROP TABLE _s3cache_ids",
+)
+
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What an entry changed.
+
+    ``keys`` has the keys of the changed rows by lower-case table name, None
+    for a table with too many. ``schema`` is true if it was more than rows.
+    """
+
+    keys: Mapping[str, frozenset[Key] | None]
+    schema: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """An entry that this replica has applied lately."""
+
+    number: int
+    host: str
+    touched: Touched
+
+
+def create(connection: sqlite3.Connection, *, generation: str, store: str) -> None:
+    """Make the tables of an empty replica."""
+    for statement in _CREATE:
+        connection.execute(statement)
+    connection.execute(
+        "INSERT INTO _s3cache_meta VALUES (1, ?, ?, ?, '', 0, '', '', 0.0, 0)",
+        [LAYOUT, generation, store],
+    )
+
+
+def is_usable(connection: sqlite3.Connection) -> bool:
+    """Whether the file is a replica of this layout, complete or not."""
+    try:
+        row = connection.execute("SELECT layout FROM _s3cache_meta").fetchone()
+    except sqlite3.DatabaseError:
+        return False
+    return row is not None and row[0] == LAYOUT
+
+
+def read_position(connection: sqlite3.Connection) -> Position:
+    """The position that ``connection`` sees."""
+    row = connection.execute(
+        "SELECT database, number, token, etag, proved_at FROM main._s3cache_meta"
+    ).fetchone()
+    return Position(*row)
+
+
+def read_generation(connection: sqlite3.Connection) -> tuple[str, int]:
+    """The replica's generation and its position's number."""
+    row: tuple[str, int] = connection.execute(
+        "SELECT generation, number FROM main._s3cache_meta"
+    ).fetchone()
+    return row
+
+
+def touched_by(changes: Iterable[Change]) -> Touched:
+    """The keys that ``changes`` change, old and new ones."""
+    keys: dict[str, set[Key] | None] = {}
+    schema = False
+    for change in changes:
+        if isinstance(change, Statement):
+            schema = True
+        elif isinstance(change, Rows):
+            name = change.table.lower()
+            some = keys.setdefault(name, set())
+            if some is None:
+                continue
+            indexes = [change.columns.index(column) for column in change.key]
+            some.update(tuple(row[i] for i in indexes) for row in change.rows)
+            some.update(map(tuple, change.deleted))
+            if len(some) > MANY_KEYS:
+                keys[name] = None
+    return Touched(
+        {name: frozenset(k) if k is not None else None for name, k in keys.items()},
+        schema,
+    )
+
+
+def record(
+    connection: sqlite3.Connection,
+    entry: Entry,
+    *,
+    etag: str,
+    modified: float,
+    touched: Touched,
+    resets_ids: bool,
+) -> None:
+    """Move the position to ``entry``, in the caller's transaction."""
+    connection.execute(
+        "UPDATE main._s3cache_meta SET number = ?, token = ?, etag = ?, "
+        "proved_at = ?, ids_reset_at = CASE WHEN ? THEN number + 1 "
+        "ELSE ids_reset_at END",
+        [entry.number, entry.token, etag, modified, touched.schema or resets_ids],
+    )
+    connection.execute(
+        "INSERT OR REPLACE INTO main._s3cache_recent VALUES (?, ?, ?, ?)",
+        [entry.number, entry.token, entry.host, _encode(touched)],
+    )
+    connection.execute(
+        "DELETE FROM main._s3cache_recent WHERE number <= ?", [entry.number - RECENT]
+    )
+    connection.execute(
+        "UPDATE main._s3cache_pending SET outcome = "
+        "CASE WHEN token = ? THEN 'committed' ELSE 'lost' END "
+        "WHERE number = ? AND outcome = ''",
+        [entry.token, entry.number],
+    )
+
+
+def read_token(connection: sqlite3.Connection, number: int) -> str | None:
+    """The token of an entry that was applied lately, or None."""
+    row = connection.execute(
+        "SELECT token FROM main._s3cache_recent WHERE number = ?", [number]
+    ).fetchone()
+    return row[0] if row else None
+
+
+def read_recent(
+    connection: sqlite3.Connection, after: int, up_to: int
+) -> list[Recent] | None:
+    """The entries ``after`` < n <= ``up_to``; None if one is not kept."""
+    rows = connection.execute(
+        "SELECT number, host, changes FROM main._s3cache_recent "
+        "WHERE number > ? AND number <= ? ORDER BY number",
+        [after, up_to],
+    ).fetchall()
+    if len(rows) != max(up_to - after, 0):
+        return None
+    return [Recent(n, host, _decode(changes)) for n, host, changes in rows]
+
+
+def _encode(touched: Touched) -> bytes:
+    return msgspec.msgpack.encode(
+        [
+            touched.schema,
+            {n: None if k is None else list(k) for n, k in touched.keys.items()},
+        ]
+    )
+
+
+def _decode(blob: bytes) -> Touched:
+    schema, keys = msgspec.msgpack.decode(blob)
+    return Touched(
+        {
+            name: None if some is None else frozenset(map(tuple, some))
+            for name, some in keys.items()
+        },
+        schema,
+    )

@@ -1,0 +1,215 @@
+"""Performing the effects of a protocol: store, replica file, clock, locks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from django.db import OperationalError
+
+from s3cache.log import effects
+from s3cache.log.effects import Effect, Position, Staged, Steps
+from s3cache.log.drive import drive
+from s3cache.replica import clock
+from s3cache.stores.base import Answer
+
+if TYPE_CHECKING:
+    from s3cache.replica.file import ReplicaFile
+    from s3cache.replica.replica import Replica
+
+logger = logging.getLogger("s3cache.replica")
+
+#: Requests of one process that are under way at the same time.
+PARALLEL = 8
+
+
+def _cannot_stage() -> Staged:
+    raise OperationalError("this protocol commits nothing")
+
+
+class Performer:
+    """Performs the effects of one run of a protocol on one replica.
+
+    ``stage`` runs the batch that is being committed. With ``has_lock`` the
+    caller holds the commit lock already.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        stage: Callable[[], Staged] = _cannot_stage,
+        *,
+        has_lock: bool = False,
+    ) -> None:
+        self._replica = replica
+        self._store = replica.store
+        self._side = replica.side
+        self._stage = stage
+        self._has_lock = has_lock
+        self._target: ReplicaFile = replica.file
+        self._created_at = 0.0
+        self._diverged = False
+        self._performers: dict[type, Callable[[Any], Any]] = {
+            effects.Get: self._get,
+            effects.GetMany: self._get_many,
+            effects.Create: self._create,
+            effects.ListPage: self._list,
+            effects.Where: self._where,
+            effects.Apply: self._apply,
+            effects.Proved: self._proved,
+            effects.Stage: self._run_stage,
+            effects.KeepPending: self._keep_pending,
+            effects.StartOver: self._start_over,
+            effects.TakeOver: self._take_over,
+            effects.Now: self._now,
+            effects.Sleep: self._sleep,
+            effects.Token: self._token,
+            effects.Recall: self._recall,
+            effects.Remember: self._remember,
+            effects.HoldCommitLock: self._hold_commit_lock,
+            effects.HoldRebuildLock: self._hold_rebuild_lock,
+        }
+
+    def run(self, steps: Steps[Position]) -> Position:
+        """Run a protocol to its end."""
+        try:
+            return drive(steps, self._perform)
+        finally:
+            if self._target is not self._replica.file:
+                self._target.discard()
+
+    def _perform(self, effect: Effect) -> Any:
+        return self._performers[type(effect)](effect)
+
+    # The store.
+
+    def _get(self, effect: effects.Get) -> Answer:
+        return self._store.get(effect.key)
+
+    def _get_many(self, effect: effects.GetMany) -> Sequence[Answer]:
+        if len(effect.keys) == 1:
+            return [self._store.get(effect.keys[0])]
+        # Threads for this one call: none is left when the process forks. Each
+        # gets the caller's context, where requests are counted.
+        with ThreadPoolExecutor(min(PARALLEL, len(effect.keys))) as pool:
+            waiting = [
+                pool.submit(copy_context().run, self._store.get, key)
+                for key in effect.keys
+            ]
+            return [one.result() for one in waiting]
+
+    def _create(self, effect: effects.Create) -> Answer:
+        self._created_at = clock.now()
+        return self._store.put(effect.key, effect.body, if_none_match=True)
+
+    def _list(self, effect: effects.ListPage) -> Answer:
+        return self._store.list(effect.prefix, start_after=effect.start_after)
+
+    # The replica.
+
+    def _where(self, effect: effects.Where) -> Position:
+        position = self._target.position()
+        if self._target is not self._replica.file:
+            return position
+        proved_at = max(position.proved_at, self._side.proved_at(position.number))
+        return Position(
+            position.database,
+            position.number,
+            position.token,
+            position.etag,
+            proved_at,
+        )
+
+    def _apply(self, effect: effects.Apply) -> Position:
+        if self._target is not self._replica.file:
+            self._target.apply(effect)
+            return self._target.position()
+        with self._replica.writer.held():
+            moved = self._target.apply(effect)
+        if moved:
+            self._side.moved_to(effect.entry.number)
+            if effect.own:
+                # That nobody else was first is as good as a 404.
+                self._side.set_asked(self._created_at)
+        return self._where(effects.Where())
+
+    def _proved(self, effect: effects.Proved) -> None:
+        if self._target is self._replica.file:
+            self._side.proved(effect.number, effect.date)
+            self._side.set_asked(effect.asked_at)
+        else:
+            self._target.proved(effect)
+
+    def _run_stage(self, effect: effects.Stage) -> Staged:
+        staged = self._stage()
+        position = staged.position
+        proved_at = max(position.proved_at, self._side.proved_at(position.number))
+        return Staged(
+            Position(
+                position.database,
+                position.number,
+                position.token,
+                position.etag,
+                proved_at,
+            ),
+            staged.changes,
+            staged.transactions,
+        )
+
+    def _keep_pending(self, effect: effects.KeepPending) -> None:
+        with self._replica.writer.held():
+            self._replica.file.keep_pending(effect.number, effect.token)
+
+    def _start_over(self, effect: effects.StartOver) -> Position:
+        logger.log(
+            logging.ERROR if effect.diverged else logging.INFO,
+            "The replica %s is being made anew: %s.",
+            self._replica.path,
+            effect.reason,
+        )
+        self._diverged = effect.diverged
+        if self._target is not self._replica.file:
+            self._target.discard()
+        self._target = self._replica.new_file(effect.head)
+        return self._target.position()
+
+    def _take_over(self, effect: effects.TakeOver) -> bool:
+        new, self._target = self._target, self._replica.file
+        with self._replica.writer.held():
+            return self._replica.replace_by(
+                new, effect.replaces, keep_old=self._diverged
+            )
+
+    # The host.
+
+    def _now(self, effect: effects.Now) -> float:
+        return clock.now()
+
+    def _sleep(self, effect: effects.Sleep) -> None:
+        time.sleep(effect.seconds)
+
+    def _token(self, effect: effects.Token) -> str:
+        return secrets.token_hex(16)
+
+    def _recall(self, effect: effects.Recall) -> effects.HostState:
+        return self._side.host_state(self._replica.host)
+
+    def _remember(self, effect: effects.Remember) -> None:
+        for name in ("checked_at", "foreign_at", "won_at", "round_trip"):
+            value = getattr(effect, name)
+            if value is not None:
+                self._side.remember(name, value)
+
+    def _hold_commit_lock(self, effect: effects.HoldCommitLock) -> effects.Held:
+        if self._has_lock:
+            return contextlib.nullcontext()
+        return self._side.commit.held(max(effect.deadline - clock.now(), 0.0))
+
+    def _hold_rebuild_lock(self, effect: effects.HoldRebuildLock) -> effects.Held:
+        return self._side.rebuilding.held(max(effect.deadline - clock.now(), 0.0))

@@ -1,0 +1,564 @@
+"""A replica in this process: what ties its parts together."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import secrets
+import socket
+import sqlite3
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from django.db import OperationalError
+
+from s3cache.conf import DatabaseOptions
+from s3cache.exceptions import LogDiverged, StoreError
+from s3cache.log.catch_up import catch_up
+from s3cache.log.commit import CommitOptions, commit
+from s3cache.log.effects import Position, Staged, Steps
+from s3cache.log.head import Head, encode_head
+from s3cache.log.keys import HEAD, LOG
+from s3cache.log.proof import failure
+from s3cache.replica import clock, meta
+from s3cache.replica.analysis import Analyser
+from s3cache.replica.batch import Committer, stage_batch
+from s3cache.replica.block import Block
+from s3cache.replica.connections import Registration, connect
+from s3cache.replica.file import ReplicaFile, delete_file
+from s3cache.replica.ids import IdChunks
+from s3cache.replica.meta import Recent
+from s3cache.replica.performer import Performer
+from s3cache.replica.reader import Reader
+from s3cache.replica.requests import Request, ReserveIds
+from s3cache.replica.side_file import SideFile
+from s3cache.replica.sql import quote
+from s3cache.replica.tables import Schema, read_schema, schema_version
+from s3cache.replica.writer import Writer
+from s3cache.stores.base import Store
+from s3cache.stores.probe import probe
+
+logger = logging.getLogger("s3cache.replica")
+
+#: Seconds for which a store that failed is not asked again by reads.
+RETRY_AFTER = 1.0
+
+#: Seconds that a process waits for another one that makes the replica.
+OPEN_TIMEOUT = 600.0
+
+
+@dataclass(slots=True)
+class _Open:
+    """The connections of this process that are not a reader's."""
+
+    file: ReplicaFile
+    writer: Writer
+    analyser: Analyser
+    generation: float
+
+
+class Replica:
+    """The replica at ``path``, of the database in ``store``.
+
+    One object per path and process, for all its threads. Connections are
+    opened when they are needed, and closed before a fork: SQLite keeps its
+    locks by process, and would mix up those of parent and child.
+    """
+
+    def __init__(self, path: Path, options: DatabaseOptions, store: Store) -> None:
+        self.path = path
+        self.options = options
+        self.store = store
+        self.registrations: list[Registration] = []
+        self.host = _host_name(path)
+        self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+        self._used_across_fork = False
+        self._side: SideFile | None = None
+        self._open: _Open | None = None
+        self._announced = -1
+        self._retry_at = 0.0
+        self._schema: Schema | None = None
+        self.stale_reads = 0
+        self._make_locks()
+
+    def _make_locks(self) -> None:
+        self._open_lock = threading.RLock()
+        self._ask_lock = threading.Lock()
+        self._announce_lock = threading.Lock()
+        self._committer = Committer(self._commit_batch, self.options.commit_timeout)
+        self.ids = IdChunks(self._reserve_ids)
+
+    # Opening and closing.
+
+    @property
+    def side(self) -> SideFile:
+        """The numbers and locks that processes share."""
+        side = self._side
+        if side is None:
+            with self._open_lock:
+                if self._side is None:
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                    self._side = SideFile(
+                        self.path.with_name(f"{self.path.name}-s3cache")
+                    )
+                side = self._side
+        return side
+
+    def _opened(self) -> _Open:
+        opened = self._open
+        if opened is not None:
+            return opened
+        with self._open_lock:
+            if self._open is None:
+                if self._used_across_fork:
+                    raise OperationalError(
+                        f"This process was forked while a transaction on "
+                        f"{self.path} was open, so it cannot use that file. Fork "
+                        f"outside of atomic(), or give the child another NAME."
+                    )
+                self._open_files()
+            if self._open is None:
+                raise OperationalError(f"{self.path} could not be opened")
+            return self._open
+
+    def _open_files(self) -> None:
+        with self.side.opening.held(OPEN_TIMEOUT):
+            file = ReplicaFile.open(
+                self.path, store=self.store.name, registrations=self.registrations
+            )
+            writer = Writer(connect(self.path), self.options.commit_timeout)
+            analyser = Analyser(connect(self.path, read_only=True, cached_statements=0))
+            for registration in self.registrations:
+                registration(writer.connection)
+                registration(analyser.connection)
+            generation = _as_number(meta.read_generation(file.connection)[0])
+            self._open = _Open(file, writer, analyser, generation)
+            try:
+                self._make_current()
+            except BaseException:
+                self._close_files()
+                raise
+            self._open.generation = self.side.generation
+
+    def _make_current(self) -> None:
+        """See to it that the file is a replica of what the store holds."""
+        position = self.file.position()
+        generation = _as_number(meta.read_generation(self.file.connection)[0])
+        if self.side.generation != generation:
+            self.side.reset(generation)
+            self.side.moved_to(position.number)
+        if not position.database:
+            self._make_first()
+        elif self.file.store_name() != self.store.name:
+            # The settings name another bucket now, perhaps another database.
+            self.side.remember("checked_at", 0.0)
+            self.catch_up()
+            self.file.set_store_name(self.store.name)
+        if self._announced < 0:
+            self._announced = self.file.position().number
+
+    def _make_first(self) -> None:
+        answer = self.store.get(HEAD)
+        if answer.status == 404:
+            self._create_database()
+        elif answer.status != 200:
+            raise failure(answer, f"reading {HEAD} of {self.store.name}")
+        self.catch_up()
+
+    def _create_database(self) -> None:
+        """Create ``_head`` in an empty location."""
+        page = self.store.list(LOG)
+        if page.status != 200:
+            raise failure(page, f"listing {self.store.name}")
+        if page.keys:
+            raise LogDiverged(
+                f"{self.store.name} has a log but no {HEAD}: it was deleted, or the "
+                f"location is another one. Restore {HEAD} from a version or a backup."
+            )
+        head = Head(
+            database=secrets.token_hex(8),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            probe=asdict(probe(self.store)),
+        )
+        answer = self.store.put(HEAD, encode_head(head), if_none_match=True)
+        # 412: another host was first, and its database is as good.
+        if answer.status not in (200, 412):
+            raise failure(answer, f"creating {HEAD} of {self.store.name}")
+
+    @property
+    def file(self) -> ReplicaFile:
+        """The file with its applying connection."""
+        return self._opened().file
+
+    @property
+    def writer(self) -> Writer:
+        """The writing connection."""
+        return self._opened().writer
+
+    @property
+    def analyser(self) -> Analyser:
+        """What tells the tables of a statement."""
+        return self._opened().analyser
+
+    @property
+    def _keys(self) -> tuple[bytes, ...]:
+        return self.options.signing_keys
+
+    def new_reader(self) -> Reader:
+        """A reader for one Django connection."""
+        self._opened()
+        reader = Reader(self._connect_reader)
+        self._readers.add(reader)
+        return reader
+
+    def _connect_reader(self) -> sqlite3.Connection:
+        self._opened()
+        connection = connect(self.path, read_only=True)
+        for registration in self.registrations:
+            registration(connection)
+        return connection
+
+    def register(self, registration: Registration) -> None:
+        """Have functions, aggregates or collations on every connection."""
+        self.registrations.append(registration)
+        opened = self._open
+        if opened is not None:
+            with opened.writer.held():
+                for connection in (
+                    opened.file.connection,
+                    opened.writer.connection,
+                    opened.analyser.connection,
+                ):
+                    registration(connection)
+
+    def close(self) -> None:
+        """Close all connections; the next use opens them again."""
+        for reader in list(self._readers):
+            reader.close()
+        with self._open_lock:
+            self._close_files()
+
+    def _close_files(self) -> None:
+        opened, self._open = self._open, None
+        if opened is not None:
+            opened.writer.close()
+            opened.analyser.close()
+            opened.file.close()
+
+    def delete(self) -> None:
+        """Delete the file; the next use makes it anew from the store."""
+        self.close()
+        with self.side.opening.held(OPEN_TIMEOUT):
+            delete_file(self.path)
+            self.side.reset(0.0)
+        self.ids.forget()
+        self._schema = None
+
+    # Forks.
+
+    def before_fork(self) -> None:
+        """Close what SQLite would mix up, where nothing is under way."""
+        idle = [reader.close_if_idle() for reader in list(self._readers)]
+        with self._open_lock:
+            opened = self._open
+            if opened is not None:
+                with opened.writer.held():
+                    idle.append(not opened.writer.connection.in_transaction)
+                    if idle[-1]:
+                        self._close_files()
+        self._used_across_fork = not all(idle)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on: only the child is concerned."""
+        self._used_across_fork = False
+
+    def after_fork_in_child(self) -> None:
+        """Hold none of the parent's locks, ids and connections."""
+        if self._open is not None:
+            # Closing it here would drop the parent's locks; so it is kept.
+            _inherited.append(self._open)
+            self._open = None
+        for reader in list(self._readers):
+            if reader._connection is not None:
+                _inherited.append(reader._connection)
+            reader.forget()
+        if self._side is not None:
+            self._side.after_fork_in_child()
+        self._make_locks()
+
+    # Protocols.
+
+    def run(self, steps: Steps[Position]) -> Position:
+        """Run a protocol that commits nothing."""
+        return Performer(self).run(steps)
+
+    def _commit_options(self) -> CommitOptions:
+        return CommitOptions(
+            host=self.host,
+            timeout=self.options.commit_timeout,
+            signing_keys=self._keys,
+        )
+
+    def _commit_batch(self, batch: Sequence[Request]) -> None:
+        def stage() -> Staged:
+            writer = self.writer
+            with writer.held():
+                return stage_batch(writer, batch)
+
+        Performer(self, stage).run(commit(self._commit_options()))
+
+    def commit_staged(self, stage: Callable[[], Staged]) -> None:
+        """Commit what ``stage`` says; the caller holds the commit lock."""
+        Performer(self, stage, has_lock=True).run(commit(self._commit_options()))
+
+    def submit(self, request: Request) -> Any:
+        """Have ``request`` committed with others that wait."""
+        return self._committer.submit(request)
+
+    def position(self) -> Position:
+        """Where the replica is."""
+        return self.file.position()
+
+    def new_block(self, reader: Reader, *, always_replay: bool = False) -> Block:
+        """A transaction for the Django connection of ``reader``."""
+        return Block(self, reader, always_replay=always_replay)
+
+    def unlay(self, block: Block) -> None:
+        """Take away the rows that ``block`` may have left on the writer."""
+        opened = self._open
+        if opened is not None and opened.writer.owner is block:
+            with opened.writer.held():
+                pass
+
+    # Freshness.
+
+    def refresh(self, max_age: float) -> None:
+        """See to it that the replica is at most ``max_age`` seconds old.
+
+        While the store is down, or another process changes the schema, it
+        may become ``stale_if_error`` seconds older than that.
+        """
+        side = self.side
+        opened = self._open
+        if opened is None:
+            self._opened()
+        elif side.generation != opened.generation:
+            # Another process has made the replica anew.
+            self.close()
+            self._opened()
+        if clock.now() - side.asked_at < max_age:
+            return
+        with self._ask_lock:
+            if clock.now() - side.asked_at < max_age:
+                return
+            self._ask(max_age)
+
+    def _ask(self, max_age: float) -> None:
+        side = self.side
+        now = clock.now()
+        patience = max_age + self.options.stale_if_error
+        may_be_stale = side.asked_at > 0 and now - side.asked_at < patience
+        if may_be_stale and now < self._retry_at:
+            self.stale_reads += 1
+            return
+        try:
+            with side.asking.held(self.options.commit_timeout):
+                if clock.now() - side.asked_at >= max_age:
+                    self.catch_up()
+        except LogDiverged:
+            raise
+        except (OperationalError, sqlite3.OperationalError) as error:
+            if not may_be_stale:
+                raise
+            self.stale_reads += 1
+            self._retry_at = clock.now() + RETRY_AFTER
+            level = logging.ERROR if isinstance(error, StoreError) else logging.WARNING
+            logger.log(
+                level,
+                "%s answers from what it knew %.1f s ago: %s",
+                self.path.name,
+                now - side.asked_at,
+                error,
+            )
+
+    def catch_up(self) -> Position:
+        """Ask the store now, and apply all that is new."""
+        return self.run(catch_up(self._keys))
+
+    # The new file of a rebuild.
+
+    def new_file(self, head: Head) -> ReplicaFile:
+        """An empty replica of the database of ``head``, beside this one."""
+        path = self.path.with_name(f"{self.path.name}-new-{secrets.token_hex(4)}")
+        file = ReplicaFile.open(
+            path, store=self.store.name, registrations=self.registrations
+        )
+        file.begin_at(head)
+        return file
+
+    def replace_by(
+        self, new: ReplicaFile, replaces: Position, *, keep_old: bool
+    ) -> bool:
+        """Put the content of ``new`` in the place of the replica's.
+
+        Only if that is still at ``replaces``; else ``new`` is dropped, and
+        the result False. With ``keep_old`` the replica is kept in a file of
+        its own. The caller holds the writer.
+        """
+        file = self.file
+        old, now = file.position(), new.position()
+        if not old.is_at(replaces):
+            new.discard()
+            return False
+        if keep_old and old.number:
+            logger.error(
+                "The store no longer has what %s holds; a copy is kept as %s.",
+                self.path,
+                file.keep_copy(),
+            )
+        new.copy_over(file)
+        new.discard()
+        generation = _as_number(meta.read_generation(file.connection)[0])
+        self.side.reset(generation)
+        self.side.moved_to(now.number)
+        self.side.proved(now.number, now.proved_at)
+        opened = self._open
+        if opened is not None:
+            opened.generation = generation
+        self.ids.forget()
+        return True
+
+    # Ids.
+
+    def _reserve_ids(self, table: str, column: str, count: int, above: int) -> range:
+        ids: range = self.submit(ReserveIds(table, column, count, above))
+        return ids
+
+    def take_ids(
+        self, reader: Reader, block: Block | None, table: str, column: str, count: int
+    ) -> Sequence[int] | None:
+        """Ids for new rows; None, outside a block: let SQLite choose.
+
+        Ids that are taken already, in the replica or in the block, are
+        skipped.
+        """
+
+        def largest_in(low: int, high: int) -> int | None:
+            found: int | None = reader.execute(
+                f"SELECT max({quote(column)}) FROM main.{quote(table)} "
+                f"WHERE {quote(column)} BETWEEN ? AND ?",
+                [low, high],
+            ).fetchone()[0]
+            own = block.largest_id(table, low, high) if block is not None else None
+            return max((n for n in (found, own) if n is not None), default=None)
+
+        reset_at: int = reader.execute(
+            "SELECT ids_reset_at FROM main._s3cache_meta", ()
+        ).fetchone()[0]
+        return self.ids.take(
+            table,
+            column,
+            count,
+            reset_at=reset_at,
+            largest_in=largest_in,
+            must=block is not None,
+        )
+
+    # The schema.
+
+    def describe(self, connection: sqlite3.Connection) -> Schema:
+        """The tables as ``connection`` sees them."""
+        version = schema_version(connection)
+        known = self._schema
+        if known is None or known.version != version:
+            known = self._schema = read_schema(connection, version)
+        return known
+
+    # News.
+
+    def news(self) -> list[Recent]:
+        """The entries that were applied since this was last asked.
+
+        Each is told once in a process, in order, whoever applied it.
+        """
+        if self.side.number == self._announced:
+            return []
+        with self._announce_lock:
+            reached = self.position().number
+            before, self._announced = self._announced, reached
+        if before < 0 or reached <= before:
+            return []
+        reader = self.new_reader()
+        try:
+            return meta.read_recent(reader.connection, before, reached) or []
+        finally:
+            reader.close()
+
+
+def _host_name(path: Path) -> str:
+    identity = hashlib.blake2b(str(path.absolute()).encode(), digest_size=3)
+    return f"{socket.gethostname()}-{identity.hexdigest()}"
+
+
+def _as_number(generation: str) -> float:
+    """A generation as a double that holds it exactly."""
+    return float(int(generation[:12] or "0", 16))
+
+
+# What a child of a fork must not close.
+_inherited: list[object] = []
+
+_replicas: dict[str, Replica] = {}
+_replicas_lock = threading.Lock()
+
+
+def replica_at(path: Path, options: DatabaseOptions, store: Store) -> Replica:
+    """The replica at ``path`` in this process."""
+    key = os.path.abspath(path)
+    with _replicas_lock:
+        replica = _replicas.get(key)
+        if replica is None or (replica.store, replica.options) != (store, options):
+            if replica is not None:
+                replica.close()
+            replica = _replicas[key] = Replica(Path(key), options, store)
+        return replica
+
+
+def forget_replica(path: Path) -> None:
+    """Close the replica at ``path``, which nobody uses any more."""
+    with _replicas_lock:
+        replica = _replicas.pop(os.path.abspath(path), None)
+    if replica is not None:
+        replica.close()
+        if replica._side is not None:
+            replica._side.delete()
+
+
+def _before_fork() -> None:
+    for replica in list(_replicas.values()):
+        replica.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for replica in list(_replicas.values()):
+        replica.after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    global _replicas_lock
+    _replicas_lock = threading.Lock()
+    for replica in list(_replicas.values()):
+        replica.after_fork_in_child()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)

@@ -1,0 +1,94 @@
+"""The buffered result of a statement."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from typing import Any
+
+#: Results of up to so many rows are kept to compare with; of larger ones a
+#: digest.
+_KEPT_ROWS = 100
+
+
+class Result:
+    """All that a statement returned; nothing, without a cursor.
+
+    Nothing of SQLite's stays open.
+
+    A replay compares results: if every statement says what it said before,
+    the Python code between them would have decided the same.
+    """
+
+    __slots__ = (
+        "_lastrowid",
+        "_next",
+        "description",
+        "lastrowid_seen",
+        "rowcount",
+        "rows",
+    )
+
+    def __init__(self, cursor: sqlite3.Cursor | None = None) -> None:
+        self.description = None if cursor is None else cursor.description
+        self.rows: list[Any] = []
+        if cursor is not None and cursor.description:
+            self.rows = cursor.fetchall()
+        self.rowcount = -1 if cursor is None else cursor.rowcount
+        self._lastrowid = None if cursor is None else cursor.lastrowid
+        self.lastrowid_seen = False
+        self._next = 0
+
+    @property
+    def lastrowid(self) -> int | None:
+        """The rowid of the last INSERT; who looks at it depends on it."""
+        self.lastrowid_seen = True
+        return self._lastrowid
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        if self._next >= len(self.rows):
+            return None
+        self._next += 1
+        return self.rows[self._next - 1]
+
+    def fetchmany(self, size: int) -> list[Any]:
+        """Up to ``size`` of the rows that are left."""
+        rows = self.rows[self._next : self._next + size]
+        self._next += len(rows)
+        return rows
+
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+        rows = self.rows[self._next :]
+        self._next = len(self.rows)
+        return rows
+
+
+class Seen:
+    """What the caller of a statement learned from it."""
+
+    __slots__ = ("_result", "_rows", "error")
+
+    def __init__(self, result: Result | None, error: Exception | None = None) -> None:
+        self._result = result
+        self._rows = _digest(result.rows) if result is not None else None
+        self.error = type(error) if error is not None else None
+
+    def matches(self, other: Seen) -> bool:
+        """Whether ``other``, of the same statement, says the same."""
+        mine, theirs = self._result, other._result
+        if mine is None or theirs is None:
+            return mine is theirs and self.error is other.error
+        if mine.lastrowid_seen and mine._lastrowid != theirs._lastrowid:
+            return False
+        if mine.description is None and mine.rowcount != theirs.rowcount:
+            return False
+        return bool(self._rows == other._rows)
+
+
+def _digest(rows: list[Any]) -> Any:
+    if len(rows) <= _KEPT_ROWS:
+        return rows
+    # Not hash(): hash(-1) == hash(-2).
+    return hashlib.blake2b(repr(rows).encode("utf-8", "surrogatepass")).digest()

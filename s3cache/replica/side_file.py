@@ -1,0 +1,242 @@
+"""What the processes on one replica share beside it: a few numbers and locks.
+
+The numbers lie in a memory map, so that reading them costs no system call.
+The locks are POSIX record locks on bytes behind the numbers: a child does not
+inherit them over ``fork``, and the system frees them when a process dies. The
+file is opened once by a process and never closed before its end, because
+closing any descriptor of it would drop them all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.db import OperationalError
+
+from s3cache.log.effects import HostState
+from s3cache.replica import clock
+
+_MAGIC = b"s3cache1"
+_SIZE = 4096
+_HEADER = struct.Struct("=8s16s")
+
+#: The numbers, doubles from offset 64 on.
+_FIELDS = (
+    "asked_at",
+    "proved_number",
+    "proved_at",
+    "checked_at",
+    "foreign_at",
+    "won_at",
+    "round_trip",
+    "number",
+    "generation",
+)
+_OFFSET = 64
+
+#: The byte, behind the numbers, on which every process holds a shared lock.
+_USERS = 8
+
+#: Seconds between two tries to get a lock that another process holds.
+_POLL = (0.0005, 0.001, 0.002, 0.005)
+
+
+class SideFile:
+    """The side file of one replica, as this process sees it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if os.fstat(self._descriptor).st_size < _SIZE:
+            os.ftruncate(self._descriptor, _SIZE)
+        self._map = mmap.mmap(self._descriptor, _SIZE)
+        self._numbers = memoryview(self._map)[
+            _OFFSET : _OFFSET + 8 * len(_FIELDS)
+        ].cast("d")
+        self.commit = ProcessLock(self._descriptor, 1, "another process commits")
+        self.turn = ProcessLock(
+            self._descriptor, 2, "another block holds rows by select_for_update()"
+        )
+        self.asking = ProcessLock(self._descriptor, 3, "another process asks the store")
+        self.opening = ProcessLock(self._descriptor, 4, "another process opens it")
+        self.rebuilding = ProcessLock(
+            self._descriptor, 5, "another process makes the replica anew"
+        )
+        header = _HEADER.pack(_MAGIC, clock.boot_identity())
+        with self.opening.held(30.0):
+            if self._map[: _HEADER.size] != header:
+                # Moments of another boot mean nothing now.
+                self._numbers[:] = memoryview(bytes(8 * len(_FIELDS))).cast("d")
+                self._map[: _HEADER.size] = header
+        self._join()
+
+    def _join(self) -> None:
+        deadline = time.monotonic() + 30.0
+        while True:
+            try:
+                fcntl.lockf(
+                    self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, _SIZE + _USERS
+                )
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL[0])
+            else:
+                return
+
+    def is_sole_user(self) -> bool:
+        """Whether no other process has the replica open."""
+        try:
+            fcntl.lockf(
+                self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _SIZE + _USERS
+            )
+        except (BlockingIOError, PermissionError):
+            return False
+        fcntl.lockf(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, _SIZE + _USERS)
+        return True
+
+    @property
+    def asked_at(self) -> float:
+        """When the store was last asked with success (the host's clock)."""
+        return self._numbers[0]
+
+    @property
+    def number(self) -> int:
+        """The replica's position, as the last process that moved it said."""
+        return int(self._numbers[7])
+
+    def moved_to(self, number: int) -> None:
+        """Tell the other processes that the replica moved."""
+        self._numbers[7] = number
+
+    def set_asked(self, asked_at: float) -> None:
+        """The store was asked at ``asked_at``, and all is applied."""
+        if asked_at > self._numbers[0]:
+            self._numbers[0] = asked_at
+
+    def forget_asked(self) -> None:
+        """Make the next read ask the store."""
+        self._numbers[0] = 0.0
+
+    def proved(self, number: int, date: float) -> None:
+        """Position ``number`` was the newest at ``date`` (store's clock)."""
+        self._numbers[1] = 0.0
+        self._numbers[2] = date
+        self._numbers[1] = number
+
+    def proved_at(self, number: int) -> float:
+        """The latest such date for ``number``, or 0."""
+        date = self._numbers[2]
+        return date if self._numbers[1] == number else 0.0
+
+    def host_state(self, host: str) -> HostState:
+        """What the protocol keeps for the host, which is called ``host``."""
+        checked_at, foreign_at, won_at, round_trip = self._numbers[3:7]
+        return HostState(
+            host=host,
+            checked_at=checked_at,
+            foreign_at=foreign_at,
+            won_at=won_at,
+            round_trip=round_trip,
+        )
+
+    def remember(self, name: str, value: float) -> None:
+        """Set one field of the ``HostState``."""
+        self._numbers[_FIELDS.index(name)] = value
+
+    @property
+    def generation(self) -> float:
+        """Which file it is that the numbers are about."""
+        return self._numbers[8]
+
+    def reset(self, generation: float) -> None:
+        """Forget everything: the replica was made anew."""
+        for index in range(len(_FIELDS)):
+            self._numbers[index] = 0.0
+        self._numbers[8] = generation
+
+    def delete(self) -> None:
+        """Delete the file: the replica is not used any more."""
+        self._numbers.release()
+        self._map.close()
+        os.close(self._descriptor)
+        self.path.unlink(missing_ok=True)
+
+    def _locks(self) -> tuple[ProcessLock, ...]:
+        return self.commit, self.turn, self.asking, self.opening, self.rebuilding
+
+    def after_fork_in_child(self) -> None:
+        """Hold what a process holds, and nothing that the parent held."""
+        for lock in self._locks():
+            lock.after_fork_in_child()
+        self._join()
+
+
+class ProcessLock:
+    """A lock among threads and processes; any thread may give it back.
+
+    ``held_by`` says, for people, what its owner does.
+    """
+
+    def __init__(self, descriptor: int, byte: int, held_by: str) -> None:
+        self._descriptor = descriptor
+        self._byte = _SIZE + byte
+        self._held_by = held_by
+        self._threads = threading.Lock()
+
+    def acquire(self, timeout: float) -> None:
+        """Take the lock; ``OperationalError`` if it is not free in time.
+
+        ``timeout`` is in seconds; 0 tries once.
+        """
+        deadline = time.monotonic() + timeout
+        if not self._threads.acquire(timeout=max(timeout, 0.0)):
+            raise self._locked(timeout)
+        tries = 0
+        try:
+            while not self._try():
+                if time.monotonic() >= deadline:
+                    raise self._locked(timeout)
+                time.sleep(_POLL[min(tries, len(_POLL) - 1)])
+                tries += 1
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def _try(self) -> bool:
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._byte)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    def _locked(self, timeout: float) -> OperationalError:
+        return OperationalError(
+            f"database is locked: {self._held_by} (waited {timeout:g} s)"
+        )
+
+    def after_fork_in_child(self) -> None:
+        """Be free: record locks stay with the parent."""
+        self._threads = threading.Lock()
+
+    def release(self) -> None:
+        """Give the lock back."""
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, self._byte)
+        self._threads.release()
+
+    @contextmanager
+    def held(self, timeout: float) -> Iterator[None]:
+        """Hold the lock within the context, as by ``acquire``."""
+        self.acquire(timeout)
+        try:
+            yield
+        finally:
+            self.release()

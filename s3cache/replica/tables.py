@@ -1,0 +1,174 @@
+"""What the tables of a replica look like."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from s3cache.replica.sql import quote
+
+#: The replica's own tables start with this; Django never sees them.
+OWN_PREFIX = "_s3cache_"
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    """The columns of a child table that refer to columns of a parent."""
+
+    child: str
+    columns: tuple[str, ...]
+    parent: str
+    parent_columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as the log sees it.
+
+    ``columns`` are those that an entry carries, generated ones left out. The
+    rowid is among them when nothing else fixes it, so that the natural order
+    and new rowids are the same on every host. ``key`` are the columns that
+    identify a row: the primary key, or the rowid if there is none.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    rowid: str
+    integer_key: bool
+    autoincrement: bool
+    foreign_keys: tuple[ForeignKey, ...]
+
+    @cached_property
+    def key_indexes(self) -> tuple[int, ...]:
+        """The positions of the key's columns in a row of ``columns``."""
+        return tuple(self.columns.index(column) for column in self.key)
+
+    @property
+    def carries_rowid(self) -> bool:
+        """Whether rows need their rowid beside their other columns."""
+        return bool(self.rowid) and not self.integer_key
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The tables at one version of the schema, by lower-case name."""
+
+    version: int
+    tables: Mapping[str, Table]
+    children: Mapping[str, tuple[ForeignKey, ...]] = field(default_factory=dict)
+
+    def get(self, name: str) -> Table | None:
+        """The table ``name``, in whatever case, or None."""
+        return self.tables.get(name.lower())
+
+    def __iter__(self) -> Iterator[Table]:
+        return iter(self.tables.values())
+
+
+def schema_version(connection: sqlite3.Connection) -> int:
+    """The number that SQLite changes whenever the schema does."""
+    version: int = connection.execute("PRAGMA main.schema_version").fetchone()[0]
+    return version
+
+
+def read_schema(connection: sqlite3.Connection, version: int) -> Schema:
+    """Describe all tables of ``main`` as ``connection`` sees them."""
+    tables: dict[str, Table] = {}
+    for name, sql in connection.execute(
+        "SELECT name, sql FROM main.sqlite_master WHERE type = 'table'"
+    ).fetchall():
+        if not name.lower().startswith(("sqlite_", OWN_PREFIX)):
+            tables[name.lower()] = _read_table(connection, name, sql)
+    children: dict[str, tuple[ForeignKey, ...]] = {}
+    for table in tables.values():
+        for key in table.foreign_keys:
+            parent = key.parent.lower()
+            children[parent] = (*children.get(parent, ()), key)
+    return Schema(version, tables, children)
+
+
+def _read_table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
+    stored, key_parts, types = [], [], {}
+    for _cid, column, kind, _null, _default, pk, hidden in connection.execute(
+        f"PRAGMA main.table_xinfo({quote(name)})"
+    ):
+        types[column] = kind.lower()
+        if pk:
+            key_parts.append((pk, column))
+        if hidden == 0:
+            stored.append(column)
+    key = tuple(column for _order, column in sorted(key_parts))
+    without_rowid = bool(key) and _is_without_rowid(connection, name)
+    integer_key = len(key) == 1 and types[key[0]] == "integer" and not without_rowid
+    rowid = "" if without_rowid else _rowid_name(stored)
+    columns = tuple(stored)
+    if integer_key:
+        rowid = key[0]
+    elif rowid:
+        columns = (rowid, *columns)
+        key = key or (rowid,)
+    return Table(
+        name=name,
+        columns=columns,
+        key=key,
+        rowid=rowid,
+        integer_key=integer_key,
+        autoincrement=_has_autoincrement(connection, sql),
+        foreign_keys=_read_foreign_keys(connection, name),
+    )
+
+
+def _is_without_rowid(connection: sqlite3.Connection, name: str) -> bool:
+    # The primary key of such a table is the table itself: its index is
+    # listed with origin "pk", and has no entry in sqlite_master.
+    for _seq, index, _unique, origin, _partial in connection.execute(
+        f"PRAGMA main.index_list({quote(name)})"
+    ).fetchall():
+        if origin == "pk":
+            return not connection.execute(
+                "SELECT 1 FROM main.sqlite_master WHERE type = 'index' AND name = ?",
+                [index],
+            ).fetchone()
+    return False
+
+
+def _rowid_name(columns: list[str]) -> str:
+    taken = {column.lower() for column in columns}
+    for name in ("rowid", "_rowid_", "oid"):
+        if name not in taken:
+            return name
+    return ""
+
+
+def _has_autoincrement(connection: sqlite3.Connection, sql: str) -> bool:
+    # SQLite has no pragma for this. The word inside a string or a name would
+    # be a false positive, which only costs a look at sqlite_sequence.
+    return "AUTOINCREMENT" in sql.upper()
+
+
+def _read_foreign_keys(
+    connection: sqlite3.Connection, name: str
+) -> tuple[ForeignKey, ...]:
+    found: dict[int, list[tuple[str, str, str | None]]] = {}
+    for number, _seq, parent, column, parent_column, *_ in connection.execute(
+        f"PRAGMA main.foreign_key_list({quote(name)})"
+    ).fetchall():
+        found.setdefault(number, []).append((parent, column, parent_column))
+    keys = []
+    for parts in found.values():
+        parent = parts[0][0]
+        parent_columns = tuple(to for _p, _c, to in parts if to is not None)
+        if not parent_columns:
+            parent_columns = _primary_key(connection, parent) or ("id",)
+        keys.append(
+            ForeignKey(name, tuple(c for _p, c, _t in parts), parent, parent_columns)
+        )
+    return tuple(keys)
+
+
+def _primary_key(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
+    columns = connection.execute(f"PRAGMA main.table_info({quote(table)})").fetchall()
+    return tuple(name for _o, name in sorted((c[5], c[1]) for c in columns if c[5]))

@@ -1,0 +1,165 @@
+"""The writing connection, where statements are tried out and rolled back.
+
+Nothing is ever committed on it. What it changed is read, becomes an entry of
+the log, and is applied on another connection once the entry exists.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from django.db import OperationalError
+
+from s3cache.log.effects import Position
+from s3cache.log.entry import Change, Sequences
+from s3cache.replica import meta
+from s3cache.replica.applying import read_sequences
+from s3cache.replica.capture import Capture, Uncaptured
+from s3cache.replica.foreign_keys import check_changed
+from s3cache.replica.results import Result
+from s3cache.replica.sql import Kind, kind_of
+from s3cache.replica.tables import Schema, Table, read_schema, schema_version
+
+
+class Owner(Protocol):
+    """A block that may leave its rows laid out between its statements."""
+
+
+class Writer:
+    """The writing connection of a replica in this process.
+
+    Whoever uses it holds it (``held``). A block may leave its transaction
+    open when it lets go; the next user rolls it back.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, timeout: float) -> None:
+        self.connection = connection
+        self.capture = Capture(connection)
+        self.owner: Owner | None = None
+        self.held_for_schema = False
+        self.touched: set[str] = set()
+        self._timeout = timeout
+        self._lock = threading.RLock()
+        self._schema: Schema | None = None
+        self._sequences: dict[str, int] = {}
+
+    @contextmanager
+    def held(self, owner: Owner | None = None) -> Iterator[None]:
+        """Use the connection; what another block left open is rolled back."""
+        self.take(owner)
+        try:
+            yield
+        finally:
+            self.let_go()
+
+    def take(self, owner: Owner | None = None) -> None:
+        """Hold the connection until ``let_go``."""
+        if not self._lock.acquire(timeout=self._timeout):
+            raise OperationalError(
+                f"database is locked: another thread changes the schema "
+                f"(waited {self._timeout:g} s)"
+            )
+        # A block that changes the schema holds the lock all the time: whoever
+        # gets here meanwhile belongs to it.
+        if self.owner is not owner and not self.held_for_schema:
+            self.rollback()
+
+    def let_go(self) -> None:
+        """Let other threads use the connection."""
+        self._lock.release()
+
+    @property
+    def schema(self) -> Schema:
+        """The tables, as this connection sees them now."""
+        version = schema_version(self.connection)
+        if self._schema is None or self._schema.version != version:
+            self._schema = read_schema(self.connection, version)
+        return self._schema
+
+    def begin(
+        self,
+        statements: Iterable[tuple[str, Any]] = (),
+        tables: Iterable[str] = (),
+    ) -> Position:
+        """Open a transaction in which the given writes are captured.
+
+        Triggers are made before it begins, for a rollback would take them
+        along, and made anew when the schema is another one.
+        """
+        known = list(statements)
+        while True:
+            before = self._schema
+            schema = self.schema
+            if schema is not before:
+                self.capture.drop_all()
+            names = set(tables)
+            for sql, params in known:
+                names |= self.capture.written_by(sql, params)
+            for name in names:
+                if (table := schema.get(name)) is not None:
+                    self.capture.add(table)
+            self.connection.execute("BEGIN IMMEDIATE")
+            if schema_version(self.connection) == schema.version:
+                break
+            self.connection.execute("ROLLBACK")
+        self.touched = set()
+        self._sequences = read_sequences(self.connection)
+        return meta.read_position(self.connection)
+
+    def rollback(self) -> None:
+        """Take back all that the open transaction did, if there is one."""
+        self.owner = None
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+
+    def execute(self, sql: str, params: Any, *, many: bool = False) -> Result:
+        """Run a statement in the open transaction, and note what it writes."""
+        if kind_of(sql) is not Kind.READ:
+            first = next(iter(params), ()) if many else params
+            self.touched |= self.capture.written_by(sql, first)
+        return Result(self.capture.run(sql, params, many=many))
+
+    def touched_tables(self) -> list[Table]:
+        """The captured tables that were written, by name."""
+        return [
+            table
+            for name in sorted(self.touched)
+            if (table := self.capture.tables.get(name)) is not None
+        ]
+
+    def check_foreign_keys(self) -> None:
+        """Check the rows that changed; raises ``sqlite3.IntegrityError``."""
+        check_changed(self.connection, self.schema, self.touched_tables())
+
+    def changes(self) -> list[Change]:
+        """What the open transaction has changed."""
+        found: list[Change] = []
+        for table in self.touched_tables():
+            rows = self.capture.read(table)
+            if rows is not None:
+                found.append(rows)
+        sequences = self.changed_sequences()
+        if sequences is not None:
+            found.append(sequences)
+        return found
+
+    def changed_sequences(self) -> Sequences | None:
+        """The AUTOINCREMENT positions that the open transaction moved."""
+        moved = {
+            table: value
+            for table, value in read_sequences(self.connection).items()
+            if self._sequences.get(table) != value
+        }
+        return Sequences(moved) if moved else None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.rollback()
+        self.connection.close()
+
+
+__all__ = ["Owner", "Uncaptured", "Writer"]
