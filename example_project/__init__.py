@@ -1,0 +1,1 @@
+"""A catalogue of the world's airports that needs a bucket and nothing else."""
