@@ -127,7 +127,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         block, self._block = self._block, None
         if block is not None:
             block.rollback()
-        super()._close()
+        super()._close()  # type: ignore[misc]
 
     # Statements.
 

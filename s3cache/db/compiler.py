@@ -53,7 +53,7 @@ class SQLInsertCompiler(compiler.SQLInsertCompiler):
     connection: DatabaseWrapper
     _ids: dict[int, int] | None = None
 
-    def as_sql(self) -> Any:
+    def as_sql(self) -> Any:  # type: ignore[override]
         """Put the ids into the statement, if they come from a chunk."""
         if self._ids is None:
             self._take_ids()
@@ -66,6 +66,7 @@ class SQLInsertCompiler(compiler.SQLInsertCompiler):
         field = options.auto_field
         if (
             field is None
+            or field.column is None
             or field in query.fields
             or field.model._meta.db_table != options.db_table
         ):

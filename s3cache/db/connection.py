@@ -43,6 +43,10 @@ class Connection:
         """Run a statement that reads."""
         return self.reader.execute(sql, params)
 
+    def cursor(self) -> sqlite3.Cursor:
+        """A cursor of SQLite's, to read."""
+        return self.reader.connection.cursor()
+
     def close(self) -> None:
         """Close it; SQLite's connection is gone."""
         self.reader.close()

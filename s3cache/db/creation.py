@@ -56,8 +56,10 @@ class DatabaseCreation(creation.DatabaseCreation):
         if not any(os.path.exists(path) for path in _paths_of(name)):
             return
         if verbosity >= 1:
-            shown = self._get_database_display_str(verbosity, name)
-            self.log(f"Destroying old test database for alias {shown}...")
+            self.log(
+                f"Destroying old test database for alias {self.connection.alias!r} "
+                f"({name!r})..."
+            )
         if not autoclobber:
             confirm = input(
                 f"Type 'yes' if you would like to try deleting the test database "

@@ -15,7 +15,7 @@ class DatabaseFeatures(features.DatabaseFeatures):
     test_db_allows_multiple_connections = True
 
     @cached_property
-    def django_test_skips(self) -> dict[str, set[str]]:
+    def django_test_skips(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Tests of Django's that cannot hold here, by cause."""
         skips: dict[str, Any] = dict(super().django_test_skips)
         return skips

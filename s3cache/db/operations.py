@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from django.db.backends.sqlite3 import operations
@@ -20,7 +20,7 @@ class DatabaseOperations(operations.DatabaseOperations):
     compiler_module = "s3cache.db.compiler"
     connection: DatabaseWrapper
 
-    def execute_sql_flush(self, sql_list: Sequence[str]) -> None:
+    def execute_sql_flush(self, sql_list: Iterable[str]) -> None:
         """Run the statements of a flush as one commit."""
         connection = self.connection
         connection.ensure_connection()

@@ -29,7 +29,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
         before = None if self.collect_sql else self._sequence(table)
         self._remaking = table
         try:
-            super()._remake_table(model, *args, **kwargs)
+            super()._remake_table(model, *args, **kwargs)  # type: ignore[misc]
         finally:
             self._remaking = ""
         if before is not None:

@@ -50,7 +50,7 @@ def kind_of(sql: str) -> Kind:
 
 def words(sql: str, count: int) -> list[str]:
     """The first ``count`` words of ``sql``, comments left out, upper case."""
-    found = []
+    found: list[str] = []
     position = 0
     while len(found) < count and (match := _WORDS.match(sql, position)):
         found.append(match[1].upper())
