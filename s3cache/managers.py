@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any, Self, TypeVar
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import FieldError
@@ -12,11 +12,22 @@ from django.db import connections, models
 
 from s3cache import conf
 from s3cache.hints import hints_of, set_hints
+from s3cache.remembered import remember_saved
 
 __all__ = ["S3Manager", "S3QuerySet"]
 
-_M = TypeVar("_M", bound=models.Model, covariant=True)
-_Row = TypeVar("_Row", covariant=True)
+if TYPE_CHECKING:
+    # With a default, which typing's has from Python 3.13, S3QuerySet[M] is
+    # S3QuerySet[M, M].
+    from typing_extensions import TypeVar
+
+    _M = TypeVar("_M", bound=models.Model, covariant=True)
+    _Row = TypeVar("_Row", covariant=True, default=_M)
+else:
+    from typing import TypeVar
+
+    _M = TypeVar("_M", bound=models.Model, covariant=True)
+    _Row = TypeVar("_Row", covariant=True)
 
 
 class S3QuerySet(models.QuerySet[_M, _Row]):
@@ -113,6 +124,15 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
     def aggregate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         self._ask_if_fresh()
         return super().aggregate(*args, **kwargs)
+
+    def bulk_update(
+        self, objs: Iterable[_M], fields: Iterable[str], batch_size: int | None = None
+    ) -> int:
+        objs, fields = tuple(objs), tuple(fields)
+        updated = super().bulk_update(objs, fields, batch_size)
+        for instance in objs:
+            remember_saved(instance, fields)
+        return updated
 
 
 _ManagerFromS3QuerySet = models.Manager.from_queryset(S3QuerySet)

@@ -15,6 +15,7 @@ from s3cache.managers import S3Manager
 from s3cache.options import S3Options
 from s3cache.remembered import (
     changed_fields,
+    name_of,
     remember_loaded,
     remember_saved,
     remembered_fields,
@@ -163,10 +164,10 @@ class S3Model(InBucket, models.Model, metaclass=S3ModelBase):
             row = rows.values(*attnames).get(pk=self.pk)
         except ObjectDoesNotExist:
             raise RowChanged(
-                f"The row of {self!r} was deleted since it was loaded."
+                f"The row of {name_of(self)} was deleted since it was loaded."
             ) from None
         if changed := changed_fields(self, row, using):
             raise RowChanged(
-                f"The row of {self!r} changed since it was loaded, "
+                f"The row of {name_of(self)} changed since it was loaded, "
                 f"in {', '.join(changed)}."
             )

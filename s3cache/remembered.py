@@ -22,7 +22,13 @@ from typing import Any, Final, TypeAlias
 from django.db import connections
 from django.db.models import BinaryField, Field, JSONField, Model
 
-__all__ = ["changed_fields", "remember_loaded", "remember_saved", "remembered_fields"]
+__all__ = [
+    "changed_fields",
+    "name_of",
+    "remember_loaded",
+    "remember_saved",
+    "remembered_fields",
+]
 
 # Values of exactly these types cannot change under us, and are kept as they
 # are. All others (JSON, whatever custom fields load) are kept in the form that
@@ -118,13 +124,13 @@ def remembered_fields(instance: Model) -> list[str]:
     known = _remembered(instance)
     if unknown := [name for name, value in known.items() if value == _Unknown()]:
         raise ValueError(
-            f"Whether the row of {instance!r} changed cannot be told: what it "
+            f"Whether the row of {name_of(instance)} changed cannot be told: what it "
             f"holds in {', '.join(unknown)} is known to the database alone. Call "
             f"refresh_from_db() first."
         )
     if not known:
         raise ValueError(
-            f"Whether the row of {instance!r} changed cannot be told: the "
+            f"Whether the row of {name_of(instance)} changed cannot be told: the "
             f"instance was not loaded from it. Call refresh_from_db() first."
         )
     return [
@@ -146,6 +152,11 @@ def changed_fields(instance: Model, row: Mapping[str, object], alias: str) -> li
         and _comparable(field, row[field.attname], alias)
         != _comparable(field, known[field.attname], alias)
     ]
+
+
+def name_of(instance: Model) -> str:
+    """Name an instance in a message; its own ``str()`` may need a query."""
+    return f"{instance._meta.label} {instance.pk}"
 
 
 def _remembered(instance: Model) -> dict[str, object]:

@@ -99,7 +99,7 @@ class WithKey(models.Model):
         abstract = True
 
 
-class Keyed(WithKey, S3Model):
+class Keyed(WithKey, S3Model):  # noqa: DJ008
     """A primary key of another abstract base."""
 
 
@@ -115,16 +115,19 @@ class GearQuerySet(S3QuerySet["Gear"]):
         return self.filter(weight__gte=100)
 
 
-class GearManager(S3Manager["Gear"].from_queryset(GearQuerySet)):  # type: ignore[misc]
-    def named(self, name: str) -> GearQuerySet:
-        return self.get_queryset().filter(name=name)
+_GearManager = S3Manager.from_queryset(GearQuerySet)
+
+
+class GearManager(_GearManager["Gear"]):
+    def named(self, name: str) -> S3QuerySet[Gear]:
+        return self.fresh().filter(name=name)
 
 
 class Gear(S3Model):
     name = models.CharField(max_length=40)
     weight = models.IntegerField(default=0)
 
-    objects = GearManager()
+    objects: ClassVar[GearManager] = GearManager()
 
     def __str__(self) -> str:
         return self.name
