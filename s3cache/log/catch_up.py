@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from s3cache.exceptions import LogDiverged
 from s3cache.log.effects import (
     Apply,
     Get,
     GetMany,
+    HoldRebuildLock,
     ListPage,
     Now,
     Position,
@@ -23,8 +24,9 @@ from s3cache.log.effects import (
 from s3cache.log.entry import Entry
 from s3cache.log.head import Head
 from s3cache.log.keys import LOG, entry_key, entry_number
+from s3cache.log.patience import patiently
 from s3cache.log.proof import believable, failure, open_entry, read_head
-from s3cache.stores.base import Answer, Listed
+from s3cache.stores.base import Answer
 
 #: After so many entries one by one, the rest is listed and read in parallel.
 ONE_BY_ONE = 3
@@ -40,50 +42,75 @@ CHECK_EVERY = 600.0
 #: How often a new replica is begun again because the trim overtook it.
 REBUILD_TRIES = 5
 
-TRIMMED = "the log was trimmed meanwhile"
+#: Seconds to wait for another process that builds a new replica.
+REBUILD_WAIT = 60.0
 
 
 def catch_up(signing_keys: tuple[bytes, ...] = ()) -> Steps[Position]:
-    """Apply all that is new; return the position, proved to be the newest.
+    """Apply all that is new; return a position that was the newest one.
 
-    One request when nothing is new, one more for each of the first entries;
-    a LIST and parallel requests when there are many. A replica that the log
-    does not continue is replaced by a new one. Raises ``StoreError`` when
-    the store does not answer, and ``LogDiverged`` when the log itself is
-    broken.
+    It was so at some moment after the call. One request when nothing is new,
+    one more for each of the first entries; a LIST and parallel requests when
+    there are many. A replica that the log does not continue is replaced by a
+    new one. Raises ``StoreError`` when the store does not answer,
+    ``LogDiverged`` when the log itself is broken, and ``EntryFormatError``
+    when an entry cannot be read.
     """
-    replaced = yield from compare(signing_keys)
-    if replaced is not None:
-        return replaced
+    return (yield from patiently(reach_newest(signing_keys)))
+
+
+def reach_newest(signing_keys: tuple[bytes, ...]) -> Steps[Position]:
+    """``catch_up``, where somebody else sees to the patience."""
+    while True:
+        reached = yield from compare(signing_keys)
+        if reached is None:
+            reached = yield from step(signing_keys)
+        if reached is None:
+            reached = yield from follow(signing_keys)
+        if reached is not None:
+            return reached
+
+
+def step(signing_keys: tuple[bytes, ...]) -> Steps[Position | None]:
+    """Apply what is new, entry by entry; None if there is more than a few."""
     for _ in range(ONE_BY_ONE):
         asked_at: float = yield Now()
         position: Position = yield Where()
-        answer: Answer = yield Get(entry_key(position.number + 1))
-        if answer.status == 404 and (yield from believable(position, answer)):
+        answer = yield from ask_next(position)
+        if not (yield from believable(position, answer)):
+            return (yield from rebuild(position, signing_keys))
+        if answer.status == 404:
             yield Proved(position.number, asked_at, answer.date or 0.0)
             return position
-        if not (yield from apply_answer(position, answer, signing_keys)):
-            return (yield from rebuild(TRIMMED, signing_keys))
-    return (yield from follow(signing_keys))
+        if not (yield from apply_next(position, answer, signing_keys)):
+            return (yield from rebuild(position, signing_keys))
+    return None
 
 
-def apply_answer(
-    position: Position, answer: Answer, signing_keys: tuple[bytes, ...]
-) -> Steps[bool]:
-    """Apply the entry after ``position``, which ``answer`` brought.
-
-    False if the replica cannot go on from ``position``: the answer is one
-    that no longer counts, or the entry continues another log.
-    """
+def ask_next(position: Position) -> Steps[Answer]:
+    """Ask for the entry after ``position``: a 200 or a 404."""
     key = entry_key(position.number + 1)
+    answer: Answer = yield Get(key)
     if answer.status not in (200, 404):
         raise failure(answer, f"asking for {key}")
-    if answer.status == 404 or not (yield from believable(position, answer)):
+    return answer
+
+
+def apply_next(
+    position: Position, answer: Answer, signing_keys: tuple[bytes, ...]
+) -> Steps[bool]:
+    """Apply the entry after ``position``, in an ``answer`` that counts.
+
+    False if it continues another log than the replica's, or is gone.
+    """
+    entry = yield from open_entry(answer, position.number + 1, signing_keys)
+    if entry is None or not continues(entry, position):
         return False
-    entry = yield from open_entry(answer, key, signing_keys)
-    if not continues(entry, position):
-        return False
-    yield from apply_foreign(entry, answer)
+    state = yield Recall()
+    if entry.host != state.host:
+        now: float = yield Now()
+        yield Remember(foreign_at=now)
+    yield Apply(entry, answer.etag, answer.modified or 0.0)
     return True
 
 
@@ -92,68 +119,82 @@ def continues(entry: Entry, position: Position) -> bool:
     return entry.follows(position.database, position.number, position.token)
 
 
-def apply_foreign(entry: Entry, answer: Answer) -> Steps[Position]:
-    """Apply an entry that was read from the log."""
-    now: float = yield Now()
-    yield Remember(foreign_at=now)
-    return (yield Apply(entry, answer.etag, answer.modified or 0.0))
+def follow(signing_keys: tuple[bytes, ...]) -> Steps[Position | None]:
+    """Apply the rest of the log by LIST and parallel reads.
 
-
-def follow(signing_keys: tuple[bytes, ...]) -> Steps[Position]:
-    """Apply the rest of the log by LIST and parallel reads."""
+    None if something came between: the caller looks again.
+    """
     while True:
         asked_at: float = yield Now()
         position: Position = yield Where()
         page = yield from list_log(position.number)
-        numbers = entry_numbers(page)
-        if not numbers and not (yield from believable(position, page)):
-            return (yield from rebuild(TRIMMED, signing_keys))
-        if not is_run(numbers, position.number + 1) or not (
-            yield from apply_all(numbers, signing_keys)
-        ):
-            return (yield from rebuild("the log does not continue it", signing_keys))
+        listed = entries_of(page)
+        if not (yield from believable(position, page)):
+            return (yield from rebuild(position, signing_keys))
+        if not is_run(listed, position.number + 1):
+            return (yield from rebuild(position, signing_keys))
+        if not (yield from apply_listed(listed, signing_keys)):
+            return (yield from rebuild(position, signing_keys))
         if not page.more:
-            last = numbers[-1] if numbers else position.number
+            last = max(listed, default=position.number)
             yield Proved(last, asked_at, page.date or 0.0)
-            return (yield Where())
+            reached: Position = yield Where()
+            return reached
 
 
 def list_log(after: int) -> Steps[Answer]:
-    """A page of the entries after number ``after``."""
-    page: Answer = yield ListPage(LOG, start_after=entry_key(after))
-    if page.status != 200:
-        raise failure(page, f"listing the log after {entry_key(after)}")
-    return page
+    """A page of the log after entry ``after``; with no entry if it ends."""
+    start_after = entry_key(after)
+    while True:
+        page: Answer = yield ListPage(LOG, start_after=start_after)
+        if page.status != 200:
+            raise failure(page, f"listing the log after {start_after}")
+        if not page.more or entries_of(page):
+            return page
+        start_after = page.keys[-1].key  # nothing but what others put there
 
 
-def apply_all(
-    numbers: Sequence[int], signing_keys: tuple[bytes, ...], *, proved: bool = False
+def entries_of(page: Answer) -> dict[int, str]:
+    """The entries on a page of the log: ETags by number."""
+    return {
+        number: one.etag
+        for one in page.keys
+        if (number := entry_number(one.key)) is not None
+    }
+
+
+def is_run(numbers: Mapping[int, str], first: int) -> bool:
+    """Whether ``numbers`` go up one by one from ``first``, or are none."""
+    return list(numbers) == list(range(first, first + len(numbers)))
+
+
+def apply_listed(
+    listed: Mapping[int, str], signing_keys: tuple[bytes, ...]
 ) -> Steps[bool]:
-    """Apply the entries ``numbers``; False if they do not continue ours.
+    """Apply entries that a LIST named; False if they cannot be applied.
 
-    The answers are judged once for each ``AT_ONCE`` of them, by the last.
-    With ``proved`` the caller has read ``_head`` after listing them, and
-    they count as they are.
+    What the LIST proved holds for the objects that it named, hence for
+    answers with their ETags, however much later these come. Another object
+    under such a key was put there by somebody who slept over a trim.
     """
+    numbers = list(listed)
     for start in range(0, len(numbers), AT_ONCE):
-        keys = [entry_key(n) for n in numbers[start : start + AT_ONCE]]
-        answers: Sequence[Answer] = yield GetMany(keys)
-        for key, answer in zip(keys, answers, strict=True):
-            if answer.status == 404:
+        chunk = numbers[start : start + AT_ONCE]
+        answers: Sequence[Answer] = yield GetMany([entry_key(n) for n in chunk])
+        for number, answer in zip(chunk, answers, strict=True):
+            if answer.status not in (200, 404):
+                raise failure(answer, f"reading {entry_key(number)}")
+            if answer.status == 404 or answer.etag != listed[number]:
                 return False
-            if answer.status != 200:
-                raise failure(answer, f"reading {key}")
-        position: Position = yield Where()
-        if not proved and not (yield from believable(position, answers[-1])):
-            return False
-        for key, answer in zip(keys, answers, strict=True):
-            entry = yield from open_entry(answer, key, signing_keys)
-            position = yield Where()
+            entry = yield from open_entry(answer, number, signing_keys)
+            position: Position = yield Where()
+            if entry is None:
+                return False
             if entry.number <= position.number:
                 continue
             if not continues(entry, position):
                 return False
-            yield from apply_foreign(entry, answer)
+            yield Apply(entry, answer.etag, answer.modified or 0.0)
     return True
 
 
@@ -161,70 +202,65 @@ def compare(signing_keys: tuple[bytes, ...]) -> Steps[Position | None]:
     """Compare the replica's newest entry with the log, when that is due.
 
     One LIST every ``CHECK_EVERY`` seconds. Returns the new position if the
-    replica had to be replaced, and else None.
+    replica had to be replaced (or there was none), and else None.
     """
+    position: Position = yield Where()
+    if not position.database:
+        return (yield from rebuild(position, signing_keys))
     now: float = yield Now()
     state = yield Recall()
     if state.checked_at and 0 <= now - state.checked_at < CHECK_EVERY:
         return None
-    position: Position = yield Where()
     if position.number:
         page = yield from list_log(position.number - 1)
-        first = page.keys[0] if page.keys else None
-        key = entry_key(position.number)
-        if first is None or (first.key, first.etag) != (key, position.etag):
+        if entries_of(page).get(position.number) != position.etag:
             head = yield from read_head()
-            reason = _why_not_ours(position, first, head)
-            if reason:
-                replaced = yield from rebuild(reason, signing_keys)
-                yield Remember(checked_at=now)
-                return replaced
+            if head.database != position.database or head.trimmed != position.number:
+                return (yield from rebuild(position, signing_keys))
     yield Remember(checked_at=now)
     return None
 
 
-def _why_not_ours(position: Position, first: Listed | None, head: Head) -> str:
-    """Why the log is not the one that the replica has followed, or ""."""
-    key = entry_key(position.number)
-    if head.database != position.database:
-        return (
-            f"the store holds the database {head.database}, "
-            f"the replica {position.database}"
-        )
-    if head.trimmed > position.number:
-        return f"the log was trimmed to {head.trimmed} meanwhile"
-    if head.trimmed == position.number:
-        return ""
-    if first is not None and first.key == key:
-        return f"{key} is not the object that this replica has applied"
-    return f"{key} is gone from the log"
-
-
-def rebuild(reason: str, signing_keys: tuple[bytes, ...]) -> Steps[Position]:
+def rebuild(
+    position: Position, signing_keys: tuple[bytes, ...]
+) -> Steps[Position | None]:
     """Replace the replica by a new one, made from what the store has.
 
     Readers keep the old one until the new one is complete. The log is listed
     first and ``_head`` read after it, so that one look at it proves all that
-    was listed. Raises ``LogDiverged`` if the log contradicts itself.
+    was listed. None if the replica is not at ``position`` any more: then
+    what spoke against that position does not speak against this one. Raises
+    ``LogDiverged`` if the log contradicts itself.
     """
-    for _ in range(REBUILD_TRIES):
-        asked_at: float = yield Now()
-        page = yield from list_log(0)
-        listed = entry_numbers(page)
-        while page.more:
-            page = yield from list_log(listed[-1])
-            listed += entry_numbers(page)
-        head = yield from read_head()
-        position: Position = yield StartOver(head, reason)
-        numbers = [number for number in listed if number > position.number]
-        if not is_run(numbers, position.number + 1):
-            continue
-        if not (yield from apply_all(numbers, signing_keys, proved=True)):
-            continue
-        last = numbers[-1] if numbers else position.number
-        yield Proved(last, asked_at, page.date or 0.0)
-        yield TakeOver()
-        return (yield Where())
+    started_at: float = yield Now()
+    with (yield HoldRebuildLock(started_at + REBUILD_WAIT)):
+        here: Position = yield Where()
+        if not here.is_at(position):
+            return None
+        for _ in range(REBUILD_TRIES):
+            asked_at: float = yield Now()
+            page = yield from list_log(0)
+            listed = entries_of(page)
+            while page.more:
+                page = yield from list_log(max(listed))
+                listed |= entries_of(page)
+            head = yield from read_head()
+            reason, diverged = why_not_ours(position, listed, head)
+            start: Position | None = yield StartOver(head, reason, diverged)
+            if start is None:
+                continue
+            tail = {n: etag for n, etag in listed.items() if n > start.number}
+            if not is_run(tail, start.number + 1):
+                continue
+            if not (yield from apply_listed(tail, signing_keys)):
+                continue
+            last = max(tail, default=start.number)
+            yield Proved(last, asked_at, page.date or 0.0)
+            if not (yield TakeOver(position)):
+                return None
+            yield Remember(checked_at=asked_at)
+            reached: Position = yield Where()
+            return reached
     raise LogDiverged(
         "No replica can be made from this log: an entry is missing, or does not "
         "continue the one before it. The bucket was changed by something else "
@@ -232,11 +268,26 @@ def rebuild(reason: str, signing_keys: tuple[bytes, ...]) -> Steps[Position]:
     )
 
 
-def entry_numbers(page: Answer) -> list[int]:
-    """The numbers of the entries on a page of the log."""
-    return [n for one in page.keys if (n := entry_number(one.key)) is not None]
+def why_not_ours(
+    position: Position, listed: Mapping[int, str], head: Head
+) -> tuple[str, bool]:
+    """Why the replica at ``position`` cannot go on, for people.
 
-
-def is_run(numbers: Sequence[int], first: int) -> bool:
-    """Whether ``numbers`` go up one by one from ``first``, or are none."""
-    return list(numbers) == list(range(first, first + len(numbers)))
+    And whether the log is no longer the one that it has followed.
+    """
+    key = entry_key(position.number)
+    if not position.database:
+        return "there was none", False
+    if head.database != position.database:
+        return (
+            f"the store holds the database {head.database}, "
+            f"the replica {position.database}",
+            True,
+        )
+    if head.trimmed >= position.number:
+        return f"the log was trimmed to {head.trimmed} meanwhile", False
+    if position.number not in listed:
+        return f"{key} is gone from the log", True
+    if listed[position.number] != position.etag:
+        return f"{key} is not the object that this replica has applied", True
+    return "the log does not continue it", False

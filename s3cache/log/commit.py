@@ -9,8 +9,20 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from s3cache.exceptions import CommitOutcomeUnknown, StoreError
-from s3cache.log.catch_up import TRIMMED, apply_answer, compare, rebuild
+from s3cache.exceptions import (
+    CommitOutcomeUnknown,
+    EntryFormatError,
+    LogDiverged,
+    StoreError,
+    StoreUnavailable,
+)
+from s3cache.log.catch_up import (
+    apply_next,
+    ask_next,
+    compare,
+    reach_newest,
+    rebuild,
+)
 from s3cache.log.effects import (
     Apply,
     Create,
@@ -31,28 +43,38 @@ from s3cache.log.effects import (
 )
 from s3cache.log.entry import Entry, Sealed, seal, token_of
 from s3cache.log.keys import blob_key, entry_key
-from s3cache.log.proof import believable, failure, is_unclear
+from s3cache.log.patience import backoff, patiently
+from s3cache.log.proof import BELIEVED_FOR, believable, failure, is_unclear
 from s3cache.stores.base import Answer
 
 #: A host that won within so many seconds of meeting another host's entry
 #: lets the others have a turn; without it two of three busy hosts starve.
 CONTENDED_FOR = 5.0
 
-#: Pauses between attempts at the same request, in seconds; the last repeats.
-BACKOFF = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
+#: The most that one such turn takes, in seconds.
+LONGEST_TURN = 1.0
 
 
 class Outcome(enum.Enum):
-    """What became of one frozen body."""
+    """What became of one frozen body.
+
+    ``VOID``: it did not count, and never will. The log had gone on, and been
+    trimmed, past the number that it asked for.
+    """
 
     WON = "won"
     LOST = "lost"
     VOID = "void"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class CommitOptions:
-    """``host`` is written into entries; ``timeout`` is in seconds."""
+    """How to commit.
+
+    ``host`` is written into entries and differs from replica to replica;
+    ``timeout`` is in seconds; the first of ``signing_keys`` signs.
+    """
 
     host: str = ""
     timeout: float = 20.0
@@ -65,37 +87,35 @@ def commit(options: CommitOptions) -> Steps[Position]:
     The batch is run again, on a newer state, as often as another host was
     first. What the batch's callers were told may be released once this
     returns: either the entry exists, or the state that the batch was judged
-    by was proved to be the newest.
+    by was the newest at some moment after the call.
 
-    Raises ``CommitOutcomeUnknown`` when the store did not say in time
-    whether the entry was created, and another ``StoreError`` when the
-    commit certainly did not happen.
+    Raises ``CommitOutcomeUnknown`` when it cannot be told whether the entry
+    was created, and anything else only when the commit certainly did not and
+    will not happen.
     """
-    deadline = (yield Now()) + options.timeout
+    deadline: float = (yield Now()) + options.timeout
+    return (yield from patiently(_commit(options, deadline), deadline))
+
+
+def _commit(options: CommitOptions, deadline: float) -> Steps[Position]:
     with (yield HoldCommitLock(deadline)):
-        yield from compare(options.signing_keys)
         while True:
+            yield from compare(options.signing_keys)
             yield from let_others_go_first()
             staged: Staged = yield Stage()
-            position = staged.position
             if not staged.changes:
-                if (yield from is_newest(position, options)):
-                    return position
-                continue
-            token: str = yield Token()
-            entry = freeze(staged, token, options.host)
-            outcome, answer = yield from create(entry, position, options, deadline)
-            if outcome is Outcome.WON:
-                return (
-                    yield Apply(
-                        entry, answer.etag, answer.modified or answer.date or 0.0, True
-                    )
-                )
-            if outcome is Outcome.VOID:
-                yield from rebuild(TRIMMED, options.signing_keys)
+                if (yield from is_newest(staged.position, options)):
+                    return staged.position
             else:
-                yield from go_on(position, answer, options)
-            yield from _give_up_after(deadline)
+                token: str = yield Token()
+                entry = freeze(staged, token, options.host)
+                outcome, answer = yield from create(
+                    entry, staged.position, options, deadline
+                )
+                if outcome is Outcome.WON:
+                    return (yield from apply_own(entry, answer))
+                yield from go_on(staged.position, outcome, answer, options)
+            yield from give_up_after(deadline)
 
 
 def freeze(staged: Staged, token: str, host: str) -> Entry:
@@ -122,21 +142,43 @@ def is_newest(position: Position, options: CommitOptions) -> Steps[bool]:
     Nobody is told "no such row" or "already exists" by an old replica.
     """
     asked_at: float = yield Now()
-    answer: Answer = yield Get(entry_key(position.number + 1))
-    if answer.status == 404 and (yield from believable(position, answer)):
+    answer = yield from ask_next(position)
+    if not (yield from believable(position, answer)):
+        yield from go_on(position, Outcome.VOID, answer, options)
+        return False
+    if answer.status == 404:
         yield Proved(position.number, asked_at, answer.date or 0.0)
         return True
-    yield from go_on(position, answer, options)
+    yield from go_on(position, Outcome.LOST, answer, options)
     return False
 
 
-def go_on(position: Position, answer: Answer, options: CommitOptions) -> Steps[None]:
-    """Apply the entry in ``answer``, or find another way forward."""
-    now: Position = yield Where()
-    if (now.number, now.token) != (position.number, position.token):
+def go_on(
+    position: Position, outcome: Outcome, answer: Answer, options: CommitOptions
+) -> Steps[None]:
+    """Bring the replica beyond ``position``, where it cannot stay.
+
+    With ``LOST`` the answer has the entry that was first. If that is an old
+    one, we are behind, and losing to every entry in turn would take forever.
+    """
+    here: Position = yield Where()
+    if not here.is_at(position):
         return
-    if not (yield from apply_answer(position, answer, options.signing_keys)):
-        yield from rebuild(TRIMMED, options.signing_keys)
+    if outcome is not Outcome.LOST or not (
+        yield from apply_next(position, answer, options.signing_keys)
+    ):
+        yield from rebuild(position, options.signing_keys)
+    elif is_old(answer):
+        yield from reach_newest(options.signing_keys)
+
+
+def is_old(answer: Answer) -> bool:
+    """Whether the entry in ``answer`` is more than a moment old."""
+    return (
+        answer.date is None
+        or answer.modified is None
+        or answer.date - answer.modified > CONTENDED_FOR
+    )
 
 
 def create(
@@ -146,7 +188,8 @@ def create(
 
     The same bytes are sent until the store says 200 or 412. The answer that
     is returned with ``WON`` is the one that told: of the PUT, or of reading
-    the entry.
+    the entry. From the first request on that may have had its effect,
+    nothing but ``CommitOutcomeUnknown`` is raised.
     """
     key = entry_key(entry.number)
     sealed = seal(
@@ -157,72 +200,112 @@ def create(
     )
     if sealed.blob:
         yield from store_blob(sealed, deadline)
+    first_sent_at: float = yield Now()
     unclear = False
     attempt = 0
     while True:
         sent_at: float = yield Now()
         answer: Answer = yield Create(key, sealed.body)
         now: float = yield Now()
-        if answer.status == 200:
-            yield Remember(won_at=now, round_trip=now - sent_at)
-            if (yield from believable(position, answer)):
-                return Outcome.WON, answer
-            if unclear:
-                # An earlier attempt may have been the one that counted.
-                raise (yield from unknown(entry, answer))
-            return Outcome.VOID, answer
-        if answer.status == 412:
-            found = yield from whose(entry, position, options, deadline)
-            if found is None:
-                raise (yield from unknown(entry, answer))
-            return found
+        if answer.status in (200, 412):
+            break
         if is_unclear(answer):
             unclear = True
         elif not unclear:
             raise failure(answer, f"creating {key}")
         if now >= deadline:
-            raise (yield from unknown(entry, answer))
+            raise (yield from unknown(entry, failure(answer, f"creating {key}")))
         yield Sleep(backoff(attempt))
         attempt += 1
+    try:
+        if answer.status == 200:
+            yield Remember(won_at=now, round_trip=now - sent_at)
+            outcome = yield from counts(position, answer)
+        else:
+            outcome, answer = yield from whose(entry, position, options)
+            unclear = True  # a proxy may have sent our one request twice
+    except (StoreError, LogDiverged, EntryFormatError) as error:
+        raise (yield from unknown(entry, error)) from error
+    if outcome is Outcome.VOID and unclear:
+        outcome = yield from void_or_unknown(first_sent_at)
+    if outcome is Outcome.UNKNOWN:
+        gone = EntryFormatError(f"{key} was there, and is gone.")
+        raise (yield from unknown(entry, gone))
+    return outcome, answer
+
+
+def counts(position: Position, answer: Answer) -> Steps[Outcome]:
+    """What a 200 for the entry after ``position`` is worth."""
+    if (yield from believable(position, answer)):
+        return Outcome.WON
+    return Outcome.VOID
 
 
 def whose(
-    entry: Entry, position: Position, options: CommitOptions, deadline: float
-) -> Steps[tuple[Outcome, Answer] | None]:
+    entry: Entry, position: Position, options: CommitOptions
+) -> Steps[tuple[Outcome, Answer]]:
     """Whether the entry that is in the log under our number is ours.
 
-    None if that cannot be told: the store does not say before ``deadline``,
-    or the entry is gone, and with it the answer.
+    Asked after a 412. ``VOID`` if what is there does not count any more.
     """
     key = entry_key(entry.number)
-    attempt = 0
-    while True:
-        answer: Answer = yield Get(key)
-        if answer.status == 200:
-            if not (yield from believable(position, answer)):
-                return None
-            token = token_of(answer.body, key=key, signing_keys=options.signing_keys)
-            now: float = yield Now()
-            if token == entry.token:
-                yield Remember(won_at=now)
-                return Outcome.WON, answer
-            yield Remember(foreign_at=now)
-            return Outcome.LOST, answer
-        if answer.status == 404:
-            return None
-        now = yield Now()
-        if now >= deadline:
-            return None
-        yield Sleep(backoff(attempt))
-        attempt += 1
+    answer: Answer = yield Get(key)
+    if answer.status not in (200, 404):
+        raise failure(answer, f"reading {key}")
+    if not (yield from believable(position, answer)):
+        return Outcome.VOID, answer
+    if answer.status == 404:
+        return Outcome.UNKNOWN, answer
+    if not is_ours(entry, answer, options):
+        return Outcome.LOST, answer
+    now: float = yield Now()
+    yield Remember(won_at=now)
+    return Outcome.WON, answer
 
 
-def unknown(entry: Entry, answer: Answer) -> Steps[CommitOutcomeUnknown]:
+def is_ours(entry: Entry, answer: Answer, options: CommitOptions) -> bool:
+    """Whether the object in ``answer`` is ``entry``."""
+    key = entry_key(entry.number)
+    try:
+        token = token_of(answer.body, key=key, signing_keys=options.signing_keys)
+    except EntryFormatError:
+        return False  # ours could be read
+    return token == entry.token
+
+
+def void_or_unknown(first_sent_at: float) -> Steps[Outcome]:
+    """What to make of an entry that is trimmed, after an unclear attempt.
+
+    It may be an earlier attempt that counted, whose entry has been trimmed
+    since. But that takes a day from when it was created.
+    """
+    now: float = yield Now()
+    if 0 <= now - first_sent_at <= BELIEVED_FOR:
+        return Outcome.VOID
+    return Outcome.UNKNOWN
+
+
+def apply_own(entry: Entry, answer: Answer) -> Steps[Position]:
+    """Apply the entry that we created; return the replica's position.
+
+    A reader of this host may have done so before, and gone on.
+    """
+    modified = answer.modified or answer.date or 0.0
+    try:
+        position: Position = yield Apply(entry, answer.etag, modified, True)
+    except Exception as error:
+        raise (yield from unknown(entry, error)) from error
+    if position.database != entry.database or position.number < entry.number:
+        replaced = LogDiverged("the replica was replaced by an older one.")
+        raise (yield from unknown(entry, replaced))
+    return position
+
+
+def unknown(entry: Entry, error: Exception) -> Steps[CommitOutcomeUnknown]:
     """The error for a commit that may or may not have happened."""
     yield KeepPending(entry.number, entry.token)
-    said = answer.message or (f"HTTP {answer.status}" if answer.status else "no answer")
     return CommitOutcomeUnknown(
-        f"The store did not say whether entry {entry.number} was created ({said}). "
+        f"It is not known whether entry {entry.number} was created: {error} "
         f"It is there whole or not at all: read before you write it again.",
         position=entry.number,
         token=entry.token,
@@ -230,18 +313,20 @@ def unknown(entry: Entry, answer: Answer) -> Steps[CommitOutcomeUnknown]:
 
 
 def store_blob(sealed: Sealed, deadline: float) -> Steps[None]:
-    """Store the body that the entry will name, and read it back."""
+    """Store the body that the entry will name, and read it back.
+
+    The commit may sleep for days before it creates the entry. So whoever
+    removes orphans must leave a blob alone until the number that it is for
+    is taken by another entry, or trimmed: its age proves nothing.
+    """
     attempt = 0
     while True:
         answer: Answer = yield Create(sealed.blob_key, sealed.blob)
         if answer.status in (200, 412):
-            found: Answer = yield Get(sealed.blob_key)
-            if found.status == 200 and found.body == sealed.blob:
+            answer = yield Get(sealed.blob_key)
+            if answer.status == 200 and answer.body == sealed.blob:
                 return
-            answer = found
-        if not is_unclear(answer):
-            raise failure(answer, f"storing {sealed.blob_key}")
-        if (yield Now()) >= deadline:
+        if not is_unclear(answer) or (yield Now()) >= deadline:
             raise failure(answer, f"storing {sealed.blob_key}")
         yield Sleep(backoff(attempt))
         attempt += 1
@@ -255,17 +340,13 @@ def let_others_go_first() -> Steps[None]:
     now: float = yield Now()
     wait = state.won_at + 2 * state.round_trip - now
     if wait > 0:
-        yield Sleep(min(wait, 1.0))
+        yield Sleep(min(wait, LONGEST_TURN))
 
 
-def backoff(attempt: int) -> float:
-    """Seconds to wait after attempt number ``attempt``, counted from 0."""
-    return BACKOFF[min(attempt, len(BACKOFF) - 1)]
-
-
-def _give_up_after(deadline: float) -> Steps[None]:
+def give_up_after(deadline: float) -> Steps[None]:
+    """Raise ``StoreUnavailable`` if ``deadline`` is over."""
     if (yield Now()) >= deadline:
-        raise StoreError(
-            "Other hosts were first each time until commit_timeout was over. "
+        raise StoreUnavailable(
+            "Other hosts were first until commit_timeout was over. "
             "Nothing was committed; try again."
         )

@@ -22,8 +22,10 @@ T = TypeVar("T")
 class Position:
     """Where a replica is: the last entry that it has applied.
 
-    ``proved_at`` is the latest moment, by the store's clock, at which this
-    entry is known to have been the newest (epoch seconds).
+    ``proved_at`` is a moment, by the store's clock (epoch seconds), at which
+    no entry after this one existed. Too early a moment costs requests; too
+    late a one costs correctness. A host without a replica is at
+    ``Position("")``.
     """
 
     database: str
@@ -31,6 +33,14 @@ class Position:
     token: str = ""
     etag: str = ""
     proved_at: float = 0.0
+
+    def is_at(self, other: Position) -> bool:
+        """Whether both stand after the same entry of the same log."""
+        return (self.database, self.number, self.token) == (
+            other.database,
+            other.number,
+            other.token,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +62,16 @@ class HostState:
     Moments are of the host's own clock (``Now``), durations in seconds; 0
     means never. ``checked_at``: the log was last compared with the replica;
     ``foreign_at``: an entry of another host was met; ``won_at``: this host
-    last created an entry; ``round_trip``: of its last PUT.
+    last created an entry; ``round_trip``: of its last PUT. ``host`` is what
+    this replica calls itself in entries (``CommitOptions.host``). All of it
+    ends with the boot that the clock counts from.
     """
 
     checked_at: float = 0.0
     foreign_at: float = 0.0
     won_at: float = 0.0
     round_trip: float = 0.0
+    host: str = ""
 
 
 # The store. Each is one request, and its result an ``Answer``.
@@ -88,7 +101,7 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class ListPage:
-    """One page of the keys below ``prefix`` that sort after ``start_after``."""
+    """One page of the keys below ``prefix``, from after ``start_after``."""
 
     prefix: str
     start_after: str = ""
@@ -104,11 +117,13 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Apply the entry after the replica's position, in one transaction.
+    """Apply the entry if it is the next one, in one transaction.
 
     ``modified`` is the store's time of the entry, which becomes the
-    position's ``proved_at``. If the replica is there already nothing
-    happens. The result is the new ``Position``.
+    position's ``proved_at``. If the entry does not follow the replica's
+    position (``Entry.follows``) nothing happens: another process may have
+    applied it, or replaced the replica. The result is the ``Position`` after
+    that. A ``KeepPending`` of this number is settled by the token.
     """
 
     entry: Entry
@@ -121,8 +136,9 @@ class Apply:
 class Proved:
     """The position was the newest at ``date`` (the store's clock).
 
-    The question was asked at ``asked_at`` (the host's clock), and what it
-    proved holds for position ``number`` only.
+    The question was asked at ``asked_at`` (the host's clock). If the replica
+    is not at ``number`` any more nothing happens. Else ``date`` becomes the
+    position's ``proved_at``, unless it is 0.0: then the store did not tell.
     """
 
     number: int
@@ -151,19 +167,33 @@ class KeepPending:
 
 @dataclass(frozen=True, slots=True)
 class StartOver:
-    """Begin a new replica beside the one in use.
+    """Begin a new replica beside the one in use, from the packs of ``head``.
 
-    From here on ``Where``, ``Apply`` and ``Proved`` of this protocol mean the
-    new one. The result is its ``Position``.
+    Until ``TakeOver`` or the end of this protocol its ``Where``, ``Apply``
+    and ``Proved`` mean the new one, of which at most one exists at a time.
+    The result is its ``Position``, or None when a pack that ``head`` leads to
+    is gone by now.
+
+    ``diverged`` says that the log is no longer the one that the replica in
+    use has followed: commits that it holds may exist nowhere else. It is to
+    be kept aside when it is replaced, and people are to be told.
     """
 
     head: Head
     reason: str
+    diverged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TakeOver:
-    """Put the new replica in the place of the old one, in one step."""
+    """Put the new replica in the place of the one in use, in one step.
+
+    Only if that one is still where it was when its end was decided
+    (``replaces``, compared with ``Position.is_at``); else the new one is
+    dropped, for the host must not go back. The result tells which.
+    """
+
+    replaces: Position
 
 
 # The host.
@@ -212,6 +242,17 @@ class HoldCommitLock:
     deadline: float
 
 
+@dataclass(frozen=True, slots=True)
+class HoldRebuildLock:
+    """Become the only process of this replica that builds a new one.
+
+    The result is a context manager that gives the lock back. Raises
+    ``django.db.OperationalError`` when it is not to be had by ``deadline``.
+    """
+
+    deadline: float
+
+
 Effect = (
     Get
     | GetMany
@@ -230,6 +271,7 @@ Effect = (
     | Recall
     | Remember
     | HoldCommitLock
+    | HoldRebuildLock
 )
 
 Steps = Generator[Effect, Any, T]
@@ -244,6 +286,7 @@ __all__ = [
     "GetMany",
     "Held",
     "HoldCommitLock",
+    "HoldRebuildLock",
     "HostState",
     "KeepPending",
     "ListPage",

@@ -238,8 +238,9 @@ def _decompressed(body: bytes, key: str) -> bytes:
     return zstandard.ZstdDecompressor().decompress(body, max_output_size=MAX_BODY)
 
 
-# JSON has neither bytes nor infinities: such a value stands as an object with
-# one member, {"bytes": base64} or {"float": "inf"}. No other value is an object.
+# JSON has neither bytes nor infinities: such a value stands as an object
+# with one member, {"bytes": base64} or {"float": "inf"}. No other value is an
+# object.
 
 
 def _escaped(entry: Entry) -> Entry:

@@ -19,7 +19,7 @@ from s3cache.exceptions import (
 from s3cache.log.effects import Get, Position, Steps
 from s3cache.log.entry import Entry, blob_of, unseal
 from s3cache.log.head import Head, decode_head
-from s3cache.log.keys import HEAD
+from s3cache.log.keys import HEAD, entry_key
 from s3cache.stores.base import Answer
 
 #: Seconds between the last proof and an answer (both by the store's clock)
@@ -69,28 +69,47 @@ def read_head() -> Steps[Head]:
 
 
 def believable(position: Position, answer: Answer) -> Steps[bool]:
-    """Whether what ``answer`` says of the entry after ``position`` counts.
+    """Whether what ``answer`` says of the entries after ``position`` counts.
 
     An answer long after the position was last proved counts only once
-    ``_head``, read after it, says that the trim has not reached that entry.
-    ``_head`` read before the answer would not do: the trim may pass between
-    the two.
+    ``_head``, read after it, says that the trim has not reached the next
+    entry. ``_head`` read before the answer would not do: the trim may pass
+    between the two.
     """
-    if (
-        answer.date is not None
-        and abs(answer.date - position.proved_at) <= BELIEVED_FOR
-    ):
+    if is_recent(position, answer):
         return True
     head = yield from read_head()
+    return is_untrimmed(position, head)
+
+
+def is_recent(position: Position, answer: Answer) -> bool:
+    """Whether no entry after ``position`` can be old enough for the trim."""
+    return (
+        answer.date is not None
+        and abs(answer.date - position.proved_at) <= BELIEVED_FOR
+    )
+
+
+def is_untrimmed(position: Position, head: Head) -> bool:
+    """Whether the log still has every entry after ``position``."""
     return head.database == position.database and head.trimmed <= position.number
 
 
-def open_entry(answer: Answer, key: str, signing_keys: tuple[bytes, ...]) -> Steps[Entry]:
-    """The entry in ``answer``, with its blob read if it has one."""
+def open_entry(
+    answer: Answer, number: int, signing_keys: tuple[bytes, ...]
+) -> Steps[Entry | None]:
+    """The entry in ``answer``, with its blob read if it has one.
+
+    None if it was trimmed meanwhile, and its blob with it.
+    """
+    key = entry_key(number)
     blob = b""
     if name := blob_of(answer.body, key=key):
         found: Answer = yield Get(name)
         if found.status == 404:
+            head = yield from read_head()
+            if head.trimmed >= number:
+                return None
             raise EntryFormatError(f"{name}, the body of {key}, is missing.")
         if found.status != 200:
             raise failure(found, f"reading {name}")

@@ -1,0 +1,60 @@
+"""Asking again when the store does not answer a question."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from s3cache.log.effects import Get, GetMany, ListPage, Now, Sleep, Steps
+from s3cache.log.proof import is_unclear
+
+T = TypeVar("T")
+
+#: Seconds for which a question that was not answered is asked again, from
+#: when it was first asked. A store that is silent for longer is down, and
+#: readers have a replica to go on with.
+PATIENCE = 1.0
+
+#: Pauses between attempts at the same request, in seconds; the last repeats.
+BACKOFF = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
+
+
+def backoff(attempt: int) -> float:
+    """Seconds to wait after attempt number ``attempt``, counted from 0."""
+    return BACKOFF[min(attempt, len(BACKOFF) - 1)]
+
+
+def patiently(steps: Steps[T], deadline: float = 0.0) -> Steps[T]:
+    """Run ``steps``, and repeat each of their reads that got no answer.
+
+    Until ``deadline``, or for ``PATIENCE`` if that is later. Reads are safe
+    to repeat; what writes is left to ``steps`` themselves.
+    """
+    try:
+        effect = next(steps)
+        while True:
+            try:
+                if isinstance(effect, (Get, GetMany, ListPage)):
+                    result = yield from _ask(effect, deadline)
+                else:
+                    result = yield effect
+            except Exception as error:
+                effect = steps.throw(error)
+            else:
+                effect = steps.send(result)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    finally:
+        steps.close()
+
+
+def _ask(effect: Get | GetMany | ListPage, deadline: float) -> Steps[object]:
+    asked_at: float = yield Now()
+    last = max(deadline, asked_at + PATIENCE)
+    attempt = 0
+    while True:
+        result = yield effect
+        answers = result if isinstance(effect, GetMany) else [result]
+        if not any(map(is_unclear, answers)) or (yield Now()) >= last:
+            return result
+        yield Sleep(backoff(attempt))
+        attempt += 1
