@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 import django
 
@@ -65,8 +67,14 @@ def parser() -> argparse.ArgumentParser:
     return described
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
+    # As Control-C does, so that no child is left running.
+    signal.signal(signal.SIGTERM, _stop)
     try:
         tests = sdist.tests_folder()
         default = catalogue.SUBSET[asked.mode] if asked.subset else catalogue.APPS

@@ -15,8 +15,9 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,12 +65,11 @@ def run(apps: Sequence[str], options: Options) -> Iterator[Pair]:
     Yields in the order of ``apps``, each as soon as it and those before it
     are done. The reference's part comes from the cache where it can.
     """
-    tests = sdist.tests_folder()
-    with ThreadPoolExecutor(options.parallel) as pool:
+    with ThreadPoolExecutor(options.parallel) as pool, _Children() as children:
         pending = {
             app: (
-                pool.submit(_reference, app, options, tests),
-                pool.submit(_fresh, app, options.engine, options, tests),
+                pool.submit(_reference, app, options, children),
+                pool.submit(_fresh, app, options.engine, options, children),
             )
             for app in sorted(apps, key=lambda app: app not in catalogue.SLOW)
         }
@@ -78,10 +78,63 @@ def run(apps: Sequence[str], options: Options) -> Iterator[Pair]:
                 reference, engine = pending[app]
                 yield Pair(reference.result(), engine.result())
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _reference(app: str, options: Options, tests: Path) -> AppRun:
+class _Children:
+    """The processes that run; none of them outlives the ``with`` block."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
+
+    def __enter__(self) -> _Children:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._closed = True
+            for child in self._running:
+                _kill(child)
+
+    def run(
+        self, command: Sequence[str], environment: Mapping[str, str], job: Job
+    ) -> tuple[str, str]:
+        """How the command ended, and what it wrote."""
+        log = Path(job.folder) / "output.txt"
+        with log.open("w") as output:
+            with self._lock:
+                if self._closed:
+                    return "not started", ""
+                child = subprocess.Popen(  # noqa: S603 - our own words
+                    command,
+                    cwd=sdist.tests_folder(),
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+                self._running.add(child)
+            try:
+                ended = f"exit code {child.wait(job.timeout)}"
+            except subprocess.TimeoutExpired:
+                ended = "hung"
+            with self._lock:
+                # Its own children too: some tests start processes.
+                _kill(child)
+                self._running.discard(child)
+            child.wait()
+        return ended, log.read_text(errors="replace")
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def _reference(app: str, options: Options, children: _Children) -> AppRun:
     # Modes 2 and 3 are the same where there is no replica to lose.
     mode = min(options.mode, 2)
     kept = sdist.CACHE / f"reference-{_fingerprint()}" / f"{app}-mode{mode}.json"
@@ -90,7 +143,7 @@ def _reference(app: str, options: Options, tests: Path) -> AppRun:
         run.cached = True
         return run
     same = dataclasses.replace(options, mode=mode, seed=0)
-    run = _fresh(app, "sqlite", same, tests)
+    run = _fresh(app, "sqlite", same, children)
     kept.parent.mkdir(parents=True, exist_ok=True)
     part = kept.with_suffix(f".{os.getpid()}")
     part.write_text(run.to_json())
@@ -119,10 +172,10 @@ def _fingerprint() -> str:
     )
 
 
-def _fresh(app: str, engine: str, options: Options, tests: Path) -> AppRun:
+def _fresh(app: str, engine: str, options: Options, children: _Children) -> AppRun:
     """Run an app, again without each test that ends its process."""
     run = AppRun(app)
-    without: list[str] = []
+    without = list(catalogue.TIMED)
     began = time.monotonic()
     while True:
         with _temporary_folder() as folder:
@@ -133,9 +186,10 @@ def _fresh(app: str, engine: str, options: Options, tests: Path) -> AppRun:
                 seed=options.seed,
                 folder=str(folder),
                 without=tuple(without),
+                timeout=options.app_timeout,
                 test_timeout=options.test_timeout,
             )
-            ended, log = _child(job, tests, options.app_timeout)
+            ended, log = _child(job, children)
             lines = job.events.read_text().splitlines() if job.events.exists() else []
         events = [json.loads(line) for line in lines]
         died_in = run.add(events)
@@ -146,15 +200,14 @@ def _fresh(app: str, engine: str, options: Options, tests: Path) -> AppRun:
         state = "hung" if hung else "crashed"
         run.outcomes[test] = Outcome(state, ended, log[-6000:])
         without.append(died_in)
-        if not died_in or len(without) > RESTARTS:
+        if not died_in or len(without) - len(catalogue.TIMED) > RESTARTS:
             break
     run.seconds = time.monotonic() - began
     return run
 
 
-def _child(job: Job, tests: Path, timeout: float) -> tuple[str, str]:
+def _child(job: Job, children: _Children) -> tuple[str, str]:
     """Run Django's ``runtests.py``; how it ended, and its output."""
-    log = Path(job.folder) / "output.txt"
     command = [sys.executable, "runtests.py", "--noinput", "--parallel=1"]
     command += ["--settings=tests.conformance.settings", job.app]
     environment = {
@@ -171,26 +224,7 @@ def _child(job: Job, tests: Path, timeout: float) -> tuple[str, str]:
         # Measuring coverage would take longer than the tests.
         if name.startswith("COVERAGE_") or name == "DJANGO_SETTINGS_MODULE":
             del environment[name]
-    with log.open("w") as output:
-        child = subprocess.Popen(  # noqa: S603 - our own words
-            command,
-            cwd=tests,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            ended = f"exit code {child.wait(timeout)}"
-        except subprocess.TimeoutExpired:
-            ended = "hung"
-        finally:
-            # Its own children too: some of Django's tests start processes.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-    return ended, log.read_text(errors="replace")
+    return children.run(command, environment, job)
 
 
 @contextlib.contextmanager

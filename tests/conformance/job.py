@@ -30,7 +30,9 @@ class Job:
     folder: str
     """Where databases and stores of this job live; removed afterwards."""
     without: tuple[str, ...] = field(default=())
-    """Tests that ended the process when they were tried."""
+    """Tests to leave out: they ended the process, or measure time."""
+    timeout: float = 3600.0
+    """Seconds after which the whole process counts as hung."""
     test_timeout: float = 120.0
     """Seconds after which a test counts as hung."""
 
