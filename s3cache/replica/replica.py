@@ -164,12 +164,15 @@ class Replica:
             self._announced = self.file.position().number
 
     def _make_first(self) -> None:
-        answer = self.store.get(HEAD)
-        if answer.status == 404:
+        try:
+            self.catch_up()
+        except LogDiverged:
+            # Only then: on all hosts but the first ``_head`` is there, and
+            # looking for it before would be one more request.
+            if self.store.get(HEAD).status != 404:
+                raise
             self._create_database()
-        elif answer.status != 200:
-            raise failure(answer, f"reading {HEAD} of {self.store.name}")
-        self.catch_up()
+            self.catch_up()
 
     def _create_database(self) -> None:
         """Create ``_head`` in an empty location."""
