@@ -5,8 +5,9 @@ What the row of an instance held when the instance last saw it.
 the form that the database gets: ``Decimal("1.50")`` from a row and ``"1.50"``
 that was assigned and saved are the same.
 
-An instance that was loaded with deferred fields remembers the others. One
-that has neither been loaded nor saved as a whole remembers nothing.
+An instance that was loaded with deferred fields remembers the others, and
+those it loads by itself later (not what Django 6.1's ``FETCH_PEERS`` loads).
+One that has neither been loaded nor saved as a whole remembers nothing.
 """
 
 from __future__ import annotations
