@@ -46,7 +46,7 @@ class S3Options:
     database: str | None = None
 
     @classmethod
-    def of(cls, model_label: str, declared: type | None) -> S3Options:
+    def of(cls, model_label: str, declared: object) -> S3Options:
         """
         Read the class ``S3Meta`` of a model, and those that it derives from.
 
@@ -55,6 +55,8 @@ class S3Options:
         they are not known before all models are loaded.
         """
         path = f"{model_label}.S3Meta"
+        if not isinstance(declared, type | None):
+            raise conf.refuse(path, declared, "a class")
         given = {
             name: value
             for base in reversed(declared.__mro__ if declared else ())

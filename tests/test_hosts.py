@@ -167,7 +167,7 @@ def test_after_a_refresh_it_can_be_saved(here: Host, there: Host, gear: Gear) ->
 def test_a_read_modify_write_is_run_again_on_a_conflict(
     here: Host, there: Host, gear: Gear
 ) -> None:
-    meddled = []
+    meddled: list[bool] = []
 
     @retry_on_conflict
     def add_one() -> None:

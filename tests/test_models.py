@@ -303,6 +303,19 @@ def test_wrong_options_are_refused_when_the_class_is_made(
     assert str(refusal.value) == f"tests.testapp.models.Wrong.S3Meta{message}"
 
 
+@isolate_apps("tests.testapp")
+def test_s3meta_must_be_a_class() -> None:
+    with pytest.raises(
+        ImproperlyConfigured, match="is {'ttl': 5}, but must be a class"
+    ):
+
+        class Wrong(S3Model):
+            S3Meta = {"ttl": 5}
+
+            class Meta:
+                app_label = "testapp"
+
+
 # save(if_unchanged=True)
 
 

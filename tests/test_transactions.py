@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 import threading
 import time
@@ -226,7 +227,7 @@ def test_a_decorated_function_looks_like_itself() -> None:
 
     assert (function.__name__, function.__doc__) == ("function", "Do it.")
     assert (coroutine.__name__, coroutine.__doc__) == ("coroutine", "Do it.")
-    assert asyncio.iscoroutinefunction(coroutine)
+    assert inspect.iscoroutinefunction(coroutine)
 
 
 def test_the_database_is_by_default_the_one_in_a_bucket() -> None:
