@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +60,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         self._block: Block | None = None
         self._manual = False
         self._foreign_keys = True
+        self.noted_requests: list[str] = []
         #: Set by ``s3cache.transactions.serializable``.
         self.serializable_block = False
 
@@ -90,7 +90,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
         """A connection to the replica, which is made if there is none."""
-        with self._requests_shown():
+        with requests_log.noted_by(self):
             replica = replica_at(**conn_params)
             reader = replica.new_reader()
         self._block = None
@@ -136,6 +136,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
 
         ``params`` is a sequence or a mapping; with ``many`` a list of them.
         """
+        self.noted_requests.clear()
         if self._block is not None:
             return self._run_in_block(self._block, sql, params, many)
         kind = kind_of(sql)
@@ -162,7 +163,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             raise sqlite3.OperationalError(
                 "cannot start a transaction within a transaction"
             )
-        with self._requests_shown():
+        with requests_log.noted_by(self):
             return block.execute(sql, params, many=many)
 
     def _read(self, sql: str, params: Any, many: bool) -> Result:
@@ -177,7 +178,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
     def _change_schema(self, sql: str, params: Any, many: bool) -> Result:
         block = self._new_block()
         try:
-            with self._requests_shown():
+            with requests_log.noted_by(self):
                 result = block.execute(sql, params, many=many)
                 block.commit(check_foreign_keys=self._foreign_keys)
         finally:
@@ -225,7 +226,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
     def submit(self, request: StatementRequest) -> Any:
         """Have writes committed together with those of other threads."""
         replica = self._connected.replica
-        with self._requests_shown():
+        with requests_log.noted_by(self):
             result = replica.submit(request)
         self.announce()
         return result
@@ -233,14 +234,9 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
     def refresh(self) -> None:
         """See to it that the replica is not older than ``max_age``."""
         connection = self._connected
-        with self._requests_shown():
+        with requests_log.noted_by(self):
             connection.replica.refresh(connection.replica.options.max_age)
         self.announce()
-
-    @contextmanager
-    def _requests_shown(self) -> Iterator[None]:
-        with requests_log.shown_in(self):
-            yield
 
     # Blocks.
 
@@ -263,7 +259,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         if not commit:
             block.rollback()
             return
-        with self._requests_shown():
+        with requests_log.noted_by(self):
             # Read here: serializable() may have been entered after BEGIN.
             block.commit(check_foreign_keys=self._foreign_keys)
         self.announce()
@@ -282,6 +278,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         if self.connection is not None:
             with debug_transaction(self, "COMMIT"), self.wrap_database_errors:
                 self._end_block(commit=True)
+            requests_log.amend_last(self)
 
     def _rollback(self) -> None:
         if self.connection is not None:
@@ -297,7 +294,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         if block is None:
             self.refresh()
         reader = connection.reader
-        with self.wrap_database_errors, self._requests_shown():
+        with self.wrap_database_errors, requests_log.noted_by(self):
             return connection.replica.take_ids(reader, block, table, column, count)
 
     def table(self, name: str) -> Table | None:
@@ -321,8 +318,9 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         Nothing in a block: it keeps to what it has seen.
         """
         if self._block is None:
-            with self.wrap_database_errors, self._requests_shown():
+            with self.wrap_database_errors, requests_log.noted_by(self):
                 self.replica.catch_up()
+            requests_log.add(self)
             self.announce()
 
     @property
@@ -339,7 +337,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             raise NotSupportedError("A replica cannot be rebuilt inside a transaction.")
         replica = self.replica
         replica.delete()
-        with self._requests_shown():
+        with requests_log.noted_by(self):
             replica.catch_up()
 
     def announce(self) -> None:
@@ -348,7 +346,9 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         if connection is None or self._block is not None:
             return
         replica = connection.replica
-        for entry in replica.news():
+        if not replica.has_news():
+            return
+        for entry in replica.news(connection.reader):
             for table, keys in entry.touched.keys.items():
                 for error in _send(
                     self.alias, table, keys, entry.number, entry.host == replica.host

@@ -11,6 +11,14 @@ from s3cache.replica.replica import Replica
 from s3cache.replica.results import Result
 
 
+def _refuse() -> sqlite3.Connection:
+    raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
+
+
+#: What a closed connection reads with.
+_CLOSED = Reader(_refuse)
+
+
 class Connection:
     """The reading connection of one Django connection.
 
@@ -48,5 +56,7 @@ class Connection:
         return self.reader.connection.cursor()
 
     def close(self) -> None:
-        """Close it; SQLite's connection is gone."""
-        self.reader.close()
+        """Give the reading connection back; using this one is an error."""
+        reader, self.reader = self.reader, _CLOSED
+        if reader is not _CLOSED:
+            self.replica.give_back(reader)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db.backends.sqlite3 import operations
 
+from s3cache.db import requests_log
 from s3cache.replica.requests import StatementRequest
 from s3cache.replica.sql import quote
 
@@ -19,6 +20,11 @@ class DatabaseOperations(operations.DatabaseOperations):
 
     compiler_module = "s3cache.db.compiler"
     connection: DatabaseWrapper
+
+    def last_executed_query(self, cursor: Any, sql: str, params: Any) -> str:
+        """The statement for ``connection.queries``, with its store requests."""
+        text: str = super().last_executed_query(cursor, sql, params)
+        return text + requests_log.comment(self.connection)
 
     def execute_sql_flush(self, sql_list: Iterable[str]) -> None:
         """Run the statements of a flush as one commit."""

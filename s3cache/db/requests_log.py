@@ -1,4 +1,10 @@
-"""Store requests where developers look for queries."""
+"""Store requests where developers look for queries.
+
+A statement's entry in ``connection.queries`` names the requests that it took
+in a comment behind its SQL, so that Django's ``assertNumQueries`` counts what
+it counts on any database. The logger ``django.db.backends`` gets a record of
+each request.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +22,15 @@ logger = logging.getLogger("django.db.backends")
 
 
 @contextmanager
-def shown_in(wrapper: DatabaseWrapper) -> Iterator[None]:
-    """Show requests in ``connection.queries`` and Django's SQL logger.
-
-    Like SQL they are shown only with DEBUG, or in tests that ask for them.
-    """
+def noted_by(wrapper: DatabaseWrapper) -> Iterator[None]:
+    """Note the requests of the context, if queries are logged at all."""
     if not wrapper.queries_logged:
         yield
         return
 
-    def show(request: Request) -> None:
-        text = f"-- {request.kind} {request.key} -> {request.status}"
-        wrapper.queries_log.append({"sql": text, "time": f"{request.seconds:.3f}"})
+    def note(request: Request) -> None:
+        text = f"{request.kind} {request.key} {request.status}"
+        wrapper.noted_requests.append(f"{text} ({request.seconds:.3f} s)")
         logger.debug(
             "(%.3f) %s; alias=%s",
             request.seconds,
@@ -41,5 +44,25 @@ def shown_in(wrapper: DatabaseWrapper) -> Iterator[None]:
             },
         )
 
-    with observe(show):
+    with observe(note):
         yield
+
+
+def comment(wrapper: DatabaseWrapper) -> str:
+    """The requests noted since the last call, as an SQL comment, or ""."""
+    noted, wrapper.noted_requests = wrapper.noted_requests, []
+    return f" -- store: {', '.join(noted)}" if noted else ""
+
+
+def amend_last(wrapper: DatabaseWrapper) -> None:
+    """Put the noted requests behind the last statement that was logged."""
+    text = comment(wrapper)
+    if text and wrapper.queries_log:
+        wrapper.queries_log[-1]["sql"] += text
+
+
+def add(wrapper: DatabaseWrapper) -> None:
+    """Log the noted requests as an entry of their own."""
+    text = comment(wrapper)
+    if text:
+        wrapper.queries_log.append({"sql": text.strip(), "time": "0.000"})

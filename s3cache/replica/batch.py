@@ -35,6 +35,8 @@ def stage_batch(writer: Writer, batch: Sequence[Request]) -> Staged:
                 request.attempt(stage)
             return Staged(position, writer.changes(), len(batch))
         except Uncaptured as missed:
+            if missed.tables <= set(tables):
+                raise
             tables.extend(missed.tables)
         finally:
             writer.rollback()

@@ -10,6 +10,7 @@ from s3cache.replica import meta
 from s3cache.replica.delta import Delta
 from s3cache.replica.requests import Base, BlockRequest
 from s3cache.replica.results import Result, Seen
+from s3cache.replica.capture import Uncaptured
 from s3cache.replica.schema_block import SchemaBlock
 from s3cache.replica.script import Script
 from s3cache.replica.sql import Kind, kind_of, savepoint_name, words
@@ -130,10 +131,18 @@ class Block:
 
     def _run_on_writer(self, sql: str, params: Any, many: bool) -> Result:
         self._look()
+        tries = 3
         while True:
             with self._replica.writer.held(self):
-                if self._lay(sql, params, many):
-                    return self._run_laid(sql, params, many)
+                try:
+                    if self._lay(sql, params, many):
+                        return self._run_laid(sql, params, many)
+                except Uncaptured:
+                    # The schema changed since the statement was looked at.
+                    tries -= 1
+                    if not tries:
+                        raise
+                    continue
             # A row of the block was changed by somebody else. Done again on
             # the newest state, the block either comes to the same, or fails.
             self.rebase()

@@ -26,11 +26,14 @@ _TRIGGER = f"{OWN_PREFIX}capture_"
 _REMEMBERED = 4096
 
 
-class Uncaptured(Exception):
+class Uncaptured(sqlite3.OperationalError):
     """A statement wants to write ``tables``, which are not captured yet."""
 
     def __init__(self, tables: frozenset[str]) -> None:
-        super().__init__(f"not captured: {', '.join(sorted(tables))}")
+        super().__init__(
+            f"{', '.join(sorted(tables))} cannot be written: it is not a table "
+            f"whose changes can be followed"
+        )
         self.tables = tables
 
 
@@ -61,7 +64,9 @@ class Capture:
             return sqlite3.SQLITE_OK
         if action in _WRITES and schema == "main" and table is not None:
             lower = table.lower()
-            if not lower.startswith(("sqlite_", OWN_PREFIX)):
+            if lower.startswith(OWN_PREFIX):
+                return sqlite3.SQLITE_DENY
+            if not lower.startswith("sqlite_"):
                 self._seen.add(lower)
                 if self._strict and lower not in self.tables:
                     self._refused.add(lower)

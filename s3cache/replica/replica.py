@@ -49,6 +49,9 @@ logger = logging.getLogger("s3cache.replica")
 #: Seconds for which a store that failed is not asked again by reads.
 RETRY_AFTER = 1.0
 
+#: Readers that are kept open while no Django connection uses them.
+IDLE_READERS = 32
+
 #: Seconds that a process waits for another one that makes the replica.
 OPEN_TIMEOUT = 600.0
 
@@ -61,6 +64,7 @@ class _Open:
     writer: Writer
     analyser: Analyser
     generation: float
+    identity: tuple[int, int]
 
 
 class Replica:
@@ -78,6 +82,7 @@ class Replica:
         self.registrations: list[Registration] = []
         self.host = _host_name(path)
         self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+        self._idle_readers: list[Reader] = []
         self._used_across_fork = False
         self._side: SideFile | None = None
         self._open: _Open | None = None
@@ -138,7 +143,7 @@ class Replica:
                 registration(writer.connection)
                 registration(analyser.connection)
             generation = _as_number(meta.read_generation(file.connection)[0])
-            self._open = _Open(file, writer, analyser, generation)
+            self._open = _Open(file, writer, analyser, generation, _identity(self.path))
             try:
                 self._make_current()
             except BaseException:
@@ -214,11 +219,26 @@ class Replica:
         return self.options.signing_keys
 
     def new_reader(self) -> Reader:
-        """A reader for one Django connection."""
+        """A reader for one Django connection, to be given back."""
         self._opened()
-        reader = Reader(self._connect_reader)
-        self._readers.add(reader)
-        return reader
+        try:
+            return self._idle_readers.pop()
+        except IndexError:
+            reader = Reader(self._connect_reader)
+            self._readers.add(reader)
+            return reader
+
+    def give_back(self, reader: Reader) -> None:
+        """Keep a reader for the next Django connection that is opened.
+
+        Django closes its connections after each request; compiled statements
+        and functions are worth keeping.
+        """
+        reader.rollback()
+        if len(self._idle_readers) < IDLE_READERS:
+            self._idle_readers.append(reader)
+        else:
+            reader.close()
 
     def _connect_reader(self) -> sqlite3.Connection:
         self._opened()
@@ -245,7 +265,10 @@ class Replica:
         for reader in list(self._readers):
             reader.close()
         with self._open_lock:
-            self._close_files()
+            opened = self._open
+            if opened is not None:
+                with opened.writer.held():
+                    self._close_files()
 
     def _close_files(self) -> None:
         opened, self._open = self._open, None
@@ -352,15 +375,27 @@ class Replica:
         if opened is None:
             self._opened()
         elif side.generation != opened.generation:
-            # Another process has made the replica anew.
-            self.close()
-            self._opened()
+            self._follow_file(opened)
         if clock.now() - side.asked_at < max_age:
             return
         with self._ask_lock:
             if clock.now() - side.asked_at < max_age:
                 return
             self._ask(max_age)
+
+    def _follow_file(self, opened: _Open) -> None:
+        """Go on after another process has made the replica anew."""
+        self.ids.forget()
+        self._schema = None
+        if _identity(self.path) == opened.identity:
+            opened.generation = self.side.generation
+            return
+        # The file was deleted, and there is another one.
+        for reader in list(self._readers):
+            reader.close_if_idle()
+        with self._open_lock, opened.writer.held():
+            self._close_files()
+        self._opened()
 
     def _ask(self, max_age: float) -> None:
         side = self.side
@@ -485,28 +520,36 @@ class Replica:
 
     # News.
 
-    def news(self) -> list[Recent]:
+    def has_news(self) -> bool:
+        """Whether entries were applied that ``news`` has not told of."""
+        return self.side.number != self._announced
+
+    def news(self, reader: Reader) -> list[Recent]:
         """The entries that were applied since this was last asked.
 
-        Each is told once in a process, in order, whoever applied it.
+        Each is told once in a process, in order, whoever applied it. What
+        came with a replica that was made anew is not.
         """
-        if self.side.number == self._announced:
-            return []
         with self._announce_lock:
-            reached = self.position().number
+            connection = reader.connection
+            _generation, reached = meta.read_generation(connection)
             before, self._announced = self._announced, reached
         if before < 0 or reached <= before:
             return []
-        reader = self.new_reader()
-        try:
-            return meta.read_recent(reader.connection, before, reached) or []
-        finally:
-            reader.close()
+        return meta.read_recent(connection, before, reached) or []
 
 
 def _host_name(path: Path) -> str:
     identity = hashlib.blake2b(str(path.absolute()).encode(), digest_size=3)
     return f"{socket.gethostname()}-{identity.hexdigest()}"
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def _as_number(generation: str) -> float:
@@ -526,7 +569,9 @@ def replica_at(path: Path, options: DatabaseOptions, store: Store) -> Replica:
     key = os.path.abspath(path)
     with _replicas_lock:
         replica = _replicas.get(key)
-        if replica is None or (replica.store, replica.options) != (store, options):
+        if replica is None or (
+            (replica.store.name, replica.options) != (store.name, options)
+        ):
             if replica is not None:
                 replica.close()
             replica = _replicas[key] = Replica(Path(key), options, store)

@@ -45,6 +45,7 @@ class Writer:
         self._timeout = timeout
         self._lock = threading.RLock()
         self._schema: Schema | None = None
+        self._captured_version = -1
         self._sequences: dict[str, int] = {}
 
     @contextmanager
@@ -92,10 +93,10 @@ class Writer:
         """
         known = list(statements)
         while True:
-            before = self._schema
             schema = self.schema
-            if schema is not before:
+            if schema.version != self._captured_version:
                 self.capture.drop_all()
+                self._captured_version = schema.version
             names = set(tables)
             for sql, params in known:
                 names |= self.capture.written_by(sql, params)
