@@ -52,13 +52,13 @@ def count_by_cell(
     Both terms are positive, so that to cut off digits is to round down.
     """
     return (
-        airports.filter(latitude__gt=SOUTH, latitude__lt=NORTH)
+        airports.order_by()
+        .filter(latitude__gt=SOUTH, latitude__lt=NORTH)
         .annotate(
             column=Cast((F("longitude") + 180) / CELL, IntegerField()),
             row=Cast((NORTH - F("latitude")) / CELL, IntegerField()),
         )
         .values("column", "row")
         .annotate(count=Count("pk"), marked=Count("pk", filter=Q(country=highlight)))
-        .order_by("column", "row")
         .values_list("column", "row", "count", "marked")
     )

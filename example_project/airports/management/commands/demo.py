@@ -47,6 +47,7 @@ class Command(BaseCommand):
             f"  The admin    http://{address}/admin/\n"
             f"  Login        {USERNAME} / {password}\n"
         )
+        self.stdout.flush()  # whoever reads it through a pipe waits for it
         if serve:
             # Without the reloader, which would run all of this twice, and with
             # static files though DEBUG is off.
