@@ -305,7 +305,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         return replica.describe(self._connected.reader.connection).get(name)
 
     def take_turn(self, *, wait: bool = True) -> None:
-        """Take the turn of ``select_for_update()``; nothing outside a block."""
+        """Take the turn of ``select_for_update()``, if in a block."""
         if self._block is not None:
             with self.wrap_database_errors:
                 self._block.take_turn(wait=wait)

@@ -5,7 +5,6 @@ A test run never touches the store that the settings name.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -53,7 +52,7 @@ class DatabaseCreation(creation.DatabaseCreation):
         return name
 
     def _make_way(self, name: str, verbosity: int, autoclobber: bool) -> None:
-        if not any(os.path.exists(path) for path in _paths_of(name)):
+        if not any(path.exists() for path in _paths_of(name)):
             return
         if verbosity >= 1:
             self.log(
@@ -73,8 +72,8 @@ class DatabaseCreation(creation.DatabaseCreation):
     def get_test_db_clone_settings(self, suffix: str) -> dict[str, Any]:
         """The settings of the clone for one process of a parallel run."""
         settings = self.connection.settings_dict
-        root, extension = os.path.splitext(str(settings["NAME"]))
-        name = f"{root}_{suffix}{extension}"
+        original = Path(settings["NAME"])
+        name = str(original.with_stem(f"{original.stem}_{suffix}"))
         return {**settings, "NAME": name, STORE_DIRECTORY: _store_of(name)}
 
     def _clone_test_db(self, suffix: str, verbosity: int, keepdb: bool = False) -> None:
@@ -83,7 +82,7 @@ class DatabaseCreation(creation.DatabaseCreation):
         # drop SQLite's locks on it.
         source = str(self.connection.settings_dict[STORE_DIRECTORY])
         clone = self.get_test_db_clone_settings(suffix)
-        if keepdb and os.path.exists(clone[STORE_DIRECTORY]):
+        if keepdb and Path(clone[STORE_DIRECTORY]).exists():
             return
         self._make_way(clone["NAME"], verbosity, autoclobber=True)
         shutil.copytree(source, clone[STORE_DIRECTORY], copy_function=_link)
@@ -104,14 +103,14 @@ def _store_of(name: str) -> str:
 
 
 def _link(source: str, target: str) -> str:
-    os.link(source, target)
+    Path(target).hardlink_to(source)
     return target
 
 
-def _paths_of(name: str) -> Iterator[str]:
-    yield name
-    yield f"{name}-s3cache"
-    yield _store_of(name)
+def _paths_of(name: str) -> Iterator[Path]:
+    yield Path(name)
+    yield Path(f"{name}-s3cache")
+    yield Path(_store_of(name))
 
 
 def _delete(name: str) -> None:

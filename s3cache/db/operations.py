@@ -22,7 +22,7 @@ class DatabaseOperations(operations.DatabaseOperations):
     connection: DatabaseWrapper
 
     def last_executed_query(self, cursor: Any, sql: str, params: Any) -> str:
-        """The statement for ``connection.queries``, with its store requests."""
+        """The statement for ``connection.queries``, with its requests."""
         text: str = super().last_executed_query(cursor, sql, params)
         return text + requests_log.comment(self.connection)
 

@@ -56,7 +56,7 @@ class Analyser:
         return sqlite3.SQLITE_OK
 
     def access(self, sql: str, params: Any) -> Access:
-        """What ``sql`` would read and write; nothing if it does not compile."""
+        """What ``sql`` would read and write; nothing if it is not valid."""
         with self._lock:
             version = schema_version(self.connection)
             if version != self._version or len(self._known) >= _REMEMBERED:

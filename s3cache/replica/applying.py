@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from s3cache.log.entry import Change, Entry, Rows, Sequences, Statement
+from s3cache.log.entry import Entry, Rows, Sequences, Statement
 from s3cache.replica import meta
 from s3cache.replica.sql import quote
 from s3cache.replica.tables import Table

@@ -6,14 +6,16 @@ import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from django.db import NotSupportedError
+
 from s3cache.replica import meta
+from s3cache.replica.capture import Uncaptured
 from s3cache.replica.delta import Delta
 from s3cache.replica.requests import Base, BlockRequest
 from s3cache.replica.results import Result, Seen
-from s3cache.replica.capture import Uncaptured
 from s3cache.replica.schema_block import SchemaBlock
 from s3cache.replica.script import Script
-from s3cache.replica.sql import Kind, kind_of, savepoint_name, words
+from s3cache.replica.sql import Kind, kind_of, savepoint_name, why_refused, words
 
 if TYPE_CHECKING:
     from s3cache.replica.reader import Reader
@@ -65,7 +67,7 @@ class Block:
         if kind is Kind.EITHER:
             access = self._replica.analyser.access(sql, params)
             kind = Kind.WRITE if access.writes else Kind.READ
-        if self._schema_block is None and self._changes_schema(kind, sql, params, many):
+        if self._changes_schema(kind, sql) and self._schema_block is None:
             self._become_schema_block()
         if self._schema_block is not None:
             return self._schema_block.execute(kind, sql, params, many=many)
@@ -78,8 +80,10 @@ class Block:
             self._script.note(sql, params, many, Seen(result))
         return result
 
-    def _changes_schema(self, kind: Kind, sql: str, params: Any, many: bool) -> bool:
+    def _changes_schema(self, kind: Kind, sql: str) -> bool:
         if kind is Kind.SCHEMA:
+            if reason := why_refused(sql):
+                raise NotSupportedError(f"{sql[:100]} is not supported: {reason}.")
             return True
         # The sequences are part of the state that a delta does not have.
         return kind is Kind.WRITE and "sqlite_sequence" in sql.lower()
@@ -231,8 +235,9 @@ class Block:
     def take_turn(self, *, wait: bool = True) -> None:
         """Be the only block of this host that holds rows for update.
 
-        From then on the block reads the newest state. Raises ``OperationalError`` if the turn is not free in
-        time, or at once without ``wait``.
+        From then on the block reads the newest state. Raises
+        ``OperationalError`` if the turn is not free in time, or at once
+        without ``wait``.
         """
         if self._has_turn:
             return

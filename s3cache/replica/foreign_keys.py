@@ -67,9 +67,9 @@ def check_tables(
     lower = {name.lower() for name in names}
     for table in schema:
         parents = {key.parent.lower() for key in table.foreign_keys}
-        if table.name.lower() in lower or not parents.isdisjoint(lower):
-            if find_orphan(connection, schema, table) is not None:
-                raise sqlite3.IntegrityError("FOREIGN KEY constraint failed")
+        concerned = table.name.lower() in lower or not parents.isdisjoint(lower)
+        if concerned and find_orphan(connection, schema, table) is not None:
+            raise sqlite3.IntegrityError("FOREIGN KEY constraint failed")
 
 
 def _refuse(connection: sqlite3.Connection, sql: str) -> None:

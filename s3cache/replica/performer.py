@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from django.db import OperationalError
 
 from s3cache.log import effects
-from s3cache.log.effects import Effect, Position, Staged, Steps
 from s3cache.log.drive import drive
+from s3cache.log.effects import Effect, Position, Staged, Steps
 from s3cache.replica import clock
 from s3cache.stores.base import Answer
 

@@ -54,7 +54,7 @@ class Reader:
                 self._connection = None
 
     def close_if_idle(self) -> bool:
-        """Close the connection unless a transaction is open; True if closed."""
+        """Close it unless a transaction is open; True if it is closed."""
         with self._lock:
             if self._connection is not None:
                 if self._connection.in_transaction:

@@ -49,6 +49,10 @@ logger = logging.getLogger("s3cache.replica")
 #: Seconds for which a store that failed is not asked again by reads.
 RETRY_AFTER = 1.0
 
+#: A read that finds this share of ``max_age`` gone has the store asked in the
+#: background: on a busy host nobody waits for it.
+AHEAD = 0.9
+
 #: Readers that are kept open while no Django connection uses them.
 IDLE_READERS = 32
 
@@ -376,12 +380,43 @@ class Replica:
             self._opened()
         elif side.generation != opened.generation:
             self._follow_file(opened)
-        if clock.now() - side.asked_at < max_age:
+        age = clock.now() - side.asked_at
+        if age < max_age * AHEAD:
+            return
+        if age < max_age:
+            self._ask_ahead(max_age)
             return
         with self._ask_lock:
             if clock.now() - side.asked_at < max_age:
                 return
             self._ask(max_age)
+
+    def _ask_ahead(self, max_age: float) -> None:
+        """Ask in a thread, so that the answer is there when it is needed.
+
+        The thread ends with the answer: none is left to be lost in a fork.
+        """
+        if self._ask_lock.acquire(blocking=False):
+            try:
+                thread = threading.Thread(
+                    target=self._ask_and_release,
+                    args=(max_age, self._ask_lock),
+                    name="s3cache-ask",
+                    daemon=True,
+                )
+                thread.start()
+            except BaseException:
+                self._ask_lock.release()
+                raise
+
+    def _ask_and_release(self, max_age: float, lock: threading.Lock) -> None:
+        try:
+            self._ask(max_age * AHEAD)
+        except (OperationalError, sqlite3.Error) as error:
+            # The next read asks again, and is told.
+            logger.info("%s could not be asked ahead: %s", self.store.name, error)
+        finally:
+            lock.release()
 
     def _follow_file(self, opened: _Open) -> None:
         """Go on after another process has made the replica anew."""
@@ -560,13 +595,13 @@ def _as_number(generation: str) -> float:
 # What a child of a fork must not close.
 _inherited: list[object] = []
 
-_replicas: dict[str, Replica] = {}
+_replicas: dict[Path, Replica] = {}
 _replicas_lock = threading.Lock()
 
 
 def replica_at(path: Path, options: DatabaseOptions, store: Store) -> Replica:
     """The replica at ``path`` in this process."""
-    key = os.path.abspath(path)
+    key = path.absolute()
     with _replicas_lock:
         replica = _replicas.get(key)
         if replica is None or (
@@ -574,14 +609,14 @@ def replica_at(path: Path, options: DatabaseOptions, store: Store) -> Replica:
         ):
             if replica is not None:
                 replica.close()
-            replica = _replicas[key] = Replica(Path(key), options, store)
+            replica = _replicas[key] = Replica(key, options, store)
         return replica
 
 
 def forget_replica(path: Path) -> None:
     """Close the replica at ``path``, which nobody uses any more."""
     with _replicas_lock:
-        replica = _replicas.pop(os.path.abspath(path), None)
+        replica = _replicas.pop(path.absolute(), None)
     if replica is not None:
         replica.close()
         if replica._side is not None:

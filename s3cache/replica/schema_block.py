@@ -16,10 +16,12 @@ from s3cache.log.catch_up import catch_up
 from s3cache.log.effects import Position, Staged
 from s3cache.log.entry import Change, Rows, Sequences, Statement
 from s3cache.replica.applying import read_sequences
+from s3cache.replica.capture import column_name
 from s3cache.replica.foreign_keys import check_tables
 from s3cache.replica.results import Result, Seen
 from s3cache.replica.script import Script
 from s3cache.replica.sql import Kind, kind_of, quote, savepoint_name, words
+from s3cache.replica.tables import Schema
 
 if TYPE_CHECKING:
     from s3cache.replica.replica import Replica
@@ -101,12 +103,7 @@ class SchemaBlock:
         if kind is Kind.SCHEMA or (
             kind is Kind.WRITE and COPY_MARK in sql and self._is_pure(sql, params)
         ):
-            self._flush()
-            writer.capture.drop_all()
-            result = self._unguarded(sql, params, many)
-            for one in params if many else [params]:
-                self._changes.append(Statement(sql, list(one)))
-            return result
+            return self._change_schema(sql, params, many)
         if kind is Kind.PRAGMA:
             return self._unguarded(sql, params, many)
         if kind is Kind.WRITE:
@@ -114,6 +111,48 @@ class SchemaBlock:
                 if (table := writer.schema.get(name)) is not None:
                     writer.capture.add(table)
         return writer.execute(sql, params, many=many)
+
+    def _change_schema(self, sql: str, params: Any, many: bool) -> Result:
+        writer = self._writer
+        self._flush()
+        writer.capture.drop_all()
+        before = writer.schema
+        result = self._unguarded(sql, params, many)
+        filled = self._filled_by(sql, before)
+        if filled is not None:
+            self._changes += filled
+        else:
+            for one in params if many else [params]:
+                self._changes.append(Statement(sql, list(one)))
+        return result
+
+    def _filled_by(self, sql: str, before: Schema) -> list[Change] | None:
+        """What CREATE TABLE ... AS SELECT made: the table, and its rows.
+
+        The SELECT may say something else on another replica.
+        """
+        if "SELECT" not in sql.upper() or words(sql, 2) != ["CREATE", "TABLE"]:
+            return None
+        connection = self._writer.connection
+        for table in self._writer.schema:
+            if before.get(table.name) is None:
+                columns = ", ".join(f"+{column_name(table, c)}" for c in table.columns)
+                rows = connection.execute(
+                    f"SELECT {columns} FROM main.{quote(table.name)}"
+                ).fetchall()
+                create = connection.execute(
+                    "SELECT sql FROM main.sqlite_master WHERE name = ?", [table.name]
+                ).fetchone()[0]
+                return [
+                    Statement(create),
+                    Rows(
+                        table.name,
+                        list(table.key),
+                        list(table.columns),
+                        list(map(list, rows)),
+                    ),
+                ]
+        return None
 
     def _is_pure(self, sql: str, params: Any) -> bool:
         """Whether a copy gives the same rows on every replica."""

@@ -72,3 +72,24 @@ def savepoint_name(sql: str) -> str:
 def quote(name: str) -> str:
     """``name`` as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+_REFUSED_OBJECTS = {
+    "TRIGGER": (
+        "triggers would run on each replica again, on top of what they did "
+        "where the statement ran"
+    ),
+    "VIRTUAL": "the rows of virtual tables cannot be followed",
+    "TEMP": "a temporary table would belong to one connection of this process",
+}
+_REFUSED_OBJECTS["TEMPORARY"] = _REFUSED_OBJECTS["TEMP"]
+
+
+def why_refused(sql: str) -> str:
+    """Why the schema cannot have what a CREATE statement creates, or ""."""
+    found = words(sql, 3)
+    if found[:1] != ["CREATE"]:
+        return ""
+    return next(
+        (_REFUSED_OBJECTS[word] for word in found[1:] if word in _REFUSED_OBJECTS), ""
+    )
