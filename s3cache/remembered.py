@@ -15,6 +15,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import json
+import pickle
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,8 +33,10 @@ __all__ = [
 ]
 
 # Values of exactly these types cannot change under us, and are kept as they
-# are. All others (JSON, whatever custom fields load) are kept in the form that
-# the database gets, made while they are known to be what the row holds.
+# are. All others have to be frozen while they are what the row holds: lists
+# and dicts (JSON) as a pickle, which costs every row that is read a fraction
+# of what JSON would; what else custom fields load, in the form that the
+# database gets.
 _IMMUTABLE: Final = frozenset(
     {
         type(None),
@@ -64,6 +67,13 @@ class _Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class _Pickled:
+    """A list or a dict, to be compared later if at all."""
+
+    pickle: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class _Unknown:
     """A value that only the database knows, such as that of ``F("n") + 1``."""
 
@@ -88,7 +98,7 @@ def remember_loaded(
     if not _IMMUTABLE.issuperset(map(type, values)):
         alias = instance._state.db
         values = [
-            _kept(field, value, alias)
+            value if type(value) in _IMMUTABLE else _frozen(field, value, alias)
             for field, value in zip(fields, values, strict=True)
         ]
     setattr(instance._state, _ATTRIBUTE, _Row(tuple(values), attnames))
@@ -109,7 +119,9 @@ def remember_saved(instance: Model, only: Collection[str] | None = None) -> None
             continue
         if field.attname in instance.__dict__:
             value = instance.__dict__[field.attname]
-            known[field.attname] = _kept(field, value, alias)
+            known[field.attname] = (
+                value if type(value) in _IMMUTABLE else _frozen(field, value, alias)
+            )
         else:  # deferred, or not returned by the database
             known.pop(field.attname, None)
     row = _Row(tuple(known.values()), tuple(known))
@@ -170,12 +182,12 @@ def _remembered(instance: Model) -> dict[str, object]:
     return dict(zip(attnames, row.values, strict=True))
 
 
-def _kept(field: _Concrete, value: object, alias: str | None) -> object:
-    if type(value) in _IMMUTABLE:
-        return value
+def _frozen(field: _Concrete, value: object, alias: str | None) -> object:
     if hasattr(value, "resolve_expression") or alias is None:
         return _Unknown()
     try:
+        if type(value) in (list, dict):
+            return _Pickled(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
         return _Prepared(_prepared(field, value, alias))
     except Exception:
         # A field may load what it cannot save, such as JSON with a decoder
@@ -193,6 +205,9 @@ def _prepared(field: _Concrete, value: object, alias: str) -> object:
 
 
 def _comparable(field: _Concrete, value: object, alias: str) -> object:
+    if isinstance(value, _Pickled):
+        # Made above, or in the pickle of the instance, trusted as a whole.
+        value = pickle.loads(value.pickle)  # noqa: S301
     form = (
         value.form if isinstance(value, _Prepared) else _prepared(field, value, alias)
     )
