@@ -12,6 +12,7 @@ SECONDS ?= 600
 SEED ?=
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:  # pytest's closing lines come last
 .PHONY: help demo test lint format typecheck pytest test-all conformance \
 	simulate bench install system-deps clean
 

@@ -1,8 +1,9 @@
 """
 A bucket over real HTTP: moto, made to behave as S3 does under pressure.
 
-Moto checks a condition and writes with time in between, and never answers 403,
-409 or 503. So writes pass a lock here, and faults can be put in front.
+Moto checks a condition and writes with time in between, reads objects that are
+just being replaced, and never answers 403, 409 or 503. So requests pass a lock
+here, one at a time, and faults can be put in front.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
@@ -50,6 +52,7 @@ class _Fault:
     body: bytes | None
     lost: Lost
     delay: float
+    date: str
     times: int
 
     def strikes(self, seen: Seen) -> bool:
@@ -89,7 +92,7 @@ class S3Server:
         self._thread = threading.Thread(
             target=self._server.serve_forever, daemon=True, name="moto"
         )
-        self._writing = threading.Lock()
+        self._one_at_a_time = threading.Lock()
         self._faults: list[_Fault] = []
         self._recordings: list[list[Seen]] = []
 
@@ -129,6 +132,7 @@ class S3Server:
         body: bytes | None = None,
         lost: Lost = "",
         delay: float = 0.0,
+        date: str = "",
         times: int = 1_000_000,
     ) -> Iterator[None]:
         """
@@ -137,9 +141,10 @@ class S3Server:
         ``status`` with S3's error ``code`` (or a ``body`` of one's own)
         answers in the place of moto; ``lost`` cuts the connection before or
         after moto has done the work, or midway in its answer's body; ``delay``
-        in seconds comes first. With only a delay moto answers.
+        in seconds comes first. With only a delay moto answers. ``date`` takes
+        the place of the Date header.
         """
-        fault = _Fault(method, path, status, code, body, lost, delay, times)
+        fault = _Fault(method, path, status, code, body, lost, delay, date, times)
         self._faults.append(fault)
         try:
             yield
@@ -154,6 +159,7 @@ class S3Server:
             recording.append(seen)
         if self.latency:
             time.sleep(self.latency)
+        start_response = _dated(start_response)
         fault = self._strike(seen)
         if fault is None:
             return self._answer(environ, start_response)
@@ -174,14 +180,17 @@ class S3Server:
             body = b"<Error><Code>%s</Code><Message>injected</Message></Error>" % (
                 fault.code.encode()
             )
-        start_response(
-            f"{fault.status} Injected",
-            [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))],
-        )
+        headers = [
+            ("Content-Type", "application/xml"),
+            ("Content-Length", str(len(body))),
+        ]
+        if fault.date:
+            headers.append(("Date", fault.date))
+        start_response(f"{fault.status} Injected", headers)
         return [body]
 
     def _strike(self, seen: Seen) -> _Fault | None:
-        with self._writing:
+        with self._one_at_a_time:
             for fault in self._faults:
                 if fault.strikes(seen):
                     fault.times -= 1
@@ -189,18 +198,29 @@ class S3Server:
         return None
 
     def _answer(self, environ: WSGIEnvironment, start_response: Any) -> list[bytes]:
-        if environ["REQUEST_METHOD"] in {"GET", "HEAD"}:
-            return list(self._moto(environ, start_response))
-        with self._writing:
+        with self._one_at_a_time:
             return list(self._moto(environ, start_response))
 
 
 class _Handler(MotoRequestHandler):
+    def send_response(self, code: int, message: str | None = None) -> None:
+        # The base class adds a Date here, even to one that is there already.
+        self.send_response_only(code, message)
+
     def log_request(self, *args: Any) -> None:
         """Say nothing: warnings are errors here, and logs are for failures."""
 
     def log_error(self, *args: Any) -> None:
         """As above: connections are cut on purpose."""
+
+
+def _dated(start_response: StartResponse) -> Any:
+    def start(status: str, headers: list[tuple[str, str]], *args: Any) -> Any:
+        if not any(name.lower() == "date" for name, _ in headers):
+            headers = [*headers, ("Date", formatdate(usegmt=True))]
+        return start_response(status, headers, *args)
+
+    return start
 
 
 def _cut(answer: list[bytes], environ: WSGIEnvironment) -> Iterator[bytes]:

@@ -200,6 +200,9 @@ class DirectoryStore(Store):
                     return found
         except OSError as error:
             return _answer(error)
+        if len(names) > limit and not page:
+            # All gone since; an empty page that has more has no last key.
+            return self._list(prefix, names[limit - 1].decode(), limit)
         return Answer(200, keys=tuple(page), more=len(names) > limit, date=time.time())
 
     def _path(self, key: str) -> Path:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,7 @@ from botocore.endpoint import DEFAULT_TIMEOUT
 from botocore.parsers import ResponseParserError
 from django.core.exceptions import ImproperlyConfigured
 from storages.backends.s3 import S3Storage
+from urllib3 import exceptions as urllib3_errors
 
 from s3cache.stores.base import Answer, Listed, PerProcess, Store
 
@@ -63,6 +65,14 @@ _NEVER_SENT: Final = (
     botocore_errors.UnsupportedSignatureVersionError,
     botocore_errors.ValidationError,
 )
+# Whatever else goes wrong may have gone wrong after the request was sent. Not
+# all that urllib3 raises while a body is read is wrapped by botocore.
+_NO_ANSWER: Final = (
+    botocore_errors.BotoCoreError,
+    ResponseParserError,
+    urllib3_errors.HTTPError,
+    OSError,
+)
 
 
 class S3Store(Store):
@@ -92,15 +102,16 @@ class S3Store(Store):
 
     def _get(self, key: str) -> Answer:
         def read(client: S3Client) -> Answer:
-            said = client.get_object(**self._request(client, "GetObject", key))
+            said: Any = client.get_object(**self._request(client, "GetObject", key))
             if not said.get("ETag"):
                 return _not_s3(said)
+            modified = said.get("LastModified")
             return Answer(
                 200,
                 body=said["Body"].read(),
                 etag=said["ETag"],
                 date=_date(said),
-                modified=said["LastModified"].timestamp(),
+                modified=modified and modified.timestamp(),
             )
 
         return self._call(read)
@@ -207,17 +218,19 @@ class S3Store(Store):
             return Answer(403, message=_text(error))
         except _NEVER_SENT as error:
             return Answer(400, message=_text(error))
-        except (botocore_errors.BotoCoreError, ResponseParserError, OSError) as error:
+        except _NO_ANSWER as error:
             return Answer(0, message=_text(error))
 
     def _request(
         self, client: S3Client, operation: str, key: str | None = None
     ) -> dict[str, Any]:
         """Bucket, key, and the object parameters that the operation takes."""
-        shape = client.meta.service_model.operation_model(operation).input_shape
-        accepted = _READ_PARAMETERS.intersection(shape.members if shape else ())
         parameters = self._object_parameters(key or "")
-        request = {name: parameters[name] for name in accepted & parameters.keys()}
+        request: dict[str, Any] = {}
+        if given := _READ_PARAMETERS & parameters.keys():
+            shape = client.meta.service_model.operation_model(operation).input_shape
+            for name in given.intersection(shape.members if shape else ()):
+                request[name] = parameters[name]
         request["Bucket"] = self.bucket
         if key is not None:
             request["Key"] = self._prefix + key
@@ -291,8 +304,6 @@ def _answer(error: botocore_errors.ClientError) -> Answer:
     elif status == 404 and code != "NoSuchKey":
         # Not S3's word: a proxy, or another server at that address.
         status, message = 502, f"a 404 without S3's error code: {message}"
-    elif not 300 <= status <= 599:
-        status = _STATUS_OF_CODE.get(code, 500)  # An error in a 200's body.
     return Answer(status, date=_date(said), message=message)
 
 
@@ -306,9 +317,11 @@ def _not_s3(said: Any) -> Answer:
 def _date(said: Any) -> float | None:
     header = said["ResponseMetadata"].get("HTTPHeaders", {}).get("date", "")
     try:
-        return parsedate_to_datetime(header).timestamp()
+        date = parsedate_to_datetime(header)
     except (TypeError, ValueError):
         return None
+    # HTTP's dates are in GMT, also where "-0000" makes Python leave that open.
+    return date.replace(tzinfo=date.tzinfo or UTC).timestamp()
 
 
 def _text(error: Exception) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from s3cache.stores import DirectoryStore
+from s3cache.stores import Answer, DirectoryStore
 
 
 def files(store: DirectoryStore) -> list[str]:
@@ -222,3 +222,18 @@ def test_a_file_that_cannot_be_read_is_not_missing(
     answers = [directory_store.get("loop"), directory_store.list("")]
     assert [answer.status for answer in answers] == [500, 500]
     assert answers[0].message == f"ELOOP: {os.strerror(errno.ELOOP)}"
+
+
+def test_a_page_whose_objects_are_gone_is_not_the_last(
+    directory_store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        directory_store.put(name, b"")
+    real = directory_store._get
+
+    def get(key: str) -> Answer:
+        return Answer(404) if key == "a" else real(key)
+
+    monkeypatch.setattr(directory_store, "_get", get)
+    page = directory_store.list("", limit=1)
+    assert ([found.key for found in page.keys], page.more) == (["b"], True)

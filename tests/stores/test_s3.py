@@ -263,6 +263,30 @@ class TestBadDays:
         assert answer.unclear
         assert answer.keys == ()
 
+    def test_an_error_in_the_body_of_a_200(
+        self, s3_store: Store, s3_server: S3Server, ask: Callable[[Store], Answer]
+    ) -> None:
+        body = b"<Error><Code>SlowDown</Code><Message>no</Message></Error>"
+        with s3_server.fault(status=200, body=body):
+            answer = ask(s3_store)
+        assert not answer.ok
+        assert answer.unclear
+
+    @pytest.mark.parametrize(
+        ("header", "date"),
+        [
+            ("Thu, 01 Jan 1970 00:01:00 GMT", 60),
+            ("Thu, 01 Jan 1970 00:01:00 -0000", 60),
+            ("yesterday", None),
+        ],
+    )
+    def test_dates(
+        self, s3_store: Store, s3_server: S3Server, header: str, date: float | None
+    ) -> None:
+        with s3_server.fault("GET", status=404, code="NoSuchKey", date=header):
+            answer = s3_store.get("key")
+        assert (answer.status, answer.date) == (404, date)
+
     def test_what_delete_many_could_not_delete(
         self, s3_store: Store, s3_server: S3Server
     ) -> None:
