@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,14 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             return block.execute(sql, params, many=many)
 
     def _read(self, sql: str, params: Any, many: bool) -> Result:
-        self.refresh()
+        replica = self._connected.replica
+        max_age = replica.options.max_age
+        if ages := max_ages():
+            # The most demanding table counts; one that a model does not
+            # speak for is as old as the database may be.
+            reads = replica.analyser.access(sql, params).reads
+            max_age = min((ages.get(t, max_age) for t in reads), default=max_age)
+        self._refresh(max_age)
         return self._connected.reader.execute(sql, params)
 
     def _write(self, sql: str, params: Any, many: bool) -> Result:
@@ -233,9 +241,11 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
 
     def refresh(self) -> None:
         """See to it that the replica is not older than ``max_age``."""
-        connection = self._connected
+        self._refresh(self._connected.replica.options.max_age)
+
+    def _refresh(self, max_age: float) -> None:
         with requests_log.noted_by(self):
-            connection.replica.refresh(connection.replica.options.max_age)
+            self._connected.replica.refresh(max_age)
         self.announce()
 
     # Blocks.
@@ -328,6 +338,15 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         """The number of the last log entry that the replica has applied."""
         return self.replica.position().number
 
+    def commit_outcome(self, token: str) -> str:
+        """What became of a commit that raised ``CommitOutcomeUnknown``.
+
+        ``token`` is the exception's. "committed" or "lost"; "" as long as
+        the log has not got that far.
+        """
+        self.catch_up()
+        return self.replica.file.outcome_of(token)
+
     def rebuild_replica(self) -> None:
         """Delete the replica file, and make it anew from the store.
 
@@ -411,6 +430,17 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
                     f"'{orphan.value}' that does not have a corresponding value "
                     f"in {key.parent}.{key.parent_columns[0]}."
                 )
+
+
+@cache
+def max_ages() -> Mapping[str, float]:
+    """``S3Meta.max_age`` of the models that have one, by lower-case table."""
+    return {
+        model._meta.db_table.lower(): options.max_age
+        for model in apps.get_models(include_auto_created=True)
+        if (options := getattr(model, "_s3meta", None)) is not None
+        and options.max_age is not None
+    }
 
 
 def _named(schema: Schema, names: Iterable[str] | None) -> list[Table]:

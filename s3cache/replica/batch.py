@@ -13,7 +13,7 @@ from django.db import OperationalError
 
 from s3cache.exceptions import CommitOutcomeUnknown
 from s3cache.log.effects import Staged
-from s3cache.replica.requests import Request, Stage
+from s3cache.replica.requests import Request, Stage, TransactionEnded
 from s3cache.replica.writer import Uncaptured, Writer
 
 logger = logging.getLogger("s3cache.replica")
@@ -27,13 +27,17 @@ def stage_batch(writer: Writer, batch: Sequence[Request]) -> Staged:
     """Run the members in turn, see what they changed, and roll it back."""
     statements = [one for request in batch for one in request.statements()]
     tables = [name for request in batch for name in request.tables()]
+    left = list(batch)
     while True:
         position = writer.begin(statements, tables)
         try:
             stage = Stage(writer, position)
-            for request in batch:
+            for request in left:
                 request.attempt(stage)
             return Staged(position, writer.changes(), len(batch))
+        except TransactionEnded as ended:
+            # It keeps its error; the others are run again without it.
+            left.remove(ended.request)
         except Uncaptured as missed:
             if missed.tables <= set(tables):
                 raise

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import NotSupportedError
 
-from s3cache.replica import meta
+from s3cache.exceptions import TransactionConflict
+from s3cache.replica import clock, meta
 from s3cache.replica.capture import Uncaptured
 from s3cache.replica.delta import Delta
 from s3cache.replica.requests import Base, BlockRequest
@@ -47,6 +48,8 @@ class Block:
         self._schema_block: SchemaBlock | None = None
         self._in_snapshot = False
         self._has_turn = False
+        self._began_at = clock.now()
+        self._broken: TransactionConflict | None = None
         self.done = False
 
     @property
@@ -62,7 +65,13 @@ class Block:
         return set(self._delta.names())
 
     def execute(self, sql: str, params: Any, *, many: bool = False) -> Result:
-        """Run a statement of the block."""
+        """Run a statement of the block.
+
+        Raises what SQLite raises, and ``TransactionConflict`` if the block
+        cannot be committed any more: then it can only be rolled back.
+        """
+        if self._broken is not None:
+            raise self._broken
         kind = kind_of(sql)
         if kind is Kind.EITHER:
             access = self._replica.analyser.access(sql, params)
@@ -92,13 +101,39 @@ class Block:
         if kind is Kind.TRANSACTION:
             return self._savepoint(sql)
         if kind is Kind.WRITE:
-            return self._run_on_writer(sql, params, many)
+            return self._write(sql, params, many)
         if kind is Kind.READ and self._delta:
             reads = self._replica.analyser.access(sql, params).reads
             if not reads.isdisjoint(self._delta.names()):
                 return self._run_on_writer(sql, params, many)
         self._look()
         return self._reader.execute(sql, params)
+
+    def _write(self, sql: str, params: Any, many: bool) -> Result:
+        """Run a statement that writes.
+
+        That there is nothing to write, or that it may not be written, is
+        only said of a state that was the newest since the block began.
+        """
+        error: sqlite3.IntegrityError | None = None
+        try:
+            result = self._run_on_writer(sql, params, many)
+            if result.rowcount != 0 or self._is_current():
+                return result
+        except sqlite3.IntegrityError as found:
+            if self._is_current():
+                raise
+            error = found
+        before = self._replica.position().number
+        self._replica.catch_up()
+        if self._replica.position().number != before:
+            return self._run_on_writer(sql, params, many)
+        if error is not None:
+            raise error
+        return result
+
+    def _is_current(self) -> bool:
+        return self._replica.side.asked_at >= self._began_at
 
     def _look(self) -> None:
         """Take the snapshot, if this is the block's first look at anything."""
@@ -154,17 +189,17 @@ class Block:
     def _run_laid(self, sql: str, params: Any, many: bool) -> Result:
         writer = self._replica.writer
         writer.touched = set()
+        # It is judged by the newest state, and so is what comes after it: a
+        # row that an INSERT has clashed with has to be there for a SELECT,
+        # or get_or_create() would find neither way.
+        self._end_snapshot()
         try:
             result = writer.execute(sql, params, many=many)
-            changed = False
             for table in writer.touched_tables():
                 rows = writer.capture.read(table)
                 if rows is not None:
                     self._delta.merge(table, rows)
                     writer.capture.clear([table])
-                    changed = True
-            if changed:
-                self._end_snapshot()
         except BaseException:
             writer.rollback()
             raise
@@ -218,9 +253,21 @@ class Block:
         """Do all statements again on the newest state.
 
         Raises ``TransactionConflict`` if one of them says something else.
+        Then the block has no state any more, and stays so.
         """
         script = self._restart()
-        script.replay(lambda sql, p, many: self.execute(sql, p, many=many))
+        try:
+            script.replay(lambda sql, p, many: self.execute(sql, p, many=many))
+        except TransactionConflict as conflict:
+            self._broken = conflict
+            raise
+        except sqlite3.Error as error:
+            # It belongs to a statement that has long been done.
+            self._broken = TransactionConflict(
+                f"Another commit stands in the way of what this transaction has "
+                f"written; nothing of it was committed: {error}"
+            )
+            raise self._broken from error
 
     def _restart(self) -> Script:
         """Forget what was done, and return it."""
@@ -260,6 +307,8 @@ class Block:
         if self.done:
             return
         try:
+            if self._broken is not None:
+                raise self._broken
             if self._schema_block is not None:
                 self._schema_block.commit(check_foreign_keys=check_foreign_keys)
                 return
@@ -292,6 +341,12 @@ class Block:
             if self._has_turn:
                 self._has_turn = False
                 self._replica.side.turn.release()
+
+    def __del__(self) -> None:
+        # A thread that ended within a block has left it.
+        if self._has_turn:
+            self._has_turn = False
+            self._replica.side.turn.release()
 
     def check_on(self) -> tuple[sqlite3.Connection, Sequence[str] | None]:
         """The connection that shows the block's state, and what it changed.

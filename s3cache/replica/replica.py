@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import secrets
 import socket
@@ -90,6 +91,7 @@ class Replica:
         self._used_across_fork = False
         self._side: SideFile | None = None
         self._open: _Open | None = None
+        self._is_ready = False
         self._announced = -1
         self._retry_at = 0.0
         self._schema: Schema | None = None
@@ -121,8 +123,9 @@ class Replica:
 
     def _opened(self) -> _Open:
         opened = self._open
-        if opened is not None:
+        if opened is not None and self._is_ready:
             return opened
+        # While one thread makes the replica, the others wait here.
         with self._open_lock:
             if self._open is None:
                 if self._used_across_fork:
@@ -154,6 +157,7 @@ class Replica:
                 self._close_files()
                 raise
             self._open.generation = self.side.generation
+            self._is_ready = True
 
     def _make_current(self) -> None:
         """See to it that the file is a replica of what the store holds."""
@@ -275,6 +279,7 @@ class Replica:
                     self._close_files()
 
     def _close_files(self) -> None:
+        self._is_ready = False
         opened, self._open = self._open, None
         if opened is not None:
             opened.writer.close()
@@ -380,16 +385,20 @@ class Replica:
             self._opened()
         elif side.generation != opened.generation:
             self._follow_file(opened)
-        age = clock.now() - side.asked_at
+        age = self._age()
         if age < max_age * AHEAD:
             return
         if age < max_age:
             self._ask_ahead(max_age)
             return
         with self._ask_lock:
-            if clock.now() - side.asked_at < max_age:
-                return
-            self._ask(max_age)
+            if self._age() >= max_age:
+                self._ask(max_age)
+
+    def _age(self) -> float:
+        """Seconds since the store was last asked with success."""
+        asked_at = self.side.asked_at
+        return clock.now() - asked_at if asked_at else math.inf
 
     def _ask_ahead(self, max_age: float) -> None:
         """Ask in a thread, so that the answer is there when it is needed.
@@ -434,15 +443,14 @@ class Replica:
 
     def _ask(self, max_age: float) -> None:
         side = self.side
-        now = clock.now()
-        patience = max_age + self.options.stale_if_error
-        may_be_stale = side.asked_at > 0 and now - side.asked_at < patience
-        if may_be_stale and now < self._retry_at:
+        age = self._age()
+        may_be_stale = age < max_age + self.options.stale_if_error
+        if may_be_stale and clock.now() < self._retry_at:
             self.stale_reads += 1
             return
         try:
             with side.asking.held(self.options.commit_timeout):
-                if clock.now() - side.asked_at >= max_age:
+                if self._age() >= max_age:
                     self.catch_up()
         except LogDiverged:
             raise
@@ -456,7 +464,7 @@ class Replica:
                 level,
                 "%s answers from what it knew %.1f s ago: %s",
                 self.path.name,
-                now - side.asked_at,
+                age,
                 error,
             )
 

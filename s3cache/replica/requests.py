@@ -26,6 +26,14 @@ class Base:
     number: int
 
 
+class TransactionEnded(Exception):
+    """SQLite rolled back everything: OR ROLLBACK, a full disk, an I/O error."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__("a statement ended the transaction of its batch")
+        self.request = request
+
+
 class Stage:
     """One attempt to run a batch, at one position, on the writer."""
 
@@ -93,6 +101,8 @@ class Request(ABC):
             raise
         except Exception as error:
             self.error = error
+            if not connection.in_transaction:
+                raise TransactionEnded(self) from error
             connection.execute("ROLLBACK TO s3cache_member")
             writer.touched = before
         connection.execute("RELEASE s3cache_member")
