@@ -245,7 +245,8 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
 
     def _refresh(self, max_age: float) -> None:
         with requests_log.noted_by(self):
-            self._connected.replica.refresh(max_age)
+            connection = self._connected
+            connection.replica.refresh(max_age, connection.reader)
         self.announce()
 
     # Blocks.

@@ -70,9 +70,13 @@ class Block:
         Raises what SQLite raises, and ``TransactionConflict`` if the block
         cannot be committed any more: then it can only be rolled back.
         """
-        if self._broken is not None:
-            raise self._broken
         kind = kind_of(sql)
+        if self._broken is not None:
+            if kind is Kind.TRANSACTION:
+                # If ROLLBACK TO failed, Django would roll back at the end of
+                # the outer atomic() without a word.
+                return Result()
+            raise self._broken
         if kind is Kind.EITHER:
             access = self._replica.analyser.access(sql, params)
             kind = Kind.WRITE if access.writes else Kind.READ

@@ -12,8 +12,9 @@ from django.db.backends.sqlite3._functions import register as register_functions
 Registration = Callable[[sqlite3.Connection], object]
 
 #: Seconds that a connection waits for another process's SQLite transaction.
-#: They are short: none is open while the network or Python works.
-BUSY_TIMEOUT = 5.0
+#: They are short, but for those that a block leaves open when its process
+#: was the only one: they last until its next statement.
+BUSY_TIMEOUT = 20.0
 
 _PRAGMAS = (
     "PRAGMA temp_store = MEMORY",

@@ -132,7 +132,7 @@ class Performer:
             return self._target.position()
         with self._replica.writer.held():
             moved = self._target.apply(effect)
-        if moved:
+        if moved and self._replica.is_current():
             self._side.moved_to(effect.entry.number)
             if effect.own:
                 # That nobody else was first is as good as a 404.
@@ -140,11 +140,11 @@ class Performer:
         return self._where(effects.Where())
 
     def _proved(self, effect: effects.Proved) -> None:
-        if self._target is self._replica.file:
+        if self._target is not self._replica.file:
+            self._target.proved(effect)
+        elif self._replica.is_current():
             self._side.proved(effect.number, effect.date)
             self._side.set_asked(effect.asked_at)
-        else:
-            self._target.proved(effect)
 
     def _run_stage(self, effect: effects.Stage) -> Staged:
         staged = self._stage()

@@ -19,6 +19,8 @@ class Reader:
 
     def __init__(self, open_connection: Callable[[], sqlite3.Connection]) -> None:
         self._open = open_connection
+        #: What the connection was opened for; see ``keep_to``.
+        self._opened_for: object = None
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.Lock()
 
@@ -52,6 +54,14 @@ class Reader:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+    def keep_to(self, current: object) -> None:
+        """Open the connection anew if it belongs to another file.
+
+        ``current`` stands for the file in use. A transaction goes on.
+        """
+        if self._opened_for is not current and self.close_if_idle():
+            self._opened_for = current
 
     def close_if_idle(self) -> bool:
         """Close it unless a transaction is open; True if it is closed."""

@@ -233,6 +233,7 @@ class Replica:
             return self._idle_readers.pop()
         except IndexError:
             reader = Reader(self._connect_reader)
+            reader.keep_to(self._open)
             self._readers.add(reader)
             return reader
 
@@ -243,6 +244,7 @@ class Replica:
         and functions are worth keeping.
         """
         reader.rollback()
+        reader.keep_to(self._open)
         if len(self._idle_readers) < IDLE_READERS:
             self._idle_readers.append(reader)
         else:
@@ -354,6 +356,7 @@ class Replica:
 
     def submit(self, request: Request) -> Any:
         """Have ``request`` committed with others that wait."""
+        self._follow_file()
         return self._committer.submit(request)
 
     def position(self) -> Position:
@@ -373,18 +376,16 @@ class Replica:
 
     # Freshness.
 
-    def refresh(self, max_age: float) -> None:
-        """See to it that the replica is at most ``max_age`` seconds old.
+    def refresh(self, max_age: float, reader: Reader) -> None:
+        """See to it that what ``reader`` reads is not older than that.
+
+        ``max_age`` is in seconds.
 
         While the store is down, or another process changes the schema, it
         may become ``stale_if_error`` seconds older than that.
         """
-        side = self.side
-        opened = self._open
-        if opened is None:
-            self._opened()
-        elif side.generation != opened.generation:
-            self._follow_file(opened)
+        self._follow_file()
+        reader.keep_to(self._open)
         age = self._age()
         if age < max_age * AHEAD:
             return
@@ -427,8 +428,16 @@ class Replica:
         finally:
             lock.release()
 
-    def _follow_file(self, opened: _Open) -> None:
+    def is_current(self) -> bool:
+        """Whether the open file is the one that the side file is about."""
+        opened = self._open
+        return opened is not None and opened.generation == self.side.generation
+
+    def _follow_file(self) -> None:
         """Go on after another process has made the replica anew."""
+        opened = self._opened()
+        if opened.generation == self.side.generation:
+            return
         self.ids.forget()
         self._schema = None
         if _identity(self.path) == opened.identity:

@@ -27,7 +27,7 @@ class Base:
 
 
 class TransactionEnded(Exception):
-    """SQLite rolled back everything: OR ROLLBACK, a full disk, an I/O error."""
+    """SQLite rolled all back: OR ROLLBACK, a full disk, an I/O error."""
 
     def __init__(self, request: Request) -> None:
         super().__init__("a statement ended the transaction of its batch")
