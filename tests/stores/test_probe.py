@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 from s3cache.exceptions import StoreRefused, StoreUnavailable, UnsuitableStore
 from s3cache.stores import Answer, DirectoryStore, Store
-from s3cache.stores.probe import ProbeResult, probe
+from s3cache.stores.probe import RACERS, ProbeResult, probe
 from tests.s3_server import S3Server
 
 
@@ -52,6 +51,7 @@ class Weak(DirectoryStore):
     """A directory that forgets some of its manners."""
 
     ignores: frozenset[str] = frozenset()
+    racers = threading.Barrier(RACERS)
 
     def _put(
         self,
@@ -68,7 +68,7 @@ class Weak(DirectoryStore):
             if_match = ""
         if "atomic" in self.ignores and key.endswith("race"):
             absent = not self._get(key).ok
-            time.sleep(0.05)
+            self.racers.wait(30)
             if_none_match = not absent
         return super()._put(key, body, if_none_match, if_match, content_type, metadata)
 
