@@ -63,12 +63,11 @@ class SearchForm(forms.Form):
             airports = airports.filter(timezone=zone)
         if wanted["iata"]:
             airports = airports.exclude(iata="")
-        _, order = self.ORDERS[wanted["order"] or "name"]
-        if words := fold(wanted["q"]).split():
-            for word in words:
-                airports = airports.filter(search_text__contains=word)
-            airports = airports.annotate(rank=relevance(wanted["q"].strip()))
-            order = ("rank", *order)
+        for word in fold(wanted["q"]).split():
+            airports = airports.filter(search_text__contains=word)
+        order: list[str | Case] = [*self.ORDERS[wanted["order"] or "name"][1]]
+        if wanted["q"]:
+            order.insert(0, relevance(wanted["q"]))
         return airports.select_related("country").order_by(*order)
 
 
@@ -110,7 +109,7 @@ class AirportForm(forms.ModelForm):  # type: ignore[type-arg]
         model = Airport
         fields = [
             *("name", "iata", "city", "subdivision", "country", "timezone"),
-            *("elevation", "latitude", "longitude"),
+            *("latitude", "longitude", "elevation"),
         ]
         field_classes = {"iata": UpperCaseField}
         widgets = {"country": LongSelect, "timezone": LongSelect}

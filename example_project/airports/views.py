@@ -11,7 +11,9 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
+from example_project.cost import plural
 from s3cache.exceptions import TransactionConflict
+from s3cache.stores import Request, observe
 
 from . import radar, statistics, worldmap
 from .forms import AirportForm, SearchForm
@@ -82,12 +84,15 @@ def edit(request: HttpRequest, code: str) -> HttpResponse:
     title = str(airport)  # before the form puts into it what was typed
     form = AirportForm(request.POST or None, instance=airport)
     if request.method == "POST" and form.is_valid():
+        requests: list[Request] = []
         try:
-            form.save()
+            with observe(requests.append):
+                form.save()
         except TransactionConflict:
             form.add_error(None, form.CHANGED)
         else:
-            messages.success(request, f"{airport} has been saved.")
+            cost = plural(len(requests), "store request")
+            messages.success(request, f"{airport} has been saved, with {cost}.")
             return redirect(airport)
     return render(
         request,

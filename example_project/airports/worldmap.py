@@ -51,7 +51,7 @@ def count_by_cell(
 
     Both terms are positive, so that to cut off digits is to round down.
     """
-    return (
+    cells: QuerySet[Airport, tuple[int, int, int, int]] = (
         airports.order_by()
         .filter(latitude__gt=SOUTH, latitude__lt=NORTH)
         .annotate(
@@ -62,3 +62,4 @@ def count_by_cell(
         .annotate(count=Count("pk"), marked=Count("pk", filter=Q(country=highlight)))
         .values_list("column", "row", "count", "marked")
     )
+    return cells

@@ -144,7 +144,7 @@ def test_the_demo(environment: dict[str, str], tmp_path: Path) -> None:
         page = browser.send("/login/", username="admin", password=password)
         assert "Log out" in page
         page = browser.send("/airports/EDDF/edit/", name="Rhein-Main Airport")
-        assert "Rhein-Main Airport (FRA) has been saved." in page
+        assert "Rhein-Main Airport (FRA) has been saved, with 1 store request." in page
         assert "Rhein-Main Airport" in browser.get(
             "/admin/airports/airport/EDDF/change/"
         )

@@ -24,13 +24,13 @@ def percent(part: float, all: float) -> int:
 @register.filter
 def latitude(degrees: float) -> str:
     """Return degrees as on a map, "50.0264° N"."""
-    return f"{abs(degrees):.4f}° {'S' if degrees < 0 else 'N'}"
+    return f"{abs(degrees):.4f}°\N{NO-BREAK SPACE}{'S' if degrees < 0 else 'N'}"
 
 
 @register.filter
 def longitude(degrees: float) -> str:
     """Return degrees as on a map, "8.5431° E"."""
-    return f"{abs(degrees):.4f}° {'W' if degrees < 0 else 'E'}"
+    return f"{abs(degrees):.4f}°\N{NO-BREAK SPACE}{'W' if degrees < 0 else 'E'}"
 
 
 @register.filter

@@ -36,21 +36,21 @@ def writes(queries: CaptureQueriesContext) -> list[str]:
 def test_every_fact_is_stored(published: dict[str, Record]) -> None:
     assert Country.objects.count() == len({r["country"] for r in published.values()})
     assert TimeZone.objects.count() == len({r["tz"] for r in published.values()})
-    airports = {airport.code: airport for airport in Airport.objects.all()}
+    airports = {row["code"]: row for row in Airport.objects.values()}
     assert set(airports) == set(published)
     for code, record in published.items():
         airport = airports[code]
         assert {
-            "icao": airport.code,
-            "iata": airport.iata,
-            "name": airport.name,
-            "city": airport.city,
-            "subd": airport.subdivision,
-            "country": airport.country_id,
-            "elevation": airport.elevation,
-            "lat": airport.latitude,
-            "lon": airport.longitude,
-            "tz": airport.timezone_id,
+            "icao": airport["code"],
+            "iata": airport["iata"],
+            "name": airport["name"],
+            "city": airport["city"],
+            "subd": airport["subdivision"],
+            "country": airport["country_id"],
+            "elevation": airport["elevation"],
+            "lat": airport["latitude"],
+            "lon": airport["longitude"],
+            "tz": airport["timezone_id"],
             "lid": record["lid"],
         } == record
 
@@ -102,13 +102,13 @@ def test_verbosity_0_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 def test_few_commits(monkeypatch: pytest.MonkeyPatch) -> None:
     Airport.objects.all().delete()
     sizes = []
-    create = loading.Airport.objects.bulk_create
+    create = Airport.objects.bulk_create
 
     def counted(rows: Any, **options: Any) -> Any:
         sizes.append(len(rows))
         return create(rows, **options)
 
-    monkeypatch.setattr(loading.Airport.objects, "bulk_create", counted)
+    monkeypatch.setattr(Airport.objects, "bulk_create", counted)
     run("load_airports", verbosity=0)
     assert len(sizes) == 6
     assert sum(sizes) == Airport.objects.count()

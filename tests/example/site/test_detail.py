@@ -24,7 +24,7 @@ def test_facts(client: Client) -> None:
         "Frankfurt am Main, Hesse, Germany",
         '<b class="code">FRA</b>',
         '<b class="code">EDDF</b>',
-        "50.0264° N, 8.5431° E",
+        "50.0264°\xa0N, 8.5431°\xa0E",
         "364 ft (111 m)",
         'href="/airports/?zone=Europe%2FBerlin"',
         "Local time",
@@ -33,7 +33,7 @@ def test_facts(client: Client) -> None:
 
 
 def test_an_airport_in_the_south_west(client: Client) -> None:
-    assert "27.1648° S, 109.4220° W" in client.get("/airports/SCIP/").text
+    assert "27.1648°\xa0S, 109.4220°\xa0W" in client.get("/airports/SCIP/").text
 
 
 def test_its_links_lead_to_its_neighbours_country_and_zone(client: Client) -> None:

@@ -60,7 +60,7 @@ def test_saving(client: Client, typing: Any) -> None:
         "search_text": "eddf qqq rhein-main flughafen frankfurt/main hesse",
     }
     page = client.get(response["Location"]).text
-    assert "Rhein-Main Flughafen (QQQ) has been saved." in page
+    assert "Rhein-Main Flughafen (QQQ) has been saved" in page
     assert "has been saved" not in client.get(response["Location"]).text
 
 
