@@ -48,7 +48,7 @@ class StoreError(S3CacheError, OperationalError):
 
 
 class StoreUnavailable(StoreError):
-    """No answer, or a 5xx. The same request may succeed later."""
+    """No answer, a 5xx, or a 409. The same request may succeed later."""
 
 
 class StoreRefused(StoreError):

@@ -104,10 +104,10 @@ class Answer:
         """
         Whether the request may have had its effect without saying so.
 
-        True for silence and for 5xx, except 501: what a store does not know
+        True for silence, 408 and 5xx, except 501: what a store does not know
         how to do it has not done.
         """
-        return self.status == 0 or (self.status >= 500 and self.status != 501)
+        return self.status in {0, 408} or (self.status >= 500 and self.status != 501)
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,7 +363,7 @@ class Store(ABC):
         """
         said = answer.message or (f"status {answer.status}" if answer.status else "")
         text = f"{self.name}: could not {doing}"
-        if answer.unclear:
+        if answer.unclear or answer.status in _TRY_AGAIN:
             return StoreUnavailable(f"{text}: {said or 'no answer'}")
         advice = _ADVICE.get(answer.status, "")
         return StoreRefused(f"{text}: {said}{advice and '. '}{advice}")
@@ -440,6 +440,9 @@ class Store(ABC):
 
 _DOTS: Final = frozenset({".", ".."})
 _CONTROL: Final = re.compile("[\\x00-\\x1f\\x7f\\ufffe\\uffff]")
+
+_TRY_AGAIN: Final = frozenset({409, 429})
+"""Had no effect, and may have it the next time."""
 
 _ADVICE: Final = {
     403: (

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NoReturn
 
-from s3cache.exceptions import UnsuitableStore
+from s3cache.exceptions import StoreUnavailable, UnsuitableStore
 from s3cache.stores.base import Answer, Store
 
 __all__ = ["PREFIX", "ProbeResult", "probe"]
@@ -228,9 +228,9 @@ class _Probe:
     def _expect(self, answer: Answer, status: int, doing: str) -> None:
         if answer.status == status:
             return
-        if answer.unclear or answer.status == 409:
-            raise self._store.error(answer, doing)
         error = self._store.error(answer, doing)
+        if isinstance(error, StoreUnavailable):
+            raise error
         raise UnsuitableStore(
             str(error) if not answer.ok else f"{error}, but {status} was expected"
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from s3cache.exceptions import StoreRefused, StoreUnavailable, UnsuitableStore
+from s3cache.exceptions import StoreUnavailable, UnsuitableStore
 from s3cache.stores import Answer, DirectoryStore, Store
 from s3cache.stores.probe import RACERS, ProbeResult, probe
 from tests.s3_server import S3Server
@@ -173,6 +173,6 @@ def test_conflicts_are_repeated(
         assert probe(s3_store).conditional_delete
     with (
         s3_server.fault("PUT", status=409, code="Conflict"),
-        pytest.raises(StoreRefused, match="Conflict: injected"),
+        pytest.raises(StoreUnavailable, match="Conflict: injected"),
     ):
         probe(s3_store)

@@ -11,7 +11,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from s3cache.stores import DirectoryStore, Store, store_for
+from s3cache.stores import DirectoryStore, store_for
 from s3cache.stores.s3 import S3Store
 
 FILES = "django.core.files.storage.FileSystemStorage"
@@ -94,11 +94,3 @@ def test_a_directory_needs_no_boto3() -> None:
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )
     assert done.stdout == "False\n"
-
-
-def test_errors_say_what_to_do(directory_store: Store) -> None:
-    answer = directory_store.put("..", b"")
-    assert str(directory_store.error(answer, "write an entry")) == (
-        f"{directory_store.name}: could not write an entry: InvalidKey: '..' has a "
-        "leading slash or a segment of dots"
-    )
