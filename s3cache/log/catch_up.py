@@ -110,8 +110,19 @@ def apply_next(
     if entry.host != state.host:
         now: float = yield Now()
         yield Remember(foreign_at=now)
-    yield Apply(entry, answer.etag, answer.modified or 0.0)
+    yield Apply(entry, answer.etag, created_at(answer))
     return True
+
+
+def created_at(answer: Answer) -> float:
+    """When the entry was created that ``answer`` brought, or put there.
+
+    Never later than that: then it was the newest. An answer's own date says
+    when it was read; others may have followed, and been trimmed, by then.
+    """
+    if answer.modified is None and not answer.body:
+        return answer.date or 0.0  # of a PUT, which has no Last-Modified
+    return answer.modified or 0.0
 
 
 def continues(entry: Entry, position: Position) -> bool:
@@ -194,7 +205,7 @@ def apply_listed(
                 continue
             if not continues(entry, position):
                 return False
-            yield Apply(entry, answer.etag, answer.modified or 0.0)
+            yield Apply(entry, answer.etag, created_at(answer))
     return True
 
 
@@ -211,12 +222,11 @@ def compare(signing_keys: tuple[bytes, ...]) -> Steps[Position | None]:
     state = yield Recall()
     if state.checked_at and 0 <= now - state.checked_at < CHECK_EVERY:
         return None
-    if position.number:
-        page = yield from list_log(position.number - 1)
-        if entries_of(page).get(position.number) != position.etag:
-            head = yield from read_head()
-            if head.database != position.database or head.trimmed != position.number:
-                return (yield from rebuild(position, signing_keys))
+    page = yield from list_log(max(position.number - 1, 0))
+    if not position.number or entries_of(page).get(position.number) != position.etag:
+        head = yield from read_head()
+        if head.database != position.database or head.trimmed != position.number:
+            return (yield from rebuild(position, signing_keys))
     yield Remember(checked_at=now)
     return None
 
@@ -226,11 +236,10 @@ def rebuild(
 ) -> Steps[Position | None]:
     """Replace the replica by a new one, made from what the store has.
 
-    Readers keep the old one until the new one is complete. The log is listed
-    first and ``_head`` read after it, so that one look at it proves all that
-    was listed. None if the replica is not at ``position`` any more: then
-    what spoke against that position does not speak against this one. Raises
-    ``LogDiverged`` if the log contradicts itself.
+    Readers keep the old one until the new one is complete. None if the
+    replica is not at ``position`` any more: then what spoke against that
+    position does not speak against this one. Raises ``LogDiverged`` if the
+    log contradicts itself.
     """
     started_at: float = yield Now()
     with (yield HoldRebuildLock(started_at + REBUILD_WAIT)):
@@ -239,12 +248,7 @@ def rebuild(
             return None
         for _ in range(REBUILD_TRIES):
             asked_at: float = yield Now()
-            page = yield from list_log(0)
-            listed = entries_of(page)
-            while page.more:
-                page = yield from list_log(max(listed))
-                listed |= entries_of(page)
-            head = yield from read_head()
+            listed, date, head = yield from look()
             reason, diverged = why_not_ours(position, listed, head)
             start: Position | None = yield StartOver(head, reason, diverged)
             if start is None:
@@ -255,7 +259,7 @@ def rebuild(
             if not (yield from apply_listed(tail, signing_keys)):
                 continue
             last = max(tail, default=start.number)
-            yield Proved(last, asked_at, page.date or 0.0)
+            yield Proved(last, asked_at, date)
             if not (yield TakeOver(position)):
                 return None
             yield Remember(checked_at=asked_at)
@@ -266,6 +270,20 @@ def rebuild(
         "continue the one before it. The bucket was changed by something else "
         "than s3cache; compare it with its last good copy."
     )
+
+
+def look() -> Steps[tuple[dict[int, str], float, Head]]:
+    """All of the log, when that was so (by the store), and ``_head``.
+
+    The log is listed first and ``_head`` read after it, so that one look at
+    it proves all that was listed.
+    """
+    page = yield from list_log(0)
+    listed = entries_of(page)
+    while page.more:
+        page = yield from list_log(max(listed))
+        listed |= entries_of(page)
+    return listed, page.date or 0.0, (yield from read_head())
 
 
 def why_not_ours(

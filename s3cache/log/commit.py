@@ -20,6 +20,7 @@ from s3cache.log.catch_up import (
     apply_next,
     ask_next,
     compare,
+    created_at,
     reach_newest,
     rebuild,
 )
@@ -181,34 +182,60 @@ def is_old(answer: Answer) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The end of sending one frozen body: a 200 or a 412.
+
+    ``unclear`` if the body may have had its effect before, or elsewhere, than
+    the answer says. Moments are of the host's clock.
+    """
+
+    answer: Answer
+    unclear: bool
+    first_at: float
+    round_trip: float
+
+
 def create(
     entry: Entry, position: Position, options: CommitOptions, deadline: float
 ) -> Steps[tuple[Outcome, Answer]]:
     """Create the entry after ``position``, whatever the network does.
 
-    The same bytes are sent until the store says 200 or 412. The answer that
-    is returned with ``WON`` is the one that told: of the PUT, or of reading
-    the entry. From the first request on that may have had its effect,
-    nothing but ``CommitOutcomeUnknown`` is raised.
+    The answer that is returned with ``WON`` is the one that told: of the PUT,
+    or of reading the entry. From the first request on that may have had its
+    effect, nothing but ``CommitOutcomeUnknown`` is raised.
     """
-    key = entry_key(entry.number)
     sealed = seal(
         entry,
-        key=key,
+        key=entry_key(entry.number),
         blob_key=blob_key(entry.number, entry.token),
         signing_keys=options.signing_keys,
     )
     if sealed.blob:
         yield from store_blob(sealed, deadline)
-    first_sent_at: float = yield Now()
+    sent = yield from send(entry, sealed.body, deadline)
+    try:
+        outcome, answer = yield from judge(entry, position, sent, options)
+    except (StoreError, LogDiverged, EntryFormatError) as error:
+        raise (yield from unknown(entry, error)) from error
+    if outcome is Outcome.UNKNOWN:
+        gone = EntryFormatError("it was there, and is gone.")
+        raise (yield from unknown(entry, gone))
+    return outcome, answer
+
+
+def send(entry: Entry, body: bytes, deadline: float) -> Steps[Sent]:
+    """Send the same bytes until the store says 200 or 412."""
+    key = entry_key(entry.number)
+    first_at: float = yield Now()
+    sent_at = first_at
     unclear = False
     attempt = 0
     while True:
-        sent_at: float = yield Now()
-        answer: Answer = yield Create(key, sealed.body)
+        answer: Answer = yield Create(key, body)
         now: float = yield Now()
         if answer.status in (200, 412):
-            break
+            return Sent(answer, unclear, first_at, now - sent_at)
         if is_unclear(answer):
             unclear = True
         elif not unclear:
@@ -217,20 +244,23 @@ def create(
             raise (yield from unknown(entry, failure(answer, f"creating {key}")))
         yield Sleep(backoff(attempt))
         attempt += 1
-    try:
-        if answer.status == 200:
-            yield Remember(won_at=now, round_trip=now - sent_at)
-            outcome = yield from counts(position, answer)
-        else:
-            outcome, answer = yield from whose(entry, position, options)
-            unclear = True  # a proxy may have sent our one request twice
-    except (StoreError, LogDiverged, EntryFormatError) as error:
-        raise (yield from unknown(entry, error)) from error
+        sent_at = yield Now()
+
+
+def judge(
+    entry: Entry, position: Position, sent: Sent, options: CommitOptions
+) -> Steps[tuple[Outcome, Answer]]:
+    """What became of the body that was sent."""
+    if sent.answer.status == 412:
+        outcome, answer = yield from whose(entry, position, options)
+        unclear = True  # a proxy may have sent our one request twice
+    else:
+        now: float = yield Now()
+        yield Remember(won_at=now, round_trip=sent.round_trip)
+        outcome, answer = (yield from counts(position, sent.answer)), sent.answer
+        unclear = sent.unclear
     if outcome is Outcome.VOID and unclear:
-        outcome = yield from void_or_unknown(first_sent_at)
-    if outcome is Outcome.UNKNOWN:
-        gone = EntryFormatError(f"{key} was there, and is gone.")
-        raise (yield from unknown(entry, gone))
+        outcome = yield from void_or_unknown(sent.first_at)
     return outcome, answer
 
 
@@ -290,9 +320,8 @@ def apply_own(entry: Entry, answer: Answer) -> Steps[Position]:
 
     A reader of this host may have done so before, and gone on.
     """
-    modified = answer.modified or answer.date or 0.0
     try:
-        position: Position = yield Apply(entry, answer.etag, modified, True)
+        position: Position = yield Apply(entry, answer.etag, created_at(answer), True)
     except Exception as error:
         raise (yield from unknown(entry, error)) from error
     if position.database != entry.database or position.number < entry.number:

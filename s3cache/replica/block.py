@@ -207,7 +207,9 @@ class Block:
         except BaseException:
             writer.rollback()
             raise
-        if not self._replica.side.is_sole_user():
+        if self._replica.side.is_sole_user():
+            self._replica.watch.start()
+        else:
             writer.rollback()
         return result
 

@@ -41,6 +41,7 @@ from s3cache.replica.requests import Request, ReserveIds
 from s3cache.replica.side_file import SideFile
 from s3cache.replica.sql import quote
 from s3cache.replica.tables import Schema, read_schema, schema_version
+from s3cache.replica.watch import Watch
 from s3cache.replica.writer import Writer
 from s3cache.stores.base import Store
 from s3cache.stores.probe import probe
@@ -68,6 +69,7 @@ class _Open:
     file: ReplicaFile
     writer: Writer
     analyser: Analyser
+    watch: Watch
     generation: float
     identity: tuple[int, int]
 
@@ -150,7 +152,14 @@ class Replica:
                 registration(writer.connection)
                 registration(analyser.connection)
             generation = _as_number(meta.read_generation(file.connection)[0])
-            self._open = _Open(file, writer, analyser, generation, _identity(self.path))
+            self._open = _Open(
+                file,
+                writer,
+                analyser,
+                Watch(writer, self.side.is_sole_user),
+                generation,
+                _identity(self.path),
+            )
             try:
                 self._make_current()
             except BaseException:
@@ -223,6 +232,11 @@ class Replica:
         return self._opened().analyser
 
     @property
+    def watch(self) -> Watch:
+        """What keeps idle blocks from standing in others' way."""
+        return self._opened().watch
+
+    @property
     def _keys(self) -> tuple[bytes, ...]:
         return self.options.signing_keys
 
@@ -284,6 +298,7 @@ class Replica:
         self._is_ready = False
         opened, self._open = self._open, None
         if opened is not None:
+            opened.watch.close()
             opened.writer.close()
             opened.analyser.close()
             opened.file.close()

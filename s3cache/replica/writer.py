@@ -117,6 +117,15 @@ class Writer:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
+    def roll_back_idle(self) -> None:
+        """Roll back what a block has left open, unless it is in use."""
+        if self._lock.acquire(blocking=False):
+            try:
+                if self.owner is not None and not self.held_for_schema:
+                    self.rollback()
+            finally:
+                self._lock.release()
+
     def execute(self, sql: str, params: Any, *, many: bool = False) -> Result:
         """Run a statement in the open transaction, and note what it writes."""
         if kind_of(sql) is not Kind.READ:
