@@ -5,12 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import textwrap
+from collections import Counter
 from collections.abc import Iterable
 from typing import TextIO
 
 from tests.conformance.execution import Pair
 from tests.conformance.job import MODES
-from tests.conformance.outcomes import AppRun, Difference, Verdict, compare, tally
+from tests.conformance.outcomes import (
+    NOT_RUN,
+    AppRun,
+    Difference,
+    Verdict,
+    compare,
+    tally,
+)
 
 HEAD = (
     f"{'app':<28}{'tests':>7}{'passed':>8}{'failed':>8}{'skipped':>9}"
@@ -101,7 +109,8 @@ class Report:
 
     def _different(self) -> None:
         different = self._of(Verdict.DIFFERENT)
-        for number, found in enumerate(different, 1):
+        shown = self._without_absent(different)
+        for number, found in enumerate(shown, 1):
             self._line(f"\n{number}. {found.test}")
             self._line(
                 f"   SQLite: {found.reference.state}, engine: {found.engine.state}"
@@ -114,6 +123,28 @@ class Report:
             self._line(f"\n{len(different)} differences that are not listed.")
         else:
             self._line("\nNo difference that is not listed.")
+
+    def _without_absent(self, differences: list[Difference]) -> list[Difference]:
+        """Those that ran on both; the others are told in a line for each app.
+
+        They have one cause, which is shown as a difference of its own.
+        """
+        absent = [
+            d for d in differences if NOT_RUN in (d.reference.state, d.engine.state)
+        ]
+        told = [
+            d
+            for d in absent
+            if {"crashed", "hung", "error"} & {d.reference.state, d.engine.state}
+        ]
+        counts = Counter(
+            (d.app, "SQLite" if d.reference.state == NOT_RUN else "the engine")
+            for d in absent
+            if d not in told
+        )
+        for (app, where), count in counts.items():
+            self._line(f"\n{app}: {count} tests did not run on {where}.")
+        return [d for d in differences if d not in absent or d in told]
 
     def _row(
         self, name: str, pairs: Iterable[Pair], differences: Iterable[Difference]
