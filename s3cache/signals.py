@@ -18,7 +18,8 @@ The signals of s3cache.
         The table's name.
     pks
         A tuple of the primary keys of the rows that were inserted, changed
-        or deleted, as the database holds them.
+        or deleted, as the database holds them (a UUID as 32 hexadecimal
+        digits); None if there were more than 1,000: take it as all.
     position
         The log position of the commit, an int that only grows.
     local

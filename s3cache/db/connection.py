@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from typing import Any
 
+from s3cache.replica.connections import Registration
 from s3cache.replica.reader import Reader
 from s3cache.replica.replica import Replica
 from s3cache.replica.results import Result
@@ -31,21 +31,22 @@ class Connection:
         self.replica = replica
         self.reader = reader
 
-    def _register(self, registration: Callable[[sqlite3.Connection], object]) -> None:
-        registration(self.reader.connection)
+    def _register(self, method: str, args: Any, kwargs: Any) -> None:
+        registration = Registration(method, args, kwargs)
+        registration.on(self.reader.connection)
         self.replica.register(registration)
 
     def create_function(self, *args: Any, **kwargs: Any) -> None:
         """See ``sqlite3.Connection.create_function``."""
-        self._register(lambda c: c.create_function(*args, **kwargs))
+        self._register("create_function", args, kwargs)
 
     def create_aggregate(self, *args: Any, **kwargs: Any) -> None:
         """See ``sqlite3.Connection.create_aggregate``."""
-        self._register(lambda c: c.create_aggregate(*args, **kwargs))
+        self._register("create_aggregate", args, kwargs)
 
     def create_collation(self, *args: Any, **kwargs: Any) -> None:
         """See ``sqlite3.Connection.create_collation``."""
-        self._register(lambda c: c.create_collation(*args, **kwargs))
+        self._register("create_collation", args, kwargs)
 
     def execute(self, sql: str, params: Any = ()) -> Result:
         """Run a statement that reads."""

@@ -186,12 +186,11 @@ def is_old(answer: Answer) -> bool:
 class Sent:
     """The end of sending one frozen body: a 200 or a 412.
 
-    ``unclear`` if the body may have had its effect before, or elsewhere, than
-    the answer says. Moments are of the host's clock.
+    It was sent for the first time after ``first_at`` (the host's clock), and
+    ``round_trip`` is of the last time, in seconds.
     """
 
     answer: Answer
-    unclear: bool
     first_at: float
     round_trip: float
 
@@ -235,7 +234,7 @@ def send(entry: Entry, body: bytes, deadline: float) -> Steps[Sent]:
         answer: Answer = yield Create(key, body)
         now: float = yield Now()
         if answer.status in (200, 412):
-            return Sent(answer, unclear, first_at, now - sent_at)
+            return Sent(answer, first_at, now - sent_at)
         if is_unclear(answer):
             unclear = True
         elif not unclear:
@@ -253,13 +252,11 @@ def judge(
     """What became of the body that was sent."""
     if sent.answer.status == 412:
         outcome, answer = yield from whose(entry, position, options)
-        unclear = True  # a proxy may have sent our one request twice
     else:
         now: float = yield Now()
         yield Remember(won_at=now, round_trip=sent.round_trip)
         outcome, answer = (yield from counts(position, sent.answer)), sent.answer
-        unclear = sent.unclear
-    if outcome is Outcome.VOID and unclear:
+    if outcome is Outcome.VOID:
         outcome = yield from void_or_unknown(sent.first_at)
     return outcome, answer
 
@@ -304,10 +301,11 @@ def is_ours(entry: Entry, answer: Answer, options: CommitOptions) -> bool:
 
 
 def void_or_unknown(first_sent_at: float) -> Steps[Outcome]:
-    """What to make of an entry that is trimmed, after an unclear attempt.
+    """What to make of an entry whose number the trim has reached.
 
-    It may be an earlier attempt that counted, whose entry has been trimmed
-    since. But that takes a day from when it was created.
+    Either it had done so before we sent anything. Or our entry counted, and
+    we slept for so long that it has been trimmed since: between the answer
+    and the look at ``_head``, or between two attempts. But that takes a day.
     """
     now: float = yield Now()
     if 0 <= now - first_sent_at <= BELIEVED_FOR:

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from django.db.backends.sqlite3._functions import register as register_functions
 
-#: What a user registered on a connection: wanted on all of them.
-Registration = Callable[[sqlite3.Connection], object]
+
+@dataclass(frozen=True)
+class Registration:
+    """A function, aggregate or collation: wanted on all connections.
+
+    ``method`` is the one of ``sqlite3.Connection`` that registers it.
+    """
+
+    method: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    @property
+    def name(self) -> tuple[str, Any]:
+        """What a later registration of the same name replaces."""
+        return self.method, self.args[:1] or self.kwargs.get("name")
+
+    def on(self, connection: sqlite3.Connection) -> None:
+        """Register it on ``connection``."""
+        getattr(connection, self.method)(*self.args, **self.kwargs)
+
 
 #: Seconds that a connection waits for another process's SQLite transaction.
 #: They are short, but for those that a block leaves open when its process

@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class ReplicaFile:
 
     @classmethod
     def open(
-        cls, path: Path, *, store: str, registrations: list[Registration]
+        cls, path: Path, *, store: str, registrations: Iterable[Registration]
     ) -> ReplicaFile:
         """Open the file at ``path``, which is made if need be.
 
@@ -57,7 +57,7 @@ class ReplicaFile:
                 meta.create(connection, generation=secrets.token_hex(8), store=store)
         make_durable(connection)
         for registration in registrations:
-            registration(connection)
+            registration.on(connection)
         return cls(path, connection)
 
     def position(self) -> Position:

@@ -19,7 +19,7 @@ LAYOUT = 1
 RECENT = 2000
 
 #: Above so many keys of one table an entry counts as changing all its rows.
-MANY_KEYS = 5000
+MANY_KEYS = 1000
 
 _CREATE = (
     """
@@ -125,7 +125,8 @@ def touched_by(changes: Iterable[Change]) -> Touched:
         elif isinstance(change, Rows):
             name = change.table.lower()
             some = keys.setdefault(name, set())
-            if some is None:
+            if some is None or len(change.rows) + len(change.deleted) > MANY_KEYS:
+                keys[name] = None
                 continue
             indexes = [change.columns.index(column) for column in change.key]
             some.update(tuple(row[i] for i in indexes) for row in change.rows)

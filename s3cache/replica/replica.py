@@ -86,7 +86,7 @@ class Replica:
         self.path = path
         self.options = options
         self.store = store
-        self.registrations: list[Registration] = []
+        self._registrations: dict[tuple[str, Any], Registration] = {}
         self.host = _host_name(path)
         self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
         self._idle_readers: list[Reader] = []
@@ -144,13 +144,15 @@ class Replica:
     def _open_files(self) -> None:
         with self.side.opening.held(OPEN_TIMEOUT):
             file = ReplicaFile.open(
-                self.path, store=self.store.name, registrations=self.registrations
+                self.path,
+                store=self.store.name,
+                registrations=self._registrations.values(),
             )
             writer = Writer(connect(self.path), self.options.commit_timeout)
             analyser = Analyser(connect(self.path, read_only=True, cached_statements=0))
-            for registration in self.registrations:
-                registration(writer.connection)
-                registration(analyser.connection)
+            for registration in self._registrations.values():
+                registration.on(writer.connection)
+                registration.on(analyser.connection)
             generation = _as_number(meta.read_generation(file.connection)[0])
             self._open = _Open(
                 file,
@@ -267,13 +269,15 @@ class Replica:
     def _connect_reader(self) -> sqlite3.Connection:
         self._opened()
         connection = connect(self.path, read_only=True)
-        for registration in self.registrations:
-            registration(connection)
+        for registration in self._registrations.values():
+            registration.on(connection)
         return connection
 
     def register(self, registration: Registration) -> None:
-        """Have functions, aggregates or collations on every connection."""
-        self.registrations.append(registration)
+        """Have a function, aggregate or collation on every connection."""
+        if self._registrations.get(registration.name) == registration:
+            return  # as each new connection of Django's says again
+        self._registrations[registration.name] = registration
         opened = self._open
         if opened is not None:
             with opened.writer.held():
@@ -282,7 +286,7 @@ class Replica:
                     opened.writer.connection,
                     opened.analyser.connection,
                 ):
-                    registration(connection)
+                    registration.on(connection)
 
     def close(self) -> None:
         """Close all connections; the next use opens them again."""
@@ -502,7 +506,7 @@ class Replica:
         """An empty replica of the database of ``head``, beside this one."""
         path = self.path.with_name(f"{self.path.name}-new-{secrets.token_hex(4)}")
         file = ReplicaFile.open(
-            path, store=self.store.name, registrations=self.registrations
+            path, store=self.store.name, registrations=self._registrations.values()
         )
         file.begin_at(head)
         return file
