@@ -213,7 +213,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         # VACUUM, ANALYZE and REINDEX concern this file, not the database.
         replica = self._connected.replica
         with replica.writer.held():
-            return Result(replica.file.connection.execute(sql, params))
+            return replica.file.execute(sql, params)
 
     def _refuse(self, sql: str, params: Any, many: bool) -> Result:
         raise NotSupportedError(

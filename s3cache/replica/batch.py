@@ -54,7 +54,9 @@ class Committer:
     """
 
     def __init__(
-        self, commit: Callable[[Sequence[Request]], None], timeout: float
+        self,
+        commit: Callable[[Sequence[Request]], None],
+        timeout: Callable[[], float],
     ) -> None:
         self._commit = commit
         self._timeout = timeout
@@ -80,7 +82,8 @@ class Committer:
         """Wait for the outcome, or return the batch that is ours to lead."""
         with self._changed:
             self._waiting.append(request)
-            deadline = time.monotonic() + 2 * self._timeout
+            patience = 2 * self._timeout()
+            deadline = time.monotonic() + patience
             while True:
                 if request.done:
                     return None
@@ -91,7 +94,7 @@ class Committer:
                 if left <= 0 and request in self._waiting:
                     self._waiting.remove(request)
                     raise OperationalError(
-                        f"database is locked: other commits took {2 * self._timeout:g} "
+                        f"database is locked: other commits took {patience:g} "
                         f"s. Nothing of this one was done."
                     )
                 self._changed.wait(max(left, 0.05))

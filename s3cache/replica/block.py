@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.db import NotSupportedError
+from django.db import NotSupportedError, OperationalError
 
 from s3cache.exceptions import TransactionConflict
 from s3cache.replica import clock, meta
@@ -264,16 +264,19 @@ class Block:
         script = self._restart()
         try:
             script.replay(lambda sql, p, many: self.execute(sql, p, many=many))
-        except TransactionConflict as conflict:
-            self._broken = conflict
-            raise
-        except sqlite3.Error as error:
+        except (OperationalError, sqlite3.Error) as error:
             # It belongs to a statement that has long been done.
-            self._broken = TransactionConflict(
-                f"Another commit stands in the way of what this transaction has "
-                f"written; nothing of it was committed: {error}"
+            raise self._break(error) from error
+
+    def _break(self, error: Exception) -> TransactionConflict:
+        """Refuse to go on: the block has no state any more."""
+        if not isinstance(error, TransactionConflict):
+            error = TransactionConflict(
+                f"What this transaction had done could not be done again, and "
+                f"nothing of it was committed: {error}"
             )
-            raise self._broken from error
+        self._broken = error
+        return error
 
     def _restart(self) -> Script:
         """Forget what was done, and return it."""
@@ -305,8 +308,13 @@ class Block:
 
     def _become_schema_block(self) -> None:
         script = self._restart()
-        self._schema_block = SchemaBlock(self._replica)
-        self._schema_block.begin(script)
+        schema_block = SchemaBlock(self._replica)
+        try:
+            schema_block.begin(script)
+        except (OperationalError, sqlite3.Error) as error:
+            self._break(error)
+            raise
+        self._schema_block = schema_block
 
     def commit(self, *, check_foreign_keys: bool = True) -> None:
         """Commit what the block has changed; it is over then in any case."""

@@ -6,9 +6,11 @@ import contextlib
 import os
 import secrets
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from s3cache.exceptions import LogDiverged
 from s3cache.log import effects
@@ -18,6 +20,7 @@ from s3cache.log.head import Head
 from s3cache.replica import meta
 from s3cache.replica.applying import apply_entry
 from s3cache.replica.connections import Registration, connect, make_durable
+from s3cache.replica.results import Result
 
 #: SQLite keeps these beside a database.
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
@@ -33,6 +36,8 @@ class ReplicaFile:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self.connection = connection
+        # No thread sees the transaction of another half done.
+        self._lock = threading.RLock()
 
     @classmethod
     def open(
@@ -44,13 +49,12 @@ class ReplicaFile:
         anew: what it held is in the store.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        # SQLite would create it for everybody to read.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _create_private(path)
         connection = connect(path)
         if not _is_sound(connection):
             connection.close()
             delete_file(path)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            _create_private(path)
             connection = connect(path)
             make_durable(connection)
             with transaction(connection):
@@ -62,22 +66,35 @@ class ReplicaFile:
 
     def position(self) -> Position:
         """Where the replica is."""
-        return meta.read_position(self.connection)
+        with self._lock:
+            return meta.read_position(self.connection)
+
+    def generation(self) -> str:
+        """What tells this file from the one that it may be replaced by."""
+        with self._lock:
+            return meta.read_generation(self.connection)[0]
+
+    def execute(self, sql: str, params: Any) -> Result:
+        """Run a statement that concerns the file, not the database."""
+        with self._lock:
+            return Result(self.connection.execute(sql, params))
 
     def apply(self, effect: effects.Apply) -> bool:
-        """Apply the entry unless it has been; True if it was applied now."""
+        """Apply the entry if it is the next one; True if it was applied."""
         entry = effect.entry
-        with transaction(self.connection):
+        with self._lock, transaction(self.connection):
             position = self.position()
-            if entry.number <= position.number:
-                self._check_same(entry)
+            if not entry.follows(position.database, position.number, position.token):
+                self._check_same(entry, position)
                 return False
             apply_entry(
                 self.connection, entry, etag=effect.etag, modified=effect.modified
             )
         return True
 
-    def _check_same(self, entry: Entry) -> None:
+    def _check_same(self, entry: Entry, position: Position) -> None:
+        if entry.database != position.database or entry.number > position.number:
+            return
         token = meta.read_token(self.connection, entry.number)
         if token not in (entry.token, None):
             raise LogDiverged(
@@ -88,45 +105,42 @@ class ReplicaFile:
 
     def proved(self, effect: effects.Proved) -> None:
         """Note in the file itself that the position was the newest."""
-        self.connection.execute(
+        self.execute(
             "UPDATE main._s3cache_meta SET proved_at = ? WHERE number = ?",
             [effect.date, effect.number],
         )
 
     def keep_pending(self, number: int, token: str) -> None:
         """Note a commit whose outcome is not known."""
-        self.connection.execute(
+        self.execute(
             "INSERT OR REPLACE INTO main._s3cache_pending VALUES (?, ?, '')",
             [token, number],
         )
 
     def outcome_of(self, token: str) -> str:
         """What became of a pending commit: "committed", "lost", or ""."""
-        row = self.connection.execute(
+        rows = self.execute(
             "SELECT outcome FROM main._s3cache_pending WHERE token = ?", [token]
-        ).fetchone()
-        return row[0] if row else ""
+        ).rows
+        return rows[0][0] if rows else ""
 
     def store_name(self) -> str:
         """The store that the file was made from."""
-        name: str = self.connection.execute(
-            "SELECT store FROM main._s3cache_meta"
-        ).fetchone()[0]
+        name: str = self.execute("SELECT store FROM main._s3cache_meta", ()).rows[0][0]
         return name
 
     def set_store_name(self, name: str) -> None:
         """Note that the database is reached as ``name`` now."""
-        self.connection.execute("UPDATE main._s3cache_meta SET store = ?", [name])
+        self.execute("UPDATE main._s3cache_meta SET store = ?", [name])
 
     def begin_at(self, head: Head) -> None:
         """Make this new, empty file a replica of the database of ``head``."""
-        self.connection.execute(
-            "UPDATE main._s3cache_meta SET database = ?", [head.database]
-        )
+        self.execute("UPDATE main._s3cache_meta SET database = ?", [head.database])
 
     def copy_over(self, other: ReplicaFile) -> None:
         """Put the content of this file into ``other``, in one transaction."""
-        self.connection.backup(other.connection)
+        with other._lock:
+            self.connection.backup(other.connection)
 
     def keep_copy(self) -> Path:
         """Write the content to a file of its own beside this one."""
@@ -135,7 +149,7 @@ class ReplicaFile:
             f"{self.path.name}-diverged-{position.number}-{position.token[:8]}"
         )
         if not path.exists():
-            self.connection.execute("VACUUM INTO ?", [str(path)])
+            self.execute("VACUUM INTO ?", [str(path)])
         return path
 
     def discard(self) -> None:
@@ -146,6 +160,16 @@ class ReplicaFile:
     def close(self) -> None:
         """Close the connection."""
         self.connection.close()
+
+
+def _create_private(path: Path) -> None:
+    """Create the file, readable by its owner alone, if there is none.
+
+    One that is there is not opened: closing it again would drop the locks
+    that SQLite holds on it in this process.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def delete_file(path: Path) -> None:

@@ -63,15 +63,22 @@ class Reader:
         if self._opened_for is not current and self.close_if_idle():
             self._opened_for = current
 
-    def close_if_idle(self) -> bool:
-        """Close it unless a transaction is open; True if it is closed."""
-        with self._lock:
+    def close_if_idle(self, *, wait: bool = True) -> bool:
+        """Close it unless a transaction is open; True if it is closed.
+
+        Without ``wait`` a reader that is in use stays open.
+        """
+        if not self._lock.acquire(blocking=wait):
+            return False
+        try:
             if self._connection is not None:
                 if self._connection.in_transaction:
                     return False
                 self._connection.close()
                 self._connection = None
-        return True
+            return True
+        finally:
+            self._lock.release()
 
     def forget(self) -> None:
         """Be a reader without a connection, in the child of a fork."""

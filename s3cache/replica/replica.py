@@ -104,7 +104,9 @@ class Replica:
         self._open_lock = threading.RLock()
         self._ask_lock = threading.Lock()
         self._announce_lock = threading.Lock()
-        self._committer = Committer(self._commit_batch, self.options.commit_timeout)
+        self._committer = Committer(
+            self._commit_batch, lambda: self.options.commit_timeout
+        )
         self.ids = IdChunks(self._reserve_ids)
 
     # Opening and closing.
@@ -153,7 +155,7 @@ class Replica:
             for registration in self._registrations.values():
                 registration.on(writer.connection)
                 registration.on(analyser.connection)
-            generation = _as_number(meta.read_generation(file.connection)[0])
+            generation = _as_number(file.generation())
             self._open = _Open(
                 file,
                 writer,
@@ -173,7 +175,7 @@ class Replica:
     def _make_current(self) -> None:
         """See to it that the file is a replica of what the store holds."""
         position = self.file.position()
-        generation = _as_number(meta.read_generation(self.file.connection)[0])
+        generation = _as_number(self.file.generation())
         if self.side.generation != generation:
             self.side.reset(generation)
             self.side.moved_to(position.number)
@@ -290,8 +292,10 @@ class Replica:
 
     def close(self) -> None:
         """Close all connections; the next use opens them again."""
-        for reader in list(self._readers):
-            reader.close()
+        # A thread that asks ahead is let finish.
+        with self._ask_lock:
+            for reader in list(self._readers):
+                reader.close()
         with self._open_lock:
             opened = self._open
             if opened is not None:
@@ -319,20 +323,26 @@ class Replica:
     # Forks.
 
     def before_fork(self) -> None:
-        """Close what SQLite would mix up, where nothing is under way."""
-        idle = [reader.close_if_idle() for reader in list(self._readers)]
-        with self._open_lock:
-            opened = self._open
-            if opened is not None:
-                with opened.writer.held():
-                    idle.append(not opened.writer.connection.in_transaction)
-                    if idle[-1]:
-                        self._close_files()
+        """Close what SQLite would mix up, where nothing is under way.
+
+        Nothing is opened from here on until the fork is done.
+        """
+        for reader in list(self._readers):
+            reader.close_if_idle()
+        self._open_lock.acquire()
+        idle = [reader.close_if_idle(wait=False) for reader in list(self._readers)]
+        opened = self._open
+        if opened is not None:
+            with opened.writer.held():
+                idle.append(not opened.writer.connection.in_transaction)
+                if idle[-1]:
+                    self._close_files()
         self._used_across_fork = not all(idle)
 
     def after_fork_in_parent(self) -> None:
         """Go on: only the child is concerned."""
         self._used_across_fork = False
+        self._open_lock.release()
 
     def after_fork_in_child(self) -> None:
         """Hold none of the parent's locks, ids and connections."""
@@ -533,7 +543,7 @@ class Replica:
             )
         new.copy_over(file)
         new.discard()
-        generation = _as_number(meta.read_generation(file.connection)[0])
+        generation = _as_number(file.generation())
         self.side.reset(generation)
         self.side.moved_to(now.number)
         self.side.proved(now.number, now.proved_at)
@@ -637,22 +647,23 @@ _replicas_lock = threading.Lock()
 
 def replica_at(path: Path, options: DatabaseOptions, store: Store) -> Replica:
     """The replica at ``path`` in this process."""
-    key = path.absolute()
+    # One object by file: record locks do not hold between two of a process.
+    key = path.resolve()
     with _replicas_lock:
         replica = _replicas.get(key)
-        if replica is None or (
-            (replica.store.name, replica.options) != (store.name, options)
-        ):
-            if replica is not None:
-                replica.close()
+        if replica is not None and replica.store.name != store.name:
+            replica.close()
+            replica.store = store
+        if replica is None:
             replica = _replicas[key] = Replica(key, options, store)
+        replica.options = options
         return replica
 
 
 def forget_replica(path: Path) -> None:
     """Close the replica at ``path``, which nobody uses any more."""
     with _replicas_lock:
-        replica = _replicas.pop(path.absolute(), None)
+        replica = _replicas.pop(path.resolve(), None)
     if replica is not None:
         replica.close()
         if replica._side is not None:

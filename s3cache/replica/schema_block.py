@@ -171,6 +171,8 @@ class SchemaBlock:
 
     def _unguarded(self, sql: str, params: Any, many: bool) -> Result:
         connection = self._writer.connection
+        if not connection.in_transaction:
+            raise sqlite3.OperationalError("SQLite has ended the transaction")
         with self._writer.capture.unguarded():
             if many:
                 return Result(connection.executemany(sql, params))

@@ -128,6 +128,9 @@ class Writer:
 
     def execute(self, sql: str, params: Any, *, many: bool = False) -> Result:
         """Run a statement in the open transaction, and note what it writes."""
+        if not self.connection.in_transaction:
+            # In autocommit mode it would change the replica, and no other.
+            raise sqlite3.OperationalError("SQLite has ended the transaction")
         if kind_of(sql) is not Kind.READ:
             first = next(iter(params), ()) if many else params
             self.touched |= self.capture.written_by(sql, first)
