@@ -8,8 +8,8 @@ that is in use already. The tables of all installed apps exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self
 from urllib.parse import parse_qs
@@ -130,7 +130,8 @@ class Host:
         try:
             found: dict[str, list[Any]] = {
                 table.name: reader.execute(
-                    f'SELECT {table.rowid or "NULL"}, * FROM "{table.name}"', ()
+                    f'SELECT {table.rowid or "NULL"}, * FROM "{table.name}"',  # noqa: S608
+                    (),
                 ).rows
                 for table in replica.describe(reader.connection)
             }
@@ -164,7 +165,7 @@ def _name(request: Request) -> str:
 
 
 def _what(key: str) -> str:
-    """"log" for a log entry, "head" for ``_head``, and so on."""
+    """ "log" for a log entry, "head" for ``_head``, and so on."""
     return key.strip("/").partition("/")[0].removeprefix("_")
 
 
@@ -261,5 +262,3 @@ def host(hosts: MakeHost) -> Iterator[Host]:
     made.catch_up()
     with made:
         yield made
-
-

@@ -55,6 +55,7 @@ class Performer:
         self._target: ReplicaFile = replica.file
         self._created_at = 0.0
         self._diverged = False
+        self._asked_at = 0.0
         self._performers: dict[type, Callable[[Any], Any]] = {
             effects.Get: self._get,
             effects.GetMany: self._get_many,
@@ -142,6 +143,7 @@ class Performer:
     def _proved(self, effect: effects.Proved) -> None:
         if self._target is not self._replica.file:
             self._target.proved(effect)
+            self._asked_at = effect.asked_at
         elif self._replica.is_current():
             self._side.proved(effect.number, effect.date)
             self._side.set_asked(effect.asked_at)
@@ -182,9 +184,12 @@ class Performer:
     def _take_over(self, effect: effects.TakeOver) -> bool:
         new, self._target = self._target, self._replica.file
         with self._replica.writer.held():
-            return self._replica.replace_by(
+            replaced = self._replica.replace_by(
                 new, effect.replaces, keep_old=self._diverged
             )
+        if replaced:
+            self._side.set_asked(self._asked_at)
+        return replaced
 
     # The host.
 

@@ -46,7 +46,9 @@ class Book(models.Model):
 
     class Meta:
         constraints = (
-            models.CheckConstraint(condition=Q(stock__gte=0), name="stock_not_negative"),
+            models.CheckConstraint(
+                condition=Q(stock__gte=0), name="stock_not_negative"
+            ),
         )
 
     def __str__(self) -> str:
@@ -70,7 +72,7 @@ class Place(models.Model):
 
 
 class Member(models.Model):
-    """A tree: a row that refers to its own table, and a child by inheritance."""
+    """A tree: a row may refer to another one of its table."""
 
     name = models.CharField(max_length=40)
     invited_by = models.ForeignKey("self", models.PROTECT, null=True)
@@ -115,7 +117,9 @@ class Everything(models.Model):
     data = models.JSONField(null=True, encoder=DjangoJSONEncoder)
     address = models.GenericIPAddressField(null=True)
     doubled = models.GeneratedField(
-        expression=F("whole") * 2, output_field=models.BigIntegerField(), db_persist=True
+        expression=F("whole") * 2,
+        output_field=models.BigIntegerField(),
+        db_persist=True,
     )
 
     def __str__(self) -> str:
