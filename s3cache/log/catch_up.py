@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 
 from s3cache.exceptions import LogDiverged
@@ -25,7 +26,13 @@ from s3cache.log.entry import Entry
 from s3cache.log.head import Head
 from s3cache.log.keys import LOG, entry_key, entry_number
 from s3cache.log.patience import patiently
-from s3cache.log.proof import believable, failure, open_entry, read_head
+from s3cache.log.proof import (
+    believable,
+    failure,
+    is_untrimmed,
+    open_entry,
+    read_head,
+)
 from s3cache.stores.base import Answer
 
 #: After so many entries one by one, the rest is listed and read in parallel.
@@ -210,10 +217,15 @@ def apply_listed(
 
 
 def compare(signing_keys: tuple[bytes, ...]) -> Steps[Position | None]:
-    """Compare the replica's newest entry with the log, when that is due.
+    """Compare the replica's newest entries with the log, when that is due.
 
-    One LIST every ``CHECK_EVERY`` seconds. Returns the new position if the
-    replica had to be replaced (or there was none), and else None.
+    One LIST and a look at ``_head`` every ``CHECK_EVERY`` seconds; one LIST
+    more for each 1,000 entries since the last time. All of those have to be
+    there: a host that goes on writing to a bucket that was wiped finds its
+    own new entries, and only the older ones are missing.
+
+    Returns a position that was the newest one, if that turned out on the
+    way: nothing follows it, or the replica had to be made anew.
     """
     position: Position = yield Where()
     if not position.database:
@@ -222,13 +234,41 @@ def compare(signing_keys: tuple[bytes, ...]) -> Steps[Position | None]:
     state = yield Recall()
     if state.checked_at and 0 <= now - state.checked_at < CHECK_EVERY:
         return None
-    page = yield from list_log(max(position.number - 1, 0))
-    if not position.number or entries_of(page).get(position.number) != position.etag:
-        head = yield from read_head()
-        if head.database != position.database or head.trimmed != position.number:
-            return (yield from rebuild(position, signing_keys))
-    yield Remember(checked_at=now)
-    return None
+    first = position.number
+    if state.checked_at:
+        first = min(first, state.checked_number)
+    listed, page = yield from list_entries(max(first, 1), position.number)
+    head = yield from read_head()
+    if not is_untrimmed(position, head) or not has_all(
+        listed, max(first, head.trimmed + 1), position
+    ):
+        return (yield from rebuild(position, signing_keys))
+    yield Remember(checked_at=now, checked_number=position.number)
+    if page.more or max(listed, default=0) > position.number:
+        return None
+    yield Proved(position.number, now, page.date or 0.0)
+    return position
+
+
+def list_entries(first: int, last: int) -> Steps[tuple[dict[int, str], Answer]]:
+    """The entries from ``first`` to ``last``, and perhaps some more.
+
+    ETags by number, and the last page of the LIST.
+    """
+    page = yield from list_log(first - 1)
+    listed = entries_of(page)
+    while page.more and max(listed) < last:
+        page = yield from list_log(max(listed))
+        listed |= entries_of(page)
+    return listed, page
+
+
+def has_all(listed: Mapping[int, str], first: int, position: Position) -> bool:
+    """Whether the entries from ``first`` to ``position`` are all listed."""
+    numbers = range(first, position.number + 1)
+    return all(number in listed for number in numbers) and (
+        not numbers or listed[position.number] == position.etag
+    )
 
 
 def rebuild(
@@ -262,7 +302,7 @@ def rebuild(
             yield Proved(last, asked_at, date)
             if not (yield TakeOver(position)):
                 return None
-            yield Remember(checked_at=asked_at)
+            yield Remember(checked_at=asked_at, checked_number=last)
             reached: Position = yield Where()
             return reached
     raise LogDiverged(
@@ -278,11 +318,7 @@ def look() -> Steps[tuple[dict[int, str], float, Head]]:
     The log is listed first and ``_head`` read after it, so that one look at
     it proves all that was listed.
     """
-    page = yield from list_log(0)
-    listed = entries_of(page)
-    while page.more:
-        page = yield from list_log(max(listed))
-        listed |= entries_of(page)
+    listed, page = yield from list_entries(1, sys.maxsize)
     return listed, page.date or 0.0, (yield from read_head())
 
 
@@ -293,7 +329,6 @@ def why_not_ours(
 
     And whether the log is no longer the one that it has followed.
     """
-    key = entry_key(position.number)
     if not position.database:
         return "there was none", False
     if head.database != position.database:
@@ -304,8 +339,10 @@ def why_not_ours(
         )
     if head.trimmed >= position.number:
         return f"the log was trimmed to {head.trimmed} meanwhile", False
-    if position.number not in listed:
-        return f"{key} is gone from the log", True
-    if listed[position.number] != position.etag:
-        return f"{key} is not the object that this replica has applied", True
+    if not has_all(listed, head.trimmed + 1, position):
+        return (
+            f"the log does not have all entries up to {entry_key(position.number)}, "
+            f"or another one under that key, than this replica has applied",
+            True,
+        )
     return "the log does not continue it", False

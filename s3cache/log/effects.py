@@ -60,14 +60,16 @@ class HostState:
     """What the processes on one replica tell each other outside of it.
 
     Moments are of the host's own clock (``Now``), durations in seconds; 0
-    means never. ``checked_at``: the log was last compared with the replica;
-    ``foreign_at``: an entry of another host was met; ``won_at``: this host
-    last created an entry; ``round_trip``: of its last PUT. ``host`` is what
-    this replica calls itself in entries (``CommitOptions.host``). All of it
-    ends with the boot that the clock counts from.
+    means never. ``checked_at``: the log was last compared with the replica,
+    up to entry ``checked_number``; ``foreign_at``: an entry of another host
+    was met; ``won_at``: this host last created an entry; ``round_trip``: of
+    its last PUT. ``host`` is what this replica calls itself in entries
+    (``CommitOptions.host``). All of it ends with the boot that the clock
+    counts from.
     """
 
     checked_at: float = 0.0
+    checked_number: int = 0
     foreign_at: float = 0.0
     won_at: float = 0.0
     round_trip: float = 0.0
@@ -226,6 +228,7 @@ class Remember:
     """Change the fields of the ``HostState`` that are not None."""
 
     checked_at: float | None = None
+    checked_number: int | None = None
     foreign_at: float | None = None
     won_at: float | None = None
     round_trip: float | None = None

@@ -31,6 +31,7 @@ from .world import Violation, World, clock
 
 if TYPE_CHECKING:
     from s3cache.log.effects import Effect, Position, Steps
+    from s3cache.log.entry import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,13 @@ class Hazards:
     pause: float = 0.0
     pauses: tuple[float, ...] = (0.05, 0.5, 5.0, 30.0)
     long: float = 0.0
+    disk_full: float = 0.0
     lose_replica: float = 0.2
 
 
 NO_HAZARDS = Hazards()
+
+SHARED = ("checked_at", "checked_number", "foreign_at", "won_at", "round_trip")
 
 _WAITING = object()
 
@@ -221,6 +225,7 @@ class Task:
         self.write = write
         self.results: list[Any] = []
         self.building: Replica | None = None
+        self.told: e.StartOver | None = None
         self._steps = steps
         self._ended = ended
         self._abandoned = abandoned
@@ -277,7 +282,11 @@ class Task:
             self._asked = effect
             error = None
             run.effects += 1
-            result = run.perform(self, effect)
+            try:
+                result = run.perform(self, effect)
+            except OperationalError as failed:
+                result, error = None, failed
+                continue
             if result is _WAITING:
                 if world.tracing:
                     world.note(self, describe(effect))
@@ -421,6 +430,8 @@ class Run:
         position = replica.position
         if not entry.follows(position.database, position.number, position.token):
             return position
+        if self.world.chance(self.hazards.disk_full):
+            raise OperationalError("database or disk is full")
         replica.state = apply(replica.state, entry.changes)
         replica.position = e.Position(
             entry.database, entry.number, entry.token, effect.etag, effect.modified
@@ -428,12 +439,17 @@ class Run:
         for number, token in list(replica.pending):
             if number == entry.number:
                 del replica.pending[number, token]
-                self.oracle.check_settled(number, token, token == entry.token)
+                happened = self.settles(entry, token)
+                self.oracle.check_settled(number, token, happened)
         if replica is task.host.replica:
             task.host.changed()
             if self.world.random.random() < 0.1:
                 task.host.checkpoint = replace(replica, pending=dict(replica.pending))
         return replica.position
+
+    def settles(self, entry: Entry, token: str) -> bool:
+        """Whether ``entry`` is the commit that waited for its outcome."""
+        return entry.token == token
 
     def _proved(self, task: Task, effect: e.Proved) -> None:
         replica = self._replica(task)
@@ -456,8 +472,7 @@ class Run:
 
     def _start_over(self, task: Task, effect: e.StartOver) -> Any:
         host = task.host
-        if effect.diverged:
-            raise Violation(f"{task} believes that the log diverged: {effect.reason}")
+        task.told = effect
         self.world.note(task, f"a new replica: {effect.reason}")
         trimmed = effect.head.trimmed
         if not trimmed:
@@ -500,6 +515,10 @@ class Run:
             for (number, token), write in host.replica.pending.items()
             if number > built.position.number
         }
+        if task.told is not None:
+            self.oracle.check_take_over(host, task.told.diverged, task.told.head)
+        if effect.replaces.database and not self.oracle.log.has(effect.replaces):
+            host.seen = 0  # what it had seen is lost
         host.replica = host.checkpoint = built
         host.changed()
         return True
@@ -524,7 +543,7 @@ class Run:
         host = task.host
         known = {
             name: value
-            for name in ("checked_at", "foreign_at", "won_at", "round_trip")
+            for name in SHARED
             if (value := getattr(effect, name)) is not None
         }
         host.shared = replace(host.shared, **known)
@@ -589,7 +608,7 @@ def describe(thing: Any) -> str:
     if isinstance(thing, e.Remember):
         known = {
             name: round(value, 3)
-            for name in ("checked_at", "foreign_at", "won_at", "round_trip")
+            for name in SHARED
             if (value := getattr(thing, name)) is not None
         }
         return f"Remember({known})"

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from s3cache.log import effects as e
+from s3cache.log.catch_up import has_all
 from s3cache.log.head import Head, decode_head
 from s3cache.log.keys import BLOBS, HEAD, LOG, entry_number
+from s3cache.log.proof import is_untrimmed
 
 from .store import DAY, Store
 
@@ -72,11 +74,11 @@ def keep(random: Any) -> Steps:
     if answer.status != 200:
         return
     head, etag = decode_head(answer.body), answer.etag
+    packed: Packed = yield Pack()
     listed = yield from list_all(LOG)
     if listed is None:
         return
-    packed: Packed = yield Pack()
-    if packed.position.database == head.database:
+    if is_of_this_log(packed.position, head, listed):
         trim = trim_to(head, listed, packed.position.number)
         if trim > head.trimmed:
             moved = yield from move(head, etag, packed, trim)
@@ -86,6 +88,20 @@ def keep(random: Any) -> Steps:
     yield from delete_trimmed(head, listed, random)
     yield from delete_blobs(head, listed)
     yield from delete_packs(head)
+
+
+def is_of_this_log(position: e.Position, head: Head, listed: Sequence[Any]) -> bool:
+    """Whether the replica that was packed has followed this log.
+
+    Else a host that has not noticed that the bucket was restored would bring
+    back what was lost, for everybody who starts from its packs.
+    """
+    etags = {
+        number: one.etag
+        for one, _date in listed
+        if (number := entry_number(one.key)) is not None
+    }
+    return is_untrimmed(position, head) and has_all(etags, head.trimmed + 1, position)
 
 
 def list_all(prefix: str) -> Steps:

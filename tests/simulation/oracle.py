@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from s3cache.log.effects import Position
-from s3cache.log.entry import Entry, unseal
-from s3cache.log.head import decode_head
-from s3cache.log.keys import HEAD, entry_key, entry_number
+from s3cache.log.entry import Entry, blob_of, unseal
+from s3cache.log.head import Head, decode_head
+from s3cache.log.keys import HEAD, entry_number
 
 from .database import State, apply, run_batch
 from .store import Object, Store
@@ -18,21 +19,62 @@ if TYPE_CHECKING:
     from .host import Host
 
 
+@dataclass(slots=True)
+class Log:
+    """A log as the store accepted it, and what it makes of the database."""
+
+    database: str
+    states: list[State]
+    entries: list[Entry] = field(default_factory=list)
+    origins: list[object] = field(default_factory=list)
+
+    @property
+    def newest(self) -> int:
+        return len(self.entries)
+
+    def token(self, number: int) -> str:
+        return self.entries[number - 1].token if number else ""
+
+    def has(self, position: Position) -> bool:
+        """Whether ``position`` is one of this log."""
+        return (
+            position.database == self.database
+            and position.number <= self.newest
+            and position.token == self.token(position.number)
+        )
+
+    def until(self, number: int) -> Log:
+        """What was this log when ``number`` was its newest entry."""
+        return Log(
+            self.database,
+            self.states[: number + 1],
+            self.entries[:number],
+            self.origins[:number],
+        )
+
+
 class Oracle:
-    """The log as the store accepted it, and every write that was called.
+    """The true log, and every write that was called.
 
     An entry counts if its number was above the trim when it was created. What
     lands at or below it is a zombie: somebody slept, and nobody will look.
+
+    A disaster (somebody wipes or restores the bucket under running hosts)
+    begins another log; what was only in the old one is lost. From then on
+    there are strays: entries of hosts that have not noticed yet, which do not
+    continue the log. Where one lies the log is broken, and only a loud
+    ``LogDiverged`` will do.
     """
 
     def __init__(self, world: World, store: Store, database: str, start: State) -> None:
         self.world = world
         self.store = store
-        self.database = database
-        self.entries: list[Entry] = []
-        self.etags: list[str] = []
-        self.origins: list[object] = []
-        self.states = [start]
+        self.log = Log(database, [start])
+        self.past: list[Log] = []
+        self.disaster_at: float | None = None
+        self.copied = False
+        self.wiped = False
+        self.strays: list[int] = []
         self.zombies = 0
         self.writes: list[Write] = []
         self.reads = 0
@@ -40,55 +82,97 @@ class Oracle:
 
     @property
     def newest(self) -> int:
-        return len(self.entries)
+        return self.log.newest
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the log in the bucket is one that can be followed."""
+        return not self.wiped and not self.strays
+
+    def disaster(self, log: Log, *, copied: bool = False, wiped: bool = False) -> None:
+        """From now on ``log`` is what the bucket holds."""
+        for number in range(self.newest, 0, -1):
+            if log.database == self.log.database and number <= log.newest:
+                break
+            write = self.log.origins[number - 1]
+            if isinstance(write, Write):
+                write.numbers.remove(number)
+                write.lost_in_disaster = True
+        self.past.append(self.log)
+        self.log = log
+        self.disaster_at = self.world.now
+        self.copied, self.wiped = copied, wiped
+
+    def head(self) -> Head | None:
+        """What ``_head`` is now."""
+        found = self.store.objects.get(HEAD)
+        return decode_head(found.body) if found else None
 
     def _created(self, key: str, made: Object) -> None:
         number = entry_number(key)
         if number is None:
             return
-        head = decode_head(self.store.objects[HEAD].body)
-        if number <= head.trimmed:
+        head = self.head()
+        if head is not None and number <= head.trimmed:
             self.zombies += 1
             self.world.note("", f"  (a zombie: the log is trimmed to {head.trimmed})")
             return
-        blob = b""
-        name = _blob_of(made.body, key)
-        if name:
-            if name not in self.store.objects:
-                raise Violation(f"{key} names a body that is not there")
-            blob = self.store.objects[name].body
-        entry = unseal(made.body, key=key, blob=blob)
-        if number != self.newest + 1:
-            raise Violation(f"{key} was created after entry {self.newest}")
-        previous = self.entries[-1].token if self.entries else ""
-        if not entry.follows(self.database, self.newest, previous):
-            raise Violation(f"{key} does not continue the entry before it")
-        before = self.states[-1]
+        log, write = self.log, made.origin
+        entry = self._opened(key, made)
+        if (
+            head is None
+            or entry is None
+            or not entry.follows(log.database, log.newest, log.token(log.newest))
+        ):
+            if self.disaster_at is None:
+                raise Violation(f"{key} does not continue the log at {log.newest}")
+            self.world.note("", f"  (a stray: the log is at {log.newest})")
+            self.strays.append(number)
+            if isinstance(write, Write):
+                write.is_stray = True
+            return
+        before = log.states[-1]
         state = apply(before, entry.changes)
-        write = made.origin
         if isinstance(write, Write):
             changes, results = run_batch(write.batch, before)
             if apply(before, changes) != state:
                 raise Violation(f"{key} of {write} was made from another state")
             write.numbers.append(number)
             write.results = results
-        self.entries.append(entry)
-        self.etags.append(made.etag)
-        self.origins.append(made.origin)
-        self.states.append(state)
+        log.entries.append(entry)
+        log.origins.append(write)
+        log.states.append(state)
+
+    def _opened(self, key: str, made: Object) -> Entry | None:
+        """The entry in an object, or None if its blob is not there."""
+        blob = b""
+        if name := blob_of(made.body, key=key):
+            if name not in self.store.objects:
+                return None
+            blob = self.store.objects[name].body
+        return unseal(made.body, key=key, blob=blob)
 
     # What hosts do
 
     def check_replica(self, host: Host, position: Position, state: State) -> None:
         """A replica at one position is what the log says it is there."""
-        number = position.number
-        if number > self.newest:
-            raise Violation(f"{host} is at {number}, the log ends at {self.newest}")
-        token = self.entries[number - 1].token if number else ""
-        if position.database != self.database or position.token != token:
-            raise Violation(f"{host} applied an entry {number} that does not count")
-        if state != self.states[number]:
-            raise Violation(f"{host} at {number} differs from the log up to there")
+        for log in (self.log, *self.past):
+            if log.has(position):
+                if state != log.states[position.number]:
+                    raise Violation(f"{host} differs from the log at {position.number}")
+                return
+        if position.number in self.strays:
+            return
+        raise Violation(f"{host} applied {position.number}, which does not count")
+
+    def check_take_over(self, host: Host, diverged: bool, head: Head) -> None:
+        """A replica that holds lost commits is called diverged, no other."""
+        position = host.replica.position
+        lost = position.database != "" and not self.log.has(position)
+        if diverged and not lost and not self.copied:
+            raise Violation(f"{host} believes that the log diverged")
+        if lost and not diverged and head.trimmed < position.number:
+            raise Violation(f"{host} would lose commits that exist nowhere else")
 
     def check_fresh(self, who: object, number: int, began: int) -> None:
         """A reader that asked sees every commit from before it asked."""
@@ -102,9 +186,12 @@ class Oracle:
     # What writers are told
 
     def check_acknowledged(
-        self, write: Write, position: Position, results: list[object]
+        self, write: Write, position: Position, results: list[object], unaware: bool
     ) -> None:
-        """A write that succeeded is in the log, once, with these results."""
+        """A write that succeeded is in the log, once, with these results.
+
+        ``unaware``: its host had no chance yet to notice the disaster.
+        """
         write.status = "acknowledged"
         if len(write.numbers) > 1:
             raise Violation(f"{write} happened {len(write.numbers)} times")
@@ -116,12 +203,14 @@ class Oracle:
                     f"{write} was told {results}; in the log it made {write.results}"
                 )
             return
+        if unaware or write.lost_in_disaster:
+            return
         if not write.began <= position.number <= self.newest:
             raise Violation(
                 f"{write} was judged by {position.number}, which was not the newest "
                 f"({write.began} to {self.newest})"
             )
-        changes, expected = run_batch(write.batch, self.states[position.number])
+        changes, expected = run_batch(write.batch, self.log.states[position.number])
         if changes:
             raise Violation(f"{write} was acknowledged and is not in the log")
         if results != expected:
@@ -129,7 +218,7 @@ class Oracle:
 
     def check_settled(self, number: int, token: str, happened: bool) -> None:
         """What a host finds out later about a commit of unknown outcome."""
-        if (self.entries[number - 1].token == token) != happened:
+        if self.disaster_at is None and (self.log.token(number) == token) != happened:
             raise Violation(f"entry {number} {token} was settled as {happened}")
 
     # In the end
@@ -142,12 +231,12 @@ class Oracle:
                 raise Violation(f"{write} happened {count} times")
             if write.status == "failed" and count:
                 raise Violation(
-                    f"{write} was reported as failed ({write.told}), "
+                    f"{write} was reported as failed ({write.error!r}), "
                     f"and is entry {write.numbers[0]}"
                 )
             if write.status == "running":
                 raise Violation(f"{write} never ended")
-        last = self.states[-1]
+        last = self.log.states[-1]
         for key in range(1, COUNTERS + 1):
             wanted = sum(
                 sum(s == Increment(key) for s in write.batch)
@@ -160,16 +249,7 @@ class Oracle:
         total = sum(row[1] for row in last.tables["account"].rows.values())
         if total != ACCOUNTS * BALANCE:
             raise Violation(f"the accounts hold {total}, not {ACCOUNTS * BALANCE}")
-        for number, state in enumerate(self.states):
+        for number, state in enumerate(self.log.states):
             values = [row[1] for row in state.tables["name"].rows.values()]
             if len(values) != len(set(values)):
                 raise Violation(f"a unique value is there twice after {number}")
-
-
-def _blob_of(sealed: bytes, key: str) -> str:
-    from s3cache.log.entry import blob_of
-
-    return blob_of(sealed, key=key)
-
-
-__all__ = ["Oracle", "entry_key"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
+from types import NoneType
 from typing import Any
+from unittest.mock import patch
 
 from django.db import OperationalError
 
@@ -17,7 +19,8 @@ from s3cache.exceptions import (
     StoreUnavailable,
 )
 from s3cache.log import effects as e
-from s3cache.log.catch_up import catch_up
+from s3cache.log import entry
+from s3cache.log.catch_up import CHECK_EVERY, catch_up
 from s3cache.log.commit import CommitOptions, commit
 from s3cache.log.head import Head, encode_head
 from s3cache.log.keys import HEAD
@@ -25,7 +28,7 @@ from s3cache.log.keys import HEAD
 from . import keeper
 from .database import Statements, initial
 from .host import NO_HAZARDS, Hazards, Host, Process, Run, Task
-from .oracle import Oracle
+from .oracle import Log, Oracle
 from .store import DAY, NO_FAULTS, Faults, Network, Store
 from .workload import ACCOUNTS, BALANCE, COUNTERS, Increment, Write, some_batch
 from .world import Violation, World
@@ -50,7 +53,9 @@ class Scenario:
     """Everything about a run that its seed decides.
 
     ``phases`` are (start, seconds) of busy times; between them hosts are
-    mostly quiet, and the keepers go on.
+    mostly quiet, and the keepers go on. ``naps`` is how often a host, and as
+    often one of its processes, sleeps from within one phase to another.
+    ``disaster`` is what befalls the bucket, and in which phase.
     """
 
     hosts: int = 3
@@ -59,54 +64,133 @@ class Scenario:
     think: float = 0.3
     writes: float = 0.7
     phases: tuple[tuple[float, float], ...] = ((0.0, 6.0),)
+    naps: float = 0.0
     faults: Faults = NO_FAULTS
     hazards: Hazards = NO_HAZARDS
     latency: tuple[float, float] = (0.005, 0.05)
     whole_seconds: bool = True
     page_size: int = 1000
     keepers: bool = True
+    keep_every: float = 2.0
     timeout: float = 20.0
+    blob_above: int = entry.BLOB_ABOVE
+    disaster: str = ""
     batch: Callable[[Random], Sequence[Statements]] = field(default=some_batch)
 
 
 def scenario(seed: int) -> Scenario:
-    """The scenario of a seed. It has its own randomness: see ``simulate``."""
+    """The scenario of a seed, from randomness of its own."""
     random = Random(f"scenario {seed}")
-    chosen = Scenario(
-        hosts=random.choice([2, 2, 3, 3, 4]),
-        processes=random.choice([1, 2, 2, 3]),
-        threads=random.choice([1, 1, 2]),
+    kind = random.choices(
+        [calm, rough, crashing, sleepy, everything, disastrous],
+        [10, 20, 15, 35, 15, 10],
+    )[0]
+    return kind(random)
+
+
+def calm(random: Random) -> Scenario:
+    """Nothing goes wrong, and much is going on."""
+    return Scenario(
+        hosts=random.choice([2, 3, 4]),
+        processes=random.choice([1, 2, 3]),
+        threads=random.choice([1, 2]),
         think=random.choice([0.1, 0.3, 0.6]),
         writes=random.choice([0.5, 0.7, 0.9]),
+        phases=((0.0, random.uniform(1.0, 5.0)),),
         whole_seconds=random.random() < 0.7,
-        page_size=random.choice([3, 7, 1000]),
-        timeout=random.choice([3.0, 10.0, 20.0]),
-        keepers=random.random() < 0.9,
+        page_size=random.choice([5, 1000]),
+        timeout=20.0,
+        blob_above=random.choice([entry.BLOB_ABOVE, entry.BLOB_ABOVE, 220]),
     )
-    rough = random.choice([0.0, 0.0, 0.02, 0.1, 0.25])
-    if rough:
-        chosen = replace(chosen, faults=some_faults(random, rough))
-    if random.random() < 0.7:
-        scale = random.choice([0.0005, 0.002, 0.006])
-        chosen = replace(
-            chosen,
-            hazards=Hazards(
-                switch=random.choice([0.02, 0.1, 0.3]),
-                kill=random.choice([0.0, scale]),
-                kill_host=random.choice([0.0, 0.0, scale / 3]),
-                pause=random.choice([0.0, scale]),
-                long=random.choice([0.0, scale]),
-            ),
-        )
-    if random.random() < 0.7:
-        chosen = replace(chosen, phases=some_phases(random))
-    return chosen
+
+
+def rough(random: Random) -> Scenario:
+    """The network is bad."""
+    return replace(
+        calm(random),
+        faults=some_faults(random, random.choice([0.03, 0.1, 0.3])),
+        hazards=Hazards(
+            switch=random.choice([0.05, 0.3]),
+            pause=random.choice([0.0, 0.002]),
+            disk_full=random.choice([0.0, 0.0, 0.02]),
+        ),
+        timeout=random.choice([3.0, 10.0, 20.0]),
+    )
+
+
+def crashing(random: Random) -> Scenario:
+    """Processes and hosts die all the time."""
+    scale = random.choice([0.001, 0.003, 0.01])
+    return replace(
+        rough(random),
+        faults=some_faults(random, random.choice([0.02, 0.1])),
+        hazards=Hazards(
+            switch=random.choice([0.05, 0.3]),
+            kill=scale,
+            kill_host=random.choice([0.0, scale / 3]),
+            pause=random.choice([0.0, scale]),
+        ),
+    )
+
+
+def sleepy(random: Random) -> Scenario:
+    """Hosts sleep over trims, and network and keeper are mostly well."""
+    faults = NO_FAULTS
+    if random.random() < 0.5:
+        faults = some_faults(random, random.choice([0.02, 0.1]))
+    return replace(
+        calm(random),
+        hosts=random.choice([2, 2, 3]),
+        processes=random.choice([1, 2]),
+        threads=1,
+        think=random.choice([0.2, 0.5]),
+        phases=some_phases(random),
+        naps=random.choice([0.2, 0.5]),
+        faults=faults,
+        hazards=Hazards(
+            switch=random.choice([0.05, 0.3]),
+            pause=random.choice([0.0, 0.005, 0.02]),
+            pauses=random.choice([(0.05, 0.3, 1.0), (0.5, 2.0, 30.0, 600.0)]),
+            long=random.choice([0.0, 0.002, 0.01]),
+        ),
+        keep_every=random.choice([0.2, 0.5, 2.0]),
+        timeout=random.choice([3.0, 20.0]),
+    )
+
+
+def everything(random: Random) -> Scenario:
+    """All of it at once."""
+    bad = crashing(random)
+    return replace(
+        sleepy(random),
+        faults=bad.faults,
+        hazards=replace(
+            bad.hazards, long=random.choice([0.0, 0.002, 0.005]), disk_full=0.002
+        ),
+    )
+
+
+def disastrous(random: Random) -> Scenario:
+    """Somebody wipes the bucket, or restores it, while hosts run."""
+    chosen = random.choice([calm, rough, sleepy])(random)
+    start, length = chosen.phases[0]
+    phases = [(start, length)]
+    for _ in range(random.randint(1, 3)):
+        start += random.choice([60.0, 700.0, 1000.0])
+        phases.append((start, random.uniform(1.0, 3.0)))
+    for later, length in chosen.phases[1:2]:
+        phases.append((start + later, length))
+    return replace(
+        chosen,
+        phases=tuple(phases),
+        disaster=random.choice(["restored", "copied back", "wiped", "made anew"]),
+    )
 
 
 def some_faults(random: Random, rough: float) -> Faults:
     """Faults of which about ``rough`` of all requests have one."""
     weights = {kind: random.choice([0.0, 1.0, 1.0, 4.0]) for kind in FAULTS}
-    weights["refused"] /= 4
+    weights["refused"] /= 3
     total = sum(weights.values()) or 1.0
     return Faults(
         **{kind: rough * weight / total for kind, weight in weights.items()},
@@ -121,8 +205,8 @@ def some_phases(random: Random) -> tuple[tuple[float, float], ...]:
     Often a day, to the second: then the trim passes over what was written in
     one phase while the next one writes.
     """
-    phases = [(0.0, random.uniform(1.0, 5.0))]
-    for _ in range(random.randint(1, 3)):
+    phases = [(0.0, random.uniform(0.5, 3.0))]
+    for _ in range(random.randint(1, 4)):
         start, length = phases[-1]
         gap = random.choice(
             [
@@ -135,7 +219,7 @@ def some_phases(random: Random) -> tuple[tuple[float, float], ...]:
                 2.5 * DAY,
             ]
         )
-        phases.append((start + gap, random.uniform(1.0, 5.0)))
+        phases.append((start + gap, random.uniform(0.5, 3.0)))
     return tuple(phases)
 
 
@@ -149,7 +233,7 @@ class Simulation(Run):
         self.seed = seed
         self.plan = plan = plan or scenario(seed)
         store = Store(world, whole_seconds=plan.whole_seconds, page_size=plan.page_size)
-        start = initial(COUNTERS, ACCOUNTS, BALANCE)
+        self.start = start = initial(COUNTERS, ACCOUNTS, BALANCE)
         super().__init__(world, store, Oracle(world, store, DATABASE, start))
         store.put(HEAD, encode_head(Head(DATABASE)))
         self.hosts = [
@@ -164,16 +248,84 @@ class Simulation(Run):
 
     def play(self) -> None:
         """Run it all; raises ``Violation``."""
+        with patch.object(entry, "BLOB_ABOVE", self.plan.blob_above):
+            self._play()
+
+    def _play(self) -> None:
         world, plan = self.world, self.plan
+        if plan.disaster:
+            self._plan_disaster()
         for host in self.hosts:
             for _ in range(plan.processes):
                 self._start_process(host)
             if plan.keepers:
                 self._start_keeper(host)
+            self._plan_naps(host)
         last, length = plan.phases[-1]
         world.run(last + length)
         self._finish()
         self.oracle.check_end()
+
+    # Naps and disasters
+
+    def _plan_naps(self, host: Host) -> None:
+        random = self.world.random
+        for index, (start, length) in enumerate(self.plan.phases[:-1]):
+            if not self.world.chance(self.plan.naps):
+                continue
+            when = start + random.random() * length
+            wakes, length = random.choice(self.plan.phases[index + 1 :])
+            wakes += random.uniform(-0.3, 0.7) * length
+            alone = random.random() < 0.5
+            self.world.at(when, self._nap, host, alone, wakes)
+
+    def _nap(self, host: Host, alone: bool, wakes: float) -> None:
+        processes = host.processes
+        if alone and processes:
+            processes = [self.world.random.choice(processes)]
+        for process in processes:
+            process.pause(max(0.0, wakes - self.world.now))
+
+    def _plan_disaster(self) -> None:
+        random = self.world.random
+        start, length = self.plan.phases[0]
+        when = start + length * random.random()
+        if self.plan.disaster in ("restored", "copied back"):
+            self.world.at(start + (when - start) * random.random(), self._back_up)
+        self.world.at(when, self._disaster)
+
+    def _back_up(self) -> None:
+        self.world.note("", "-- the bucket is backed up --")
+        self._backup = self.store.snapshot(), self.oracle.newest
+
+    def _disaster(self) -> None:
+        self.world.note("", f"-- the bucket is {self.plan.disaster} --")
+        log = Log(DATABASE, [self.start])
+        copied = self.plan.disaster == "copied back"
+        if self.plan.disaster in ("restored", "copied back"):
+            objects, number = self._backup
+            log = self.oracle.log.until(number)
+        elif self.plan.disaster == "made anew":
+            objects, log = {}, Log("another", [self.start])
+        else:
+            objects = {}
+        self.oracle.disaster(log, copied=copied, wiped=self.plan.disaster == "wiped")
+        self.store.restore(objects, copied=copied)
+        if self.plan.disaster == "made anew":
+            self.store.put(HEAD, encode_head(Head("another")))
+
+    def _is_unaware(self, began_at: float) -> bool:
+        """Whether who began then may not know of a disaster.
+
+        Hosts compare every ``CHECK_EVERY`` seconds. But where some had not
+        done so yet and have written into a restored log, it is broken for
+        good: whoever meets the place is loud, and nothing more is promised.
+        """
+        oracle = self.oracle
+        if oracle.disaster_at is None:
+            return False
+        broken = bool(oracle.strays) and not oracle.wiped
+        return broken or began_at <= oracle.disaster_at + CHECK_EVERY
 
     # Processes and what they do
 
@@ -242,17 +394,20 @@ class Simulation(Run):
     ) -> Write:
         """Have ``process`` commit ``batch``."""
         self._serial += 1
+        began_at = self.world.now
         write = Write(self._serial, batch, began=self.oracle.newest)
         self.oracle.writes.append(write)
 
         def ended(position: Any, error: Exception | None) -> None:
             if error is None:
-                self.oracle.check_acknowledged(write, position, task.results)
+                self.oracle.check_acknowledged(
+                    write, position, task.results, self._is_unaware(began_at)
+                )
             elif isinstance(error, CommitOutcomeUnknown):
                 write.status = "unknown"
             else:
                 write.status = "failed"
-            write.told = repr(error)
+            write.error = error
             self._check_error(task, error)
             then()
 
@@ -268,12 +423,12 @@ class Simulation(Run):
 
     def run_read(self, process: Process, name: str, then: Callable[[], None]) -> None:
         """Have ``process`` read what is the newest now."""
-        began = self.oracle.newest
+        began, began_at = self.oracle.newest, self.world.now
         host, boots = process.host, process.host.boots
 
         def ended(position: Any, error: Exception | None) -> None:
             self._check_error(task, error)
-            if error is None:
+            if error is None and not self._is_unaware(began_at):
                 self.oracle.check_fresh(task, position.number, began)
                 if host.boots == boots:
                     self.oracle.check_fresh(task, host.replica.position.number, began)
@@ -284,14 +439,21 @@ class Simulation(Run):
         task.begin()
 
     def _check_error(self, task: Task, error: Exception | None) -> None:
-        if isinstance(error, (LogDiverged, EntryFormatError)):
+        plan = self.plan
+        loud = isinstance(error, (LogDiverged, EntryFormatError))
+        if loud and (not plan.disaster or self._is_whole_to(error)):
             raise Violation(f"{task} was told {error!r}, but the log is whole")
         if error is not None and not isinstance(error, OperationalError):
             raise Violation(f"{task} was told {error!r}")
-        calm = self.plan.faults is NO_FAULTS and self.plan.hazards is NO_HAZARDS
+        nothing = plan.faults is NO_FAULTS and plan.hazards is NO_HAZARDS
+        calm = nothing and not plan.disaster
         crowded = isinstance(error, StoreUnavailable) and "were first" in str(error)
         if calm and isinstance(error, (StoreError, CommitOutcomeUnknown)) > crowded:
             raise Violation(f"{task} was told {error!r} on a calm day")
+
+    def _is_whole_to(self, error: Exception | None) -> bool:
+        """Whether there is no reason for ``LogDiverged`` after a disaster."""
+        return isinstance(error, LogDiverged) and self.oracle.is_whole
 
     # The end
 
@@ -303,22 +465,37 @@ class Simulation(Run):
         self.hazards = NO_HAZARDS
         self.network.faults = NO_FAULTS
         world.run()
+        if self.oracle.disaster_at is not None:
+            world.run(max(world.now, self.oracle.disaster_at + CHECK_EVERY) + 1.0)
         for host in self.hosts:
             if not host.processes:
                 raise Violation(f"{host} never came back")
-            self._must_commit(host)
+            told = self._commit_at_the_end(host)
+            self._check_the_end(host, "commit", told)
         for host in self.hosts:
-            self._must_catch_up(host)
-            if host.replica.position.number != self.oracle.newest:
+            told = self._catch_up_at_the_end(host)
+            self._check_the_end(host, "read", told)
+            behind = host.replica.position.number != self.oracle.newest
+            if behind and self.oracle.is_whole:
                 raise Violation(f"{host} stays behind")
 
-    def _must_commit(self, host: Host) -> None:
+    def _check_the_end(self, host: Host, doing: str, told: Exception | None) -> None:
+        """All is well again; or, after some disasters, loudly not."""
+        if self.oracle.is_whole:
+            if told is not None:
+                raise Violation(f"{host} cannot {doing} any more: {told!r}")
+        elif self.oracle.wiped:
+            if not isinstance(told, LogDiverged):
+                raise Violation(f"{host} does not notice the wiped bucket: {told!r}")
+        elif not isinstance(told, (LogDiverged, CommitOutcomeUnknown, NoneType)):
+            raise Violation(f"{host} was told {told!r} of a broken log")
+
+    def _commit_at_the_end(self, host: Host) -> Exception | None:
         write = self.run_write(host.processes[0], "end", [Increment(1)], lambda: None)
         self.world.run()
-        if write.status != "acknowledged":
-            raise Violation(f"{host} cannot commit any more: {write.told}")
+        return write.error
 
-    def _must_catch_up(self, host: Host) -> None:
+    def _catch_up_at_the_end(self, host: Host) -> Exception | None:
         errors: list[Exception | None] = []
         task = Task(
             host.processes[0],
@@ -329,8 +506,7 @@ class Simulation(Run):
         )
         task.begin()
         self.world.run()
-        if errors != [None]:
-            raise Violation(f"{host} cannot read any more: {errors}")
+        return errors[0]
 
 
 class Client:
@@ -374,7 +550,8 @@ class Keeper:
         if run.finishing:
             return
         busy = any(s - 5.0 <= run.world.now <= s + n for s, n in run.plan.phases)
-        delay = run.world.random.expovariate(1 / (2.0 if busy else 6 * 3600.0))
+        every = run.plan.keep_every if busy else 6 * 3600.0
+        delay = run.world.random.expovariate(1 / every)
         when = run.world.now + delay
         for start, _length in run.plan.phases:
             if run.world.now < start - 2.0 < when:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from s3cache.log.keys import LOG
 from s3cache.stores.base import Answer, Listed
@@ -114,6 +114,24 @@ class Store:
         if key.startswith(LOG):
             self.on_created(key, made)
         return made
+
+    def snapshot(self) -> dict[str, Object]:
+        """All objects as they are."""
+        return dict(self.objects)
+
+    def restore(self, objects: dict[str, Object], *, copied: bool) -> None:
+        """Make the bucket what it once was.
+
+        A copy of an object is a new one: its ETag and time are its own.
+        """
+        now = self.clock()
+        self.objects = {
+            key: replace(one, etag=f'{one.etag[:-1]}-{now}"', modified=now)
+            if copied
+            else one
+            for key, one in objects.items()
+        }
+        self._keys = sorted(self.objects)
 
     def remove(self, key: str) -> None:
         """Delete an object, if there is one."""

@@ -113,7 +113,9 @@ class Write:
     results: list[Any] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     """The entries of the true log that came from it."""
-    told: str = ""
+    error: Exception | None = None
+    lost_in_disaster: bool = False
+    is_stray: bool = False
 
     def __str__(self) -> str:
         return f"write {self.serial} {list(self.batch)}"

@@ -1,0 +1,464 @@
+"""Each rule of the protocol as a switch: what would do without it.
+
+A mutant replaces one small function of ``s3cache.log``, or one duty of who
+performs its effects, by what somebody might write who does not know the rule.
+``RULES`` says which rule it breaks; ``test_mutants.py`` pins a seed that
+notices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+from s3cache.exceptions import CommitOutcomeUnknown, StoreUnavailable
+from s3cache.log import catch_up, commit, patience, proof
+from s3cache.log import effects as e
+from s3cache.log.commit import Outcome, Sent
+from s3cache.log.entry import unseal
+from s3cache.log.keys import BLOBS, LOG, entry_key
+from s3cache.log.proof import failure, is_recent, is_untrimmed, read_head
+
+from . import keeper
+from .database import apply
+from .host import Run, Task
+from .store import DAY
+
+MODULES = (proof, patience, catch_up, commit)
+
+Mutation = Callable[[ExitStack], None]
+
+RULES: dict[str, str] = {}
+_MUTATIONS: dict[str, Mutation] = {}
+
+
+def breaks(rule: str) -> Callable[[Mutation], Mutation]:
+    """Register a mutant under its name, with the rule that it breaks."""
+
+    def register(mutation: Mutation) -> Mutation:
+        name = mutation.__name__
+        RULES[name] = rule
+        _MUTATIONS[name] = mutation
+        return mutation
+
+    return register
+
+
+@contextmanager
+def mutant(name: str) -> Iterator[None]:
+    """Play with one rule switched off."""
+    with ExitStack() as stack:
+        _MUTATIONS[name](stack)
+        yield
+
+
+def swap(stack: ExitStack, **replacements: Any) -> None:
+    """Put functions in the place of the protocol's, wherever it uses them."""
+    for name, new in replacements.items():
+        homes = [module for module in MODULES if hasattr(module, name)]
+        if not homes:
+            raise LookupError(f"s3cache.log has no {name}")
+        for module in homes:
+            stack.enter_context(patch.object(module, name, new))
+
+
+def perform(stack: ExitStack, **replacements: Any) -> None:
+    """Have effects performed otherwise."""
+    for name, new in replacements.items():
+        stack.enter_context(patch.object(Run, f"_{name}", new))
+
+
+# 4.2: the commit
+
+
+@breaks("4.2: only the token tells whether an entry is ours")
+def ours_by_content(stack):
+    def is_ours(entry, answer, options):
+        found = unseal(answer.body, key=entry_key(entry.number))
+        return found.changes == entry.changes
+
+    swap(stack, is_ours=is_ours)
+
+
+@breaks("4.2: after a 412 the entry is read, and its token compared")
+def lost_by_412(stack):
+    def whose(entry, position, options):
+        answer = yield e.Get(entry_key(entry.number))
+        if answer.status != 200:
+            raise failure(answer, "reading")
+        return Outcome.LOST, answer
+
+    swap(stack, whose=whose)
+
+
+@breaks("4.2: the token is compared even if a reader here was faster")
+def lost_to_own_reader(stack):
+    original = commit.whose
+
+    def whose(entry, position, options):
+        here = yield e.Where()
+        if here.number >= entry.number:
+            return Outcome.LOST, e.Answer(200)
+        return (yield from original(entry, position, options))
+
+    swap(stack, whose=whose)
+
+
+def _thawed(stack: ExitStack) -> None:
+    original = commit.go_on
+
+    def send(entry, body, deadline):
+        sent_at = yield e.Now()
+        answer = yield e.Create(entry_key(entry.number), body)
+        if proof.is_unclear(answer):
+            yield e.Sleep(0.05)
+            answer = e.Answer(0)
+        elif answer.status not in (200, 412):
+            raise failure(answer, "creating")
+        return Sent(answer, sent_at, 0.1)
+
+    def judge(entry, position, sent, options):
+        if sent.answer.status == 0:
+            return Outcome.LOST, sent.answer
+        return (yield from judge_sent(entry, position, sent, options))
+
+    def go_on(position, outcome, answer, options):
+        if answer.status:
+            yield from original(position, outcome, answer, options)
+
+    judge_sent = commit.judge
+    swap(stack, send=send, judge=judge, go_on=go_on)
+
+
+@breaks("4.2: after a timeout the same bytes are sent again")
+def thawed_body(stack):
+    _thawed(stack)
+
+
+@breaks("4.2: a new body has a new token")
+def token_of_the_batch(stack):
+    _thawed(stack)
+    perform(stack, token=lambda run, task, effect: f"w{task.write.serial}")
+
+
+@breaks("4.2: after a timeout a 404 proves nothing")
+def failed_by_404(stack):
+    original = commit.send
+
+    def send(entry, body, deadline):
+        steps = original(entry, body, deadline)
+        effect = next(steps)
+        while True:
+            result = yield effect
+            unclear = isinstance(effect, e.Create) and proof.is_unclear(result)
+            if unclear:
+                answer = yield e.Get(entry_key(entry.number))
+                if answer.status == 404:
+                    raise failure(result, "creating")
+            try:
+                effect = steps.send(result)
+            except StopIteration as stop:
+                return stop.value
+
+    swap(stack, send=send)
+
+
+@breaks("4.2: 409 may be a copy of our own request")
+def conflict_is_failure(stack):
+    original = proof.is_unclear
+    swap(stack, is_unclear=lambda answer: answer.status != 409 and original(answer))
+
+
+@breaks("4.2: a 5xx is like a timeout")
+def error_is_failure(stack):
+    original = proof.is_unclear
+    swap(stack, is_unclear=lambda answer: answer.status < 500 and original(answer))
+
+
+@breaks("4.2: what was unclear once stays unclear, also after a 403")
+def refused_is_failure(stack):
+    original = commit.send
+
+    def send(entry, body, deadline):
+        steps = original(entry, body, deadline)
+        effect = next(steps)
+        while True:
+            result = yield effect
+            if isinstance(effect, e.Create) and result.status == 403:
+                raise failure(result, "creating")
+            try:
+                effect = steps.send(result)
+            except StopIteration as stop:
+                return stop.value
+
+    swap(stack, send=send)
+
+
+@breaks("4.2: what the store does not tell in time is unknown, not failed")
+def unknown_is_failure(stack):
+    def unknown(entry, error):
+        yield e.KeepPending(entry.number, entry.token)
+        return StoreUnavailable(str(error))
+
+    swap(stack, unknown=unknown)
+
+
+@breaks("4.2: once a request may have had its effect, no error means failure")
+def failed_by_a_question(stack):
+    original = commit.create
+
+    def create(entry, position, options, deadline):
+        try:
+            return (yield from original(entry, position, options, deadline))
+        except CommitOutcomeUnknown as error:
+            raise (error.__cause__ or error) from None
+
+    swap(stack, create=create)
+
+
+@breaks("4.2: a commit that cannot be applied here has still happened")
+def failed_by_apply(stack):
+    def apply_own(entry, answer):
+        return (yield e.Apply(entry, answer.etag, catch_up.created_at(answer), True))
+
+    swap(stack, apply_own=apply_own)
+
+
+@breaks("4.2: the batch is run again on the newer state")
+def not_run_again(stack):
+    original = Run._stage
+
+    def stage(run, task, effect):
+        first = getattr(task, "first", None)
+        staged = original(run, task, effect)
+        if first is None:
+            task.first = first = staged, task.results
+        earlier, task.results = first
+        return replace(earlier, position=staged.position)
+
+    perform(stack, stage=stage)
+
+
+@breaks("4.1: a batch that writes nothing asks whether its state is the newest")
+def empty_unproved(stack):
+    def is_newest(position, options):
+        yield e.Now()
+        return True
+
+    swap(stack, is_newest=is_newest)
+
+
+@breaks("4.2: after a win among others, a host lets them have a turn")
+def no_turns(stack):
+    def let_others_go_first():
+        yield e.Now()
+
+    swap(stack, let_others_go_first=let_others_go_first)
+
+
+@breaks("4.2: who applies the entry settles an unknown outcome by its token")
+def settled_by_number(stack):
+    stack.enter_context(patch.object(Run, "settles", lambda self, entry, token: True))
+
+
+@breaks("4.2: applying an entry that is applied already does nothing")
+def applied_twice(stack):
+    def apply_again(run, task, effect):
+        host, entry = task.host, effect.entry
+        replica = task.building or host.replica
+        replica.state = apply(replica.state, entry.changes)
+        replica.position = e.Position(
+            entry.database, entry.number, entry.token, effect.etag, effect.modified
+        )
+        if replica is host.replica:
+            host.changed()
+        return replica.position
+
+    perform(stack, apply=apply_again)
+
+
+# 5.3: what an answer proves
+
+
+@breaks("5.3: an answer long after the last proof needs a look at _head")
+def always_believed(stack):
+    def believable(position, answer):
+        yield e.Now()
+        return True
+
+    swap(stack, believable=believable)
+
+
+@breaks("5.3: _head is read after the answer")
+def head_before_answer(stack):
+    heads = {}
+
+    def ask_next(position):
+        answer = yield e.Get(entry_key(position.number + 1))
+        if answer.status not in (200, 404):
+            raise failure(answer, "asking")
+        return answer
+
+    def first_the_head(steps):
+        head = yield from read_head()
+        answer = yield from steps
+        heads[id(answer)] = answer, head
+        return answer
+
+    def believable(position, answer):
+        if is_recent(position, answer):
+            return True
+        _answer, head = heads.get(id(answer)) or (answer, (yield from read_head()))
+        return is_untrimmed(position, head)
+
+    list_log = catch_up.list_log
+    swap(
+        stack,
+        ask_next=lambda position: first_the_head(ask_next(position)),
+        list_log=lambda after: first_the_head(list_log(after)),
+        believable=believable,
+    )
+
+
+@breaks("5.3: a 200 for what the trim has reached is void")
+def void_is_won(stack):
+    def counts(position, answer):
+        yield e.Now()
+        return Outcome.WON
+
+    swap(stack, counts=counts)
+
+
+@breaks("5.3: an entry that the trim has reached says nothing of who won")
+def zombie_believed(stack):
+    def whose(entry, position, options):
+        answer = yield e.Get(entry_key(entry.number))
+        if answer.status != 200:
+            raise failure(answer, "reading")
+        if not commit.is_ours(entry, answer, options):
+            return Outcome.LOST, answer
+        return Outcome.WON, answer
+
+    swap(stack, whose=whose)
+
+
+@breaks("5.3: void after an unclear attempt a day ago: that one may have counted")
+def void_for_certain(stack):
+    def void_or_unknown(first_sent_at):
+        yield e.Now()
+        return Outcome.VOID
+
+    swap(stack, void_or_unknown=void_or_unknown)
+
+
+@breaks("5.3: an entry proves the time when it was created, not when it was read")
+def proved_by_reading(stack):
+    swap(stack, created_at=lambda answer: answer.date or 0.0)
+
+
+@breaks("5.3: what a 404 proves holds for the position that asked")
+def proved_for_others(stack):
+    def proved(run, task, effect):
+        replica = task.building or task.host.replica
+        if effect.date:
+            replica.position = replace(replica.position, proved_at=effect.date)
+
+    perform(stack, proved=proved)
+
+
+@breaks("5.3: an answer without a Date proves nothing by itself")
+def dateless_believed(stack):
+    swap(
+        stack,
+        is_recent=lambda position, answer: (
+            answer.date is None or is_recent(position, answer)
+        ),
+    )
+
+
+@breaks("5.3: a new replica takes only the objects that the LIST named")
+def any_object_of_that_name(stack):
+    def apply_listed(listed, signing_keys):
+        for number in listed:
+            answer = yield e.Get(entry_key(number))
+            if answer.status != 200:
+                return False
+            entry = yield from proof.open_entry(answer, number, signing_keys)
+            position = yield e.Where()
+            if entry is None:
+                return False
+            if entry.number > position.number:
+                if not catch_up.continues(entry, position):
+                    return False
+                yield e.Apply(entry, answer.etag, catch_up.created_at(answer))
+        return True
+
+    swap(stack, apply_listed=apply_listed)
+
+
+@breaks("5.3: a new replica lists the log first, and reads _head after that")
+def head_before_list(stack):
+    def look():
+        head = yield from read_head()
+        listed, page = yield from catch_up.list_entries(1, 10**9)
+        return listed, page.date or 0.0, head
+
+    swap(stack, look=look)
+
+
+@breaks("5.6: a new replica never puts a host back")
+def taken_over_blindly(stack):
+    def take_over(run, task, effect):
+        return original(run, task, e.TakeOver(replaces=task.host.replica.position))
+
+    original = Run._take_over
+    perform(stack, take_over=take_over)
+
+
+@breaks("5.3: the keeper trims only what is a day old")
+def trimmed_young(stack):
+    def is_old(one, date):
+        return date is not None and date - one.modified >= DAY / 100
+
+    stack.enter_context(patch.object(keeper, "is_old", is_old))
+
+
+@breaks("5.3: the keeper trims only what is packed")
+def trimmed_unpacked(stack):
+    original = keeper.trim_to
+
+    def trim_to(head, listed, packed):
+        return original(head, listed, packed + 1)
+
+    stack.enter_context(patch.object(keeper, "trim_to", trim_to))
+
+
+@breaks("5.3: the keeper moves _head before it deletes")
+def deleted_first(stack):
+    original = keeper.move
+
+    def move(head, etag, packed, trim):
+        listed = yield from keeper.list_all(LOG)
+        doomed = [one.key for one, _ in listed or () if one.key <= entry_key(trim)]
+        if doomed:
+            yield keeper.Delete(doomed)
+        return (yield from original(head, etag, packed, trim))
+
+    stack.enter_context(patch.object(keeper, "move", move))
+
+
+@breaks("3: a blob goes when its number is taken or trimmed, not by its age")
+def blobs_by_age(stack):
+    def delete_blobs(head, listed):
+        blobs = yield from keeper.list_all(BLOBS)
+        doomed = [one.key for one, date in blobs or () if keeper.is_old(one, date)]
+        if doomed:
+            yield keeper.Delete(doomed)
+
+    stack.enter_context(patch.object(keeper, "delete_blobs", delete_blobs))
+
+
+__all__ = ["RULES", "Task", "mutant"]
