@@ -122,7 +122,7 @@ class Block:
         error: sqlite3.IntegrityError | None = None
         try:
             result = self._run_on_writer(sql, params, many)
-            if result.rowcount != 0 or self._is_current():
+            if not result.found_nothing or self._is_current():
                 return result
         except sqlite3.IntegrityError as found:
             if self._is_current():

@@ -23,9 +23,10 @@ class Result:
     __slots__ = (
         "_lastrowid",
         "_next",
+        "_rowcount",
         "description",
         "lastrowid_seen",
-        "rowcount",
+        "rowcount_seen",
         "rows",
     )
 
@@ -34,8 +35,9 @@ class Result:
         self.rows: list[Any] = []
         if cursor is not None and cursor.description:
             self.rows = cursor.fetchall()
-        self.rowcount = -1 if cursor is None else cursor.rowcount
+        self._rowcount = -1 if cursor is None else cursor.rowcount
         self._lastrowid = None if cursor is None else cursor.lastrowid
+        self.rowcount_seen = False
         self.lastrowid_seen = False
         self._next = 0
 
@@ -44,6 +46,17 @@ class Result:
         """The rowid of the last INSERT; who looks at it depends on it."""
         self.lastrowid_seen = True
         return self._lastrowid
+
+    @property
+    def rowcount(self) -> int:
+        """The rows that were changed, or -1; as with ``lastrowid``."""
+        self.rowcount_seen = True
+        return self._rowcount
+
+    @property
+    def found_nothing(self) -> bool:
+        """Whether there was no row to change; nobody is told by this."""
+        return self._rowcount == 0
 
     def fetchone(self) -> Any:
         """The next row, or None."""
@@ -82,9 +95,15 @@ class Seen:
             return mine is theirs and self.error is other.error
         if mine.lastrowid_seen and mine._lastrowid != theirs._lastrowid:
             return False
-        if mine.description is None and mine.rowcount != theirs.rowcount:
+        if mine.rowcount_seen and mine._rowcount != theirs._rowcount:
             return False
         return bool(self._rows == other._rows)
+
+    def hand_over(self, other: Seen) -> None:
+        """Let ``other``, which takes this one's place, depend on the same."""
+        if self._result is not None and other._result is not None:
+            other._result.rowcount_seen |= self._result.rowcount_seen
+            other._result.lastrowid_seen |= self._result.lastrowid_seen
 
 
 def _digest(rows: list[Any]) -> Any:

@@ -58,3 +58,5 @@ class Script:
                     f"written; nothing of it was committed. The first statement "
                     f"with another result: {step.sql[:200]}"
                 )
+            # The caller has seen the first result, and not this one.
+            step.seen.hand_over(seen)
