@@ -52,6 +52,10 @@ class Connection:
         """Run a statement that reads."""
         return self.reader.execute(sql, params)
 
+    def getlimit(self, category: int) -> int:
+        """See ``sqlite3.Connection.getlimit``."""
+        return self.reader.connection.getlimit(category)
+
     def cursor(self) -> sqlite3.Cursor:
         """A cursor of SQLite's, to read."""
         return self.reader.connection.cursor()
