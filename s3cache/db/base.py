@@ -468,7 +468,8 @@ def _send(
     position: int,
     local: bool,
 ) -> list[Exception]:
-    if not rows_changed.has_listeners():
+    # Not has_listeners(): that means those who listen to any sender.
+    if not rows_changed.receivers:
         return []
     model = next(
         (

@@ -12,6 +12,7 @@ from s3cache.exceptions import TransactionConflict
 from s3cache.replica import clock, meta
 from s3cache.replica.capture import Uncaptured
 from s3cache.replica.delta import Delta
+from s3cache.replica.foreign_keys import with_children
 from s3cache.replica.requests import Base, BlockRequest
 from s3cache.replica.results import Result, Seen
 from s3cache.replica.schema_block import SchemaBlock
@@ -50,6 +51,7 @@ class Block:
         self._has_turn = False
         self._began_at = clock.now()
         self._broken: TransactionConflict | None = None
+        self._ids_wanted: dict[str, int] = {}
         self.done = False
 
     @property
@@ -219,7 +221,9 @@ class Block:
         writer = replica.writer
         first = (params[0] if params else ()) if many else params
         if writer.owner is self:
-            written = writer.capture.written_by(sql, first)
+            written = with_children(
+                writer.schema, writer.capture.written_by(sql, first)
+            )
             if all(
                 name in writer.capture.tables or writer.schema.get(name) is None
                 for name in written
@@ -376,6 +380,17 @@ class Block:
         while not self._lay("SELECT 1", (), many=False):
             self.rebase()
         return writer.connection, self._delta.names()
+
+    def want_ids(self, table: str, count: int) -> None:
+        """Say how many ids the INSERTs that come next are going to take."""
+        self._ids_wanted[table] = count
+
+    def ids_wanted(self, table: str, count: int) -> int:
+        """How many are left to take, with the ``count`` that are taken now."""
+        wanted = max(self._ids_wanted.pop(table, 0), count)
+        if wanted > count:
+            self._ids_wanted[table] = wanted - count
+        return wanted
 
     def largest_id(self, table: str, low: int, high: int) -> int | None:
         """The largest id between two that the block itself has used."""

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from s3cache.replica.capture import changes_table, column_name
+from s3cache.replica.capture import Capture, changes_table, column_name
 from s3cache.replica.sql import quote
 from s3cache.replica.tables import ForeignKey, Schema, Table
 
@@ -77,6 +77,82 @@ def _refuse(connection: sqlite3.Connection, sql: str) -> None:
         raise sqlite3.IntegrityError("FOREIGN KEY constraint failed")
 
 
+def run_actions(
+    connection: sqlite3.Connection, capture: Capture, schema: Schema, touched: set[str]
+) -> None:
+    """Do what ON DELETE asks for, for the captured changes of ``touched``.
+
+    SQLite would do it only with ``PRAGMA foreign_keys``; but then it would
+    also do it when rows are laid out, which deletes them first. The children
+    that change are added to ``touched``.
+    """
+    waiting = [name for name in touched if name in schema.actions]
+    while waiting:
+        table = capture.tables.get(waiting.pop())
+        if table is None:
+            continue
+        for key in schema.actions[table.name.lower()]:
+            done = capture.run(_action(connection, table, key), (), many=False)
+            child = key.child.lower()
+            if done.rowcount > 0:
+                touched.add(child)
+                if child in schema.actions:
+                    waiting.append(child)
+
+
+def with_children(schema: Schema, names: Iterable[str]) -> set[str]:
+    """``names``, and the tables that actions of theirs may change."""
+    found = set(names)
+    waiting = list(found)
+    while waiting:
+        for key in schema.actions.get(waiting.pop(), ()):
+            child = key.child.lower()
+            if child not in found:
+                found.add(child)
+                waiting.append(child)
+    return found
+
+
+def _action(connection: sqlite3.Connection, parent: Table, key: ForeignKey) -> str:
+    if key.parent_columns == parent.key:
+        column = quote(key.columns[0])
+        gone = " AND ".join(f"p.{quote(c)} = c.k{i}" for i, c in enumerate(parent.key))
+        own = " AND ".join(f"{quote(c)} = c.k{i}" for i, c in enumerate(key.columns))
+        if len(key.columns) == 1:
+            where = (
+                f"{column} IN (SELECT c.k0 FROM temp.{changes_table(parent)} c "
+                f"WHERE NOT EXISTS (SELECT 1 FROM main.{quote(parent.name)} p "
+                f"WHERE {gone}))"
+            )
+        else:
+            where = (
+                f"EXISTS (SELECT 1 FROM temp.{changes_table(parent)} c WHERE {own} "
+                f"AND NOT EXISTS (SELECT 1 FROM main.{quote(parent.name)} p "
+                f"WHERE {gone}))"
+            )
+    else:
+        # What the deleted row had there was not noted; but who refers to
+        # nothing now is a child of it.
+        where = _refers_to_nothing(key, child=f"main.{quote(key.child)}")
+    child = f"main.{quote(key.child)}"
+    if key.on_delete == "CASCADE":
+        return f"DELETE FROM {child} WHERE {where}"
+    values = ", ".join(
+        f"{quote(column)} = {_value(connection, key, column)}" for column in key.columns
+    )
+    return f"UPDATE {child} SET {values} WHERE {where}"
+
+
+def _value(connection: sqlite3.Connection, key: ForeignKey, column: str) -> str:
+    if key.on_delete == "SET NULL":
+        return "NULL"
+    default = connection.execute(
+        "SELECT dflt_value FROM pragma_table_info(?) WHERE name = ?",
+        [key.child, column],
+    ).fetchone()
+    return default[0] or "NULL" if default else "NULL"
+
+
 def _children_that_changed(schema: Schema, table: Table, key: ForeignKey) -> str:
     on = " AND ".join(
         f"t.{column_name(table, column)} IS c.k{i}"
@@ -113,10 +189,12 @@ def orphaned(schema: Schema, key: ForeignKey) -> str:
     return _refers_to_nothing(key)
 
 
-def _refers_to_nothing(key: ForeignKey) -> str:
-    filled = " AND ".join(f"t.{quote(column)} IS NOT NULL" for column in key.columns)
+def _refers_to_nothing(key: ForeignKey, child: str = "t") -> str:
+    filled = " AND ".join(
+        f"{child}.{quote(column)} IS NOT NULL" for column in key.columns
+    )
     match = " AND ".join(
-        f"p.{quote(to)} = t.{quote(column)}"
+        f"p.{quote(to)} = {child}.{quote(column)}"
         for column, to in zip(key.columns, key.parent_columns, strict=True)
     )
     return (

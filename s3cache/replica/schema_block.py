@@ -17,7 +17,7 @@ from s3cache.log.effects import Position, Staged
 from s3cache.log.entry import Change, Rows, Sequences, Statement
 from s3cache.replica.applying import read_sequences
 from s3cache.replica.capture import column_name
-from s3cache.replica.foreign_keys import check_tables
+from s3cache.replica.foreign_keys import check_tables, with_children
 from s3cache.replica.results import Result, Seen
 from s3cache.replica.script import Script
 from s3cache.replica.sql import Kind, kind_of, quote, savepoint_name, words
@@ -107,7 +107,8 @@ class SchemaBlock:
         if kind is Kind.PRAGMA:
             return self._unguarded(sql, params, many)
         if kind is Kind.WRITE:
-            for name in writer.capture.written_by(sql, params[0] if many else params):
+            written = writer.capture.written_by(sql, params[0] if many else params)
+            for name in with_children(writer.schema, written):
                 if (table := writer.schema.get(name)) is not None:
                     writer.capture.add(table)
         return writer.execute(sql, params, many=many)

@@ -12,15 +12,22 @@ from s3cache.replica.sql import quote
 #: The replica's own tables start with this; Django never sees them.
 OWN_PREFIX = "_s3cache_"
 
+_ACTIONS = frozenset(["CASCADE", "SET NULL", "SET DEFAULT"])
+
 
 @dataclass(frozen=True)
 class ForeignKey:
-    """The columns of a child table that refer to columns of a parent."""
+    """The columns of a child table that refer to columns of a parent.
+
+    ``on_delete`` is what is to be done with children whose parent is
+    deleted: "CASCADE", "SET NULL", "SET DEFAULT", or "" for an error.
+    """
 
     child: str
     columns: tuple[str, ...]
     parent: str
     parent_columns: tuple[str, ...]
+    on_delete: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Schema:
-    """The tables at one version of the schema, by lower-case name."""
+    """The tables at one version of the schema, by lower-case name.
+
+    ``children`` has the foreign keys that refer to a table, ``actions``
+    those of them that say what becomes of the children of a deleted row.
+    """
 
     version: int
     tables: Mapping[str, Table]
     children: Mapping[str, tuple[ForeignKey, ...]] = field(default_factory=dict)
+    actions: Mapping[str, tuple[ForeignKey, ...]] = field(default_factory=dict)
 
     def get(self, name: str) -> Table | None:
         """The table ``name``, in whatever case, or None."""
@@ -87,7 +99,12 @@ def read_schema(connection: sqlite3.Connection, version: int) -> Schema:
         for key in table.foreign_keys:
             parent = key.parent.lower()
             children[parent] = (*children.get(parent, ()), key)
-    return Schema(version, tables, children)
+    actions = {
+        parent: acting
+        for parent, keys in children.items()
+        if (acting := tuple(key for key in keys if key.on_delete))
+    }
+    return Schema(version, tables, children, actions)
 
 
 def _read_table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
@@ -153,18 +170,33 @@ def _read_foreign_keys(
     connection: sqlite3.Connection, name: str
 ) -> tuple[ForeignKey, ...]:
     found: dict[int, list[tuple[str, str, str | None]]] = {}
-    for number, _seq, parent, column, parent_column, *_ in connection.execute(
-        f"PRAGMA main.foreign_key_list({quote(name)})"
-    ).fetchall():
+    actions: dict[int, str] = {}
+    for (
+        number,
+        _seq,
+        parent,
+        column,
+        parent_column,
+        _update,
+        delete,
+        _match,
+    ) in connection.execute(f"PRAGMA main.foreign_key_list({quote(name)})").fetchall():
         found.setdefault(number, []).append((parent, column, parent_column))
+        actions[number] = delete if delete in _ACTIONS else ""
     keys = []
-    for parts in found.values():
+    for number, parts in found.items():
         parent = parts[0][0]
         parent_columns = tuple(to for _p, _c, to in parts if to is not None)
         if not parent_columns:
             parent_columns = _primary_key(connection, parent) or ("id",)
         keys.append(
-            ForeignKey(name, tuple(c for _p, c, _t in parts), parent, parent_columns)
+            ForeignKey(
+                name,
+                tuple(column for _parent, column, _to in parts),
+                parent,
+                parent_columns,
+                actions[number],
+            )
         )
     return tuple(keys)
 

@@ -19,7 +19,7 @@ from s3cache.log.entry import Change, Sequences
 from s3cache.replica import meta
 from s3cache.replica.applying import read_sequences
 from s3cache.replica.capture import Capture, Uncaptured
-from s3cache.replica.foreign_keys import check_changed
+from s3cache.replica.foreign_keys import check_changed, run_actions, with_children
 from s3cache.replica.results import Result
 from s3cache.replica.sql import Kind, kind_of
 from s3cache.replica.tables import Schema, Table, read_schema, schema_version
@@ -100,6 +100,8 @@ class Writer:
             names = set(tables)
             for sql, params in known:
                 names |= self.capture.written_by(sql, params)
+            if schema.actions:
+                names = with_children(schema, names)
             for name in names:
                 if (table := schema.get(name)) is not None:
                     self.capture.add(table)
@@ -131,10 +133,15 @@ class Writer:
         if not self.connection.in_transaction:
             # In autocommit mode it would change the replica, and no other.
             raise sqlite3.OperationalError("SQLite has ended the transaction")
-        if kind_of(sql) is not Kind.READ:
-            first = next(iter(params), ()) if many else params
-            self.touched |= self.capture.written_by(sql, first)
-        return Result(self.capture.run(sql, params, many=many))
+        if kind_of(sql) is Kind.READ:
+            return Result(self.capture.run(sql, params, many=many))
+        first = next(iter(params), ()) if many else params
+        written = set(self.capture.written_by(sql, first))
+        result = Result(self.capture.run(sql, params, many=many))
+        if self.schema.actions:
+            run_actions(self.connection, self.capture, self.schema, written)
+        self.touched |= written
+        return result
 
     def touched_tables(self) -> list[Table]:
         """The captured tables that were written, by name."""
