@@ -48,11 +48,11 @@ def failure(answer: Answer, doing: str) -> StoreError:
 def is_unclear(answer: Answer) -> bool:
     """Whether a request may or may not have had its effect.
 
-    So it is with no answer, with 429 and with 5xx; and with 409, which
-    says that another request for the key is under way: it may be a copy
-    of ours.
+    So it is with ``Answer.unclear``; with 429, which a proxy may say; and
+    with 409, which says that another request for the key is under way: it
+    may be a copy of ours.
     """
-    return answer.status in (0, 408, 409, 429) or answer.status >= 500
+    return answer.unclear or answer.status in (409, 429)
 
 
 def read_head() -> Steps[Head]:
