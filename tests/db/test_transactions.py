@@ -145,15 +145,15 @@ def test_savepoints_nest(host: Host) -> None:
     with transaction.atomic():
         for depth in "abcd":
             Tag.objects.create(name=depth)
-            outer = transaction.savepoint()
+            outer = connection.savepoint()
             Tag.objects.update(note=depth)
-            inner = transaction.savepoint()
+            inner = connection.savepoint()
             Tag.objects.all().delete()
-            transaction.savepoint_rollback(inner)
-            transaction.savepoint_commit(inner)
+            connection.savepoint_rollback(inner)
+            connection.savepoint_commit(inner)
             if depth in "bd":
-                transaction.savepoint_rollback(outer)
-            transaction.savepoint_commit(outer)
+                connection.savepoint_rollback(outer)
+            connection.savepoint_commit(outer)
     assert notes(host) == {"a": "c", "b": "c", "c": "c", "d": ""}
 
 
@@ -172,10 +172,10 @@ def test_an_integrity_error_in_an_inner_block_leaves_the_outer_usable(
 def test_a_delete_in_a_savepoint_comes_back(host: Host) -> None:
     Tag.objects.bulk_create([Tag(name=name) for name in "cab"])
     with transaction.atomic():
-        mark = transaction.savepoint()
+        mark = connection.savepoint()
         Tag.objects.all().delete()
         Tag.objects.create(name="a", note="another")
-        transaction.savepoint_rollback(mark)
+        connection.savepoint_rollback(mark)
         Tag.objects.filter(name="b").update(note="x")
     assert list(Tag.objects.values_list("name", "note")) == [
         ("c", ""),

@@ -1,0 +1,310 @@
+"""How old an answer may be, and what happens when the store is silent."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from django.db import OperationalError, connection, transaction
+
+from s3cache.exceptions import LogDiverged, StoreError, StoreUnavailable
+from s3cache.stores import DirectoryStore
+from s3cache.stores.base import Answer
+from tests.db.hosts import on
+from tests.engine import Bucket, Host, MakeHost
+from tests.library.models import Author, Tag
+from tests.testapp.models import Gear
+
+directory = pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+
+
+@contextmanager
+def store_down(status: int = 503) -> Iterator[list[str]]:
+    """Have every directory store answer with an error; the keys asked for."""
+    asked: list[str] = []
+
+    def down(self: DirectoryStore, key: str, *args: object) -> Answer:
+        asked.append(key)
+        return Answer(status, message="down")
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_get", "_put", "_list", "_delete"):
+            patch.setattr(DirectoryStore, name, down)
+        yield asked
+
+
+def names(host: Host) -> list[str]:
+    """The tags that the host reads."""
+    with host:
+        return [tag.name for tag in Tag.objects.order_by("name")]
+
+
+def write(host: Host, name: str) -> None:
+    """Add a tag."""
+    with host:
+        Tag.objects.create(name=name)
+
+
+# max_age
+
+
+def test_what_another_host_wrote_is_seen_after_max_age(hosts: MakeHost) -> None:
+    a, b = hosts(), hosts(max_age=60)
+    assert names(b) == []
+    write(a, "a")
+    assert names(b) == []
+    b.pass_time(50)
+    assert names(b) == []
+    b.pass_time(11)
+    assert names(b) == ["a"]
+
+
+def test_max_age_0_sees_every_commit_that_has_returned(hosts: MakeHost) -> None:
+    a, b = hosts(max_age=0), hosts(max_age=0)
+    for number in range(5):
+        write((a, b)[number % 2], str(number))
+        assert names(a) == names(b) == [str(n) for n in range(number + 1)]
+
+
+def test_own_writes_are_seen_at_once(host: Host) -> None:
+    write(host, "a")
+    assert names(host) == ["a"]
+
+
+@directory
+def test_the_store_is_asked_in_the_background_before_max_age_is_over(
+    hosts: MakeHost,
+) -> None:
+    a, b = hosts(), hosts(max_age=60)
+    assert names(b) == []
+    write(a, "a")
+    b.pass_time(55)
+    assert names(b) == []  # did not wait
+    deadline = time.monotonic() + 10
+    while names(b) == [] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert names(b) == ["a"]
+
+
+@directory
+def test_all_connections_of_a_host_share_what_it_knows(
+    hosts: MakeHost, bucket: Bucket
+) -> None:
+    host = hosts(max_age=60)
+    assert names(host) == []
+    with bucket.requests() as seen, on(host):
+        assert not Tag.objects.exists()
+    assert seen == []
+
+
+# fresh() and catch_up()
+
+
+def test_fresh_sees_every_commit_whatever_max_age(hosts: MakeHost) -> None:
+    a, b = hosts(), hosts()
+    b.catch_up()
+    with a:
+        Gear.objects.create(name="x")
+    with b:
+        assert Gear.objects.count() == 0
+        assert Gear.objects.fresh().count() == 1
+        assert Gear.objects.count() == 1
+
+
+def test_fresh_costs_one_request(host: Host, bucket: Bucket) -> None:
+    with bucket.requests() as seen:
+        list(Gear.objects.fresh())
+        Gear.objects.fresh().filter(name="x").exists()
+    assert seen == ["GET log", "GET log"]
+
+
+@directory
+def test_fresh_does_nothing_in_a_block(hosts: MakeHost, bucket: Bucket) -> None:
+    a, b = hosts(), hosts()
+    b.catch_up()
+    with b, transaction.atomic():
+        assert Gear.objects.count() == 0
+        with a:
+            Gear.objects.create(name="x")
+        with bucket.requests() as seen:
+            assert Gear.objects.fresh().count() == 0
+        assert seen == []
+
+
+@directory
+def test_catch_up_does_nothing_in_a_block(hosts: MakeHost) -> None:
+    a, b = hosts(), hosts()
+    b.catch_up()
+    with b, transaction.atomic():
+        assert names(b) == []
+        write(a, "a")
+        b.catch_up()
+        assert names(b) == []
+    b.catch_up()
+    assert names(b) == ["a"]
+
+
+@directory
+def test_position_tells_how_far_the_replica_is(hosts: MakeHost) -> None:
+    a, b = hosts(), hosts()
+    b.catch_up()
+    before = b.position
+    write(a, "a")
+    assert a.position == before + 1
+    assert b.position == before
+    b.catch_up()
+    assert b.position == a.position
+
+
+# Catching up
+
+
+@pytest.mark.parametrize("behind", [1, 3, 4, 40])
+def test_catching_up_from_far_behind(hosts: MakeHost, behind: int) -> None:
+    a, b = hosts(), hosts()
+    b.catch_up()
+    for number in range(behind):
+        write(a, f"{number:03}")
+    b.catch_up()
+    assert names(b) == [f"{number:03}" for number in range(behind)]
+    assert a.dump() == b.dump()
+
+
+def test_a_replica_that_was_deleted_is_made_anew(hosts: MakeHost) -> None:
+    a, b = hosts(), hosts()
+    write(a, "a")
+    assert names(b) == ["a"]
+    b.connection.rebuild_replica()
+    assert names(b) == ["a"]
+    assert a.dump() == b.dump()
+
+
+@directory
+def test_a_replica_of_another_store_follows_the_new_one(
+    hosts: MakeHost, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wiped location with another database in it: the old rows are kept."""
+    host = hosts("kept")
+    write(host, "old")
+    bucket.store.delete_many(bucket.keys())
+    other = hosts("other")
+    with other, other.connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE library_tag (name TEXT PRIMARY KEY, note TEXT)")
+    write(other, "new")
+    host.connection.replica.side.remember("checked_at", 0.0)
+    host.catch_up()
+    assert names(host) == ["new"]
+    assert "The store no longer has what" in caplog.text
+    kept = list(host.connection.replica.path.parent.glob("kept.sqlite3-diverged-*"))
+    assert len(kept) == 1
+
+
+@directory
+def test_a_log_whose_head_is_gone_is_refused(hosts: MakeHost, bucket: Bucket) -> None:
+    bucket.store.delete("_head")
+    with hosts(), pytest.raises(LogDiverged, match="_head"):
+        Tag.objects.exists()
+
+
+# The store is down
+
+
+@directory
+def test_reads_go_on_while_the_store_is_down(
+    hosts: MakeHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = hosts(max_age=60, stale_if_error=600)
+    write(host, "a")
+    host.pass_time(61)
+    with store_down() as asked, caplog.at_level(logging.ERROR, "s3cache"):
+        assert names(host) == ["a"]
+        count = len(asked)
+        assert names(host) == ["a"]  # not asked again within a second
+        assert len(asked) == count
+    assert "answers from what it knew" in caplog.text
+    assert host.connection.replica.stale_reads == 2
+
+
+@directory
+def test_reads_end_after_stale_if_error(hosts: MakeHost) -> None:
+    host = hosts(max_age=60, stale_if_error=600)
+    write(host, "a")
+    host.pass_time(661)
+    with store_down(), pytest.raises(StoreUnavailable):
+        names(host)
+    assert names(host) == ["a"]
+
+
+@directory
+def test_stale_if_error_0_raises_at_once(hosts: MakeHost) -> None:
+    host = hosts(max_age=60, stale_if_error=0)
+    write(host, "a")
+    host.pass_time(61)
+    with store_down(), pytest.raises(StoreError):
+        names(host)
+
+
+@directory
+def test_fresh_raises_while_the_store_is_down(host: Host) -> None:
+    with store_down(), pytest.raises(OperationalError):
+        Gear.objects.fresh().count()
+    assert Gear.objects.count() == 0
+
+
+@directory
+def test_writes_raise_while_the_store_is_down(hosts: MakeHost) -> None:
+    host = hosts(commit_timeout=0.2)
+    write(host, "a")
+    with store_down(403), pytest.raises(StoreError):
+        write(host, "b")
+    assert names(host) == ["a"]
+    write(host, "c")
+    assert names(host) == ["a", "c"]
+
+
+@directory
+def test_a_host_that_starts_while_the_store_is_down_says_so(hosts: MakeHost) -> None:
+    with store_down(), hosts() as host, pytest.raises(StoreUnavailable):
+        Tag.objects.exists()
+    assert names(host) == []
+
+
+@directory
+def test_a_403_is_never_taken_for_a_404(hosts: MakeHost) -> None:
+    host = hosts(max_age=0, stale_if_error=0)
+    write(host, "a")
+    with store_down(403), pytest.raises(StoreError, match="ListBucket"):
+        names(host)
+
+
+# What stays of SQLite
+
+
+@directory
+def test_a_read_cannot_write(host: Host) -> None:
+    """Readers are opened read-only: what escaped the capture fails loudly."""
+    reader = connection.connection.reader
+    with pytest.raises(Exception, match="readonly database"):
+        reader.execute("INSERT INTO library_tag VALUES ('a', '')", ())
+
+
+@directory
+def test_functions_and_collations_of_a_project(host: Host) -> None:
+    connection.ensure_connection()
+    connection.connection.create_function("double", 1, lambda n: 2 * n)
+    connection.connection.create_collation("backwards", lambda a, b: (a < b) - (a > b))
+    Author.objects.create(name="Ann", born=4)
+    Author.objects.create(name="Bob", born=5)
+    assert host.sql("SELECT double(born) FROM library_author ORDER BY born") == [
+        (8,),
+        (10,),
+    ]
+    host.sql("UPDATE library_author SET born = double(born)")
+    with transaction.atomic():
+        host.sql("UPDATE library_author SET born = double(born)")
+        assert host.sql(
+            "SELECT born FROM library_author ORDER BY name COLLATE backwards"
+        ) == [(20,), (16,)]
