@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.db import NotSupportedError
 from django.db.models import Field, Model
+from django.db.models.options import Options
 from django.db.models.sql import compiler
 from django.db.models.sql.compiler import (
     SQLAggregateCompiler,
@@ -47,6 +49,19 @@ class SQLCompiler(compiler.SQLCompiler):
         return super().execute_sql(*args, **kwargs)
 
 
+def id_column(options: Options[Any], fields: Iterable[object]) -> str:
+    """The column whose value an INSERT of ``fields`` leaves open, or ""."""
+    field = options.auto_field
+    if (
+        field is None
+        or field.column is None
+        or field in fields
+        or field.model._meta.db_table != options.db_table
+    ):
+        return ""
+    return field.column
+
+
 class SQLInsertCompiler(compiler.SQLInsertCompiler):
     """INSERT, with ids that no other transaction can get."""
 
@@ -63,18 +78,13 @@ class SQLInsertCompiler(compiler.SQLInsertCompiler):
         self._ids = {}
         query = self.query
         options = query.get_meta()
-        field = options.auto_field
-        if (
-            field is None
-            or field.column is None
-            or field in query.fields
-            or field.model._meta.db_table != options.db_table
-        ):
+        column = id_column(options, query.fields)
+        if not column:
             return
-        ids = self.connection.take_ids(options.db_table, field.column, len(query.objs))
-        if ids is not None:
+        ids = self.connection.take_ids(options.db_table, column, len(query.objs))
+        if ids is not None and options.auto_field is not None:
             self._ids = {id(obj): one for obj, one in zip(query.objs, ids, strict=True)}
-            query.fields = [field, *query.fields]
+            query.fields = [options.auto_field, *query.fields]
 
     def pre_save_val(self, field: Field[Any, Any], obj: Model) -> Any:
         """The value of ``field``, or the id that ``obj`` was given."""

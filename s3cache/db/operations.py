@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.db.backends.sqlite3 import operations
+from django.db.models import Field, Model
 
 from s3cache.db import requests_log
+from s3cache.db.compiler import id_column
 from s3cache.replica.requests import StatementRequest
 from s3cache.replica.sql import quote
 
@@ -25,6 +28,21 @@ class DatabaseOperations(operations.DatabaseOperations):
         """The statement for ``connection.queries``, with its requests."""
         text: str = super().last_executed_query(cursor, sql, params)
         return text + requests_log.comment(self.connection)
+
+    def bulk_batch_size(self, fields: Any, objs: Any) -> int:
+        """How many of ``objs`` one statement may be about.
+
+        Asked by ``bulk_create()`` before its first INSERT: the only moment at
+        which it is known how many ids all of them will take.
+        """
+        size: int = super().bulk_batch_size(fields, objs)
+        connection, block = self.connection.connection, self.connection.block
+        if connection is not None and block is not None and _leaves_id(fields, objs):
+            block.want_ids(objs[0]._meta.db_table, len(objs))
+            # The ids are one more parameter for each row.
+            limit = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+            size = min(size, limit // (len(fields) + 1))
+        return size
 
     def execute_sql_flush(self, sql_list: Iterable[str]) -> None:
         """Run the statements of a flush as one commit."""
@@ -50,3 +68,13 @@ class DatabaseOperations(operations.DatabaseOperations):
             self.connection.run(f"SELECT 1 FROM {quote(table)} LIMIT 1", (), False).rows
             for table in tables
         )
+
+
+def _leaves_id(fields: Any, objs: Any) -> bool:
+    # Updates and deletes ask as well, about names or other kinds of objects.
+    return (
+        bool(fields and objs)
+        and isinstance(objs[0], Model)
+        and all(isinstance(field, Field) for field in fields)
+        and bool(id_column(objs[0]._meta, fields))
+    )

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 FIRST_CHUNK = 100
 LARGEST_CHUNK = 20_000
 
+_NONE = range(0)
+
 
 @dataclass(slots=True)
 class _Chunk:
@@ -37,29 +39,38 @@ class IdChunks:
         column: str,
         count: int,
         *,
+        wanted: int,
         reset_at: int,
         largest_in: Callable[[int, int], int | None],
         must: bool,
     ) -> Sequence[int] | None:
-        """``count`` ids of ``table``, which nobody else gets.
+        """``count`` ids of ``table``, which nobody else gets, in their order.
 
-        ``reset_at`` is the position at which the ids were reset last.
-        ``largest_in`` tells the largest id between two that the caller sees:
-        ids that somebody gave by hand are skipped. Without ``must`` None
-        is returned when there is no chunk: let SQLite choose.
+        The caller is going to take ``wanted`` in all, so that no more than
+        one chunk has to be reserved for them. ``reset_at`` is the position at
+        which the ids were reset last. ``largest_in`` tells the largest id
+        between two that the caller sees: ids that somebody gave by hand are
+        skipped. Without ``must`` None is returned when there are not enough:
+        let SQLite choose.
         """
         with self._lock:
-            taken = self._from_chunk(table, count, reset_at, largest_in)
-        if taken is not None or not must:
+            taken = self._from_chunk(
+                table, count, reset_at, largest_in, fewer_will_do=must
+            )
+        missing = count - len(taken)
+        if not missing:
             return taken
+        if not must:
+            return None
         size = self._sizes[table] = min(
             LARGEST_CHUNK, 2 * self._sizes.get(table, FIRST_CHUNK // 2)
         )
         largest = largest_in(0, 2**63 - 1) or 0
-        ids = self._reserve(table, column, max(size, count + FIRST_CHUNK), largest)
+        size = max(size, missing + wanted - count)
+        ids = self._reserve(table, column, size, largest)
         with self._lock:
-            self._chunks[table] = _Chunk(ids[count:], reset_at)
-        return ids[:count]
+            self._chunks[table] = _Chunk(ids[missing:], reset_at)
+        return [*taken, *ids[:missing]]
 
     def _from_chunk(
         self,
@@ -67,18 +78,23 @@ class IdChunks:
         count: int,
         reset_at: int,
         largest_in: Callable[[int, int], int | None],
-    ) -> range | None:
+        *,
+        fewer_will_do: bool,
+    ) -> range:
         chunk = self._chunks.get(table)
         if chunk is None or chunk.reset_at != reset_at or not chunk.ids:
-            return None
+            return _NONE
         start, stop = chunk.ids.start, chunk.ids.stop
         used = largest_in(start, stop - 1)
         if used is not None:
             start = used + 1
-        if start + count > stop:
-            return None
-        chunk.ids = range(start + count, stop)
-        return range(start, start + count)
+        end = start + count
+        if end > stop:
+            if not fewer_will_do:
+                return _NONE
+            end = stop
+        chunk.ids = range(end, stop)
+        return range(start, end)
 
     def forget(self) -> None:
         """Give up all chunks."""

@@ -584,6 +584,7 @@ class Replica:
             table,
             column,
             count,
+            wanted=count if block is None else block.ids_wanted(table, count),
             reset_at=reset_at,
             largest_in=largest_in,
             must=block is not None,

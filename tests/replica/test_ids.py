@@ -1,0 +1,78 @@
+"""Chunks of ids, with a sequence for a database."""
+
+from __future__ import annotations
+
+from s3cache.replica.ids import FIRST_CHUNK, IdChunks
+
+
+class Sequence:
+    """Reserves ids; ``reserved`` are the sizes that it was asked for."""
+
+    def __init__(self) -> None:
+        self.last = 0
+        self.reserved: list[int] = []
+
+    def reserve(self, table: str, column: str, count: int, above: int) -> range:
+        self.reserved.append(count)
+        start = max(self.last, above) + 1
+        self.last = start + count - 1
+        return range(start, start + count)
+
+
+class Chunks:
+    """Chunks of one table, where ``used`` are the ids that are taken."""
+
+    def __init__(self) -> None:
+        self.sequence = Sequence()
+        self.chunks = IdChunks(self.sequence.reserve)
+        self.used: set[int] = set()
+
+    def take(self, count: int, *, wanted: int = 0, must: bool = True) -> list[int]:
+        taken = self.chunks.take(
+            "t",
+            "id",
+            count,
+            wanted=max(count, wanted),
+            reset_at=0,
+            largest_in=self.largest_in,
+            must=must,
+        )
+        return list(taken or ())
+
+    def largest_in(self, low: int, high: int) -> int | None:
+        return max((one for one in self.used if low <= one <= high), default=None)
+
+
+def test_what_is_wanted_is_reserved_at_once() -> None:
+    chunks = Chunks()
+    taken = [one for n in range(10) for one in chunks.take(90, wanted=900 - 90 * n)]
+    assert taken == list(range(1, 901))
+    assert chunks.sequence.reserved == [900]
+
+
+def test_the_rest_of_a_chunk_is_used_before_the_next_one() -> None:
+    chunks = Chunks()
+    assert chunks.take(60) == list(range(1, 61))
+    assert chunks.take(60) == list(range(61, 121))
+    assert chunks.sequence.reserved == [FIRST_CHUNK, 2 * FIRST_CHUNK]
+
+
+def test_the_rest_and_the_next_chunk_need_not_adjoin() -> None:
+    chunks = Chunks()
+    chunks.take(99)
+    chunks.sequence.last += 50  # another host's
+    assert chunks.take(3) == [100, 151, 152]
+
+
+def test_who_need_not_have_one_gets_no_part_of_a_chunk() -> None:
+    chunks = Chunks()
+    chunks.take(99)
+    assert chunks.take(2, must=False) == []
+    assert chunks.take(1, must=False) == [100]
+
+
+def test_no_more_than_the_rest_is_skipped_for_an_explicit_id() -> None:
+    chunks = Chunks()
+    chunks.take(1)
+    chunks.used.add(100)
+    assert chunks.take(2) == [101, 102]
