@@ -170,7 +170,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
     def _read(self, sql: str, params: Any, many: bool) -> Result:
         replica = self._connected.replica
         max_age = replica.options.max_age
-        if ages := max_ages():
+        if apps.models_ready and (ages := max_ages()):
             # The most demanding table counts; one that a model does not
             # speak for is as old as the database may be.
             reads = replica.analyser.access(sql, params).reads

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from django.db import OperationalError
@@ -53,7 +54,7 @@ class Performer:
         self._stage = stage
         self._has_lock = has_lock
         self._target: ReplicaFile = replica.file
-        self._created_at = 0.0
+        self._created_key, self._created_at = "", 0.0
         self._diverged = False
         self._asked_at = 0.0
         self._performers: dict[type, Callable[[Any], Any]] = {
@@ -106,7 +107,10 @@ class Performer:
             return [one.result() for one in waiting]
 
     def _create(self, effect: effects.Create) -> Answer:
-        self._created_at = clock.now()
+        if effect.key != self._created_key:
+            # Of a repeated request the first moment counts: when a later one
+            # was sent, entries may have followed ours already.
+            self._created_key, self._created_at = effect.key, clock.now()
         return self._store.put(effect.key, effect.body, if_none_match=True)
 
     def _list(self, effect: effects.ListPage) -> Answer:
@@ -116,16 +120,14 @@ class Performer:
 
     def _where(self, effect: effects.Where) -> Position:
         position = self._target.position()
-        if self._target is not self._replica.file:
-            return position
-        proved_at = max(position.proved_at, self._side.proved_at(position.number))
-        return Position(
-            position.database,
-            position.number,
-            position.token,
-            position.etag,
-            proved_at,
-        )
+        if self._target is self._replica.file:
+            position = self._as_proved(position)
+        return position
+
+    def _as_proved(self, position: Position) -> Position:
+        """``position`` with what the host learned since it was reached."""
+        proved_at = self._side.proved_at(position.number)
+        return replace(position, proved_at=proved_at) if proved_at else position
 
     def _apply(self, effect: effects.Apply) -> Position:
         if self._target is not self._replica.file:
@@ -150,19 +152,7 @@ class Performer:
 
     def _run_stage(self, effect: effects.Stage) -> Staged:
         staged = self._stage()
-        position = staged.position
-        proved_at = max(position.proved_at, self._side.proved_at(position.number))
-        return Staged(
-            Position(
-                position.database,
-                position.number,
-                position.token,
-                position.etag,
-                proved_at,
-            ),
-            staged.changes,
-            staged.transactions,
-        )
+        return replace(staged, position=self._as_proved(staged.position))
 
     def _keep_pending(self, effect: effects.KeepPending) -> None:
         with self._replica.writer.held():

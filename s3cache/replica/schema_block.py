@@ -124,8 +124,16 @@ class SchemaBlock:
             self._changes += filled
         else:
             for one in params if many else [params]:
-                self._changes.append(Statement(sql, list(one)))
+                self._changes.append(Statement(sql, self._raw(one)))
         return result
+
+    def _raw(self, params: Any) -> list[Any]:
+        """The parameters as storage values, which an entry can hold."""
+        if not params:
+            return []
+        marks = ", ".join("?" * len(params))
+        connection = self._writer.connection
+        return list(connection.execute(f"SELECT {marks}", list(params)).fetchone())
 
     def _filled_by(self, sql: str, before: Schema) -> list[Change] | None:
         """What CREATE TABLE ... AS SELECT made: the table, and its rows.
