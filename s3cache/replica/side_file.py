@@ -42,6 +42,9 @@ _FIELDS = (
 )
 _OFFSET = 64
 
+#: The gate of the lock on a byte is this far behind it.
+_GATES = 64
+
 #: The byte, behind the numbers, on which every process holds a shared lock.
 _USERS = 8
 
@@ -189,6 +192,7 @@ class ProcessLock:
     def __init__(self, descriptor: int, byte: int, held_by: str) -> None:
         self._descriptor = descriptor
         self._byte = _SIZE + byte
+        self._gate = _SIZE + _GATES + byte
         self._held_by = held_by
         self._threads = threading.Lock()
 
@@ -200,23 +204,35 @@ class ProcessLock:
         deadline = time.monotonic() + timeout
         if not self._threads.acquire(timeout=max(timeout, 0.0)):
             raise self._locked(timeout)
-        tries = 0
         try:
-            while not self._try():
-                if time.monotonic() >= deadline:
-                    raise self._locked(timeout)
-                time.sleep(_POLL[min(tries, len(_POLL) - 1)])
-                tries += 1
+            # Who waits holds the gate: a process that has just had the lock
+            # does not get it again before one that waits for it.
+            self._wait_for(self._gate, deadline, timeout)
+            try:
+                self._wait_for(self._byte, deadline, timeout)
+            finally:
+                self._unlock(self._gate)
         except BaseException:
             self._threads.release()
             raise
 
-    def _try(self) -> bool:
+    def _wait_for(self, byte: int, deadline: float, timeout: float) -> None:
+        tries = 0
+        while not self._try(byte):
+            if time.monotonic() >= deadline:
+                raise self._locked(timeout)
+            time.sleep(_POLL[min(tries, len(_POLL) - 1)])
+            tries += 1
+
+    def _try(self, byte: int) -> bool:
         try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._byte)
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
         except (BlockingIOError, PermissionError):
             return False
         return True
+
+    def _unlock(self, byte: int) -> None:
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, byte)
 
     def _locked(self, timeout: float) -> OperationalError:
         return OperationalError(
@@ -229,7 +245,7 @@ class ProcessLock:
 
     def release(self) -> None:
         """Give the lock back."""
-        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, self._byte)
+        self._unlock(self._byte)
         self._threads.release()
 
     @contextmanager
