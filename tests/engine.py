@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 from urllib.parse import parse_qs
 
 import pytest
 from django.apps import apps
-from django.db import connections
+from django.db import connection, connections
 from django.test import override_settings
 
 from s3cache.db.base import DatabaseWrapper
@@ -71,6 +71,10 @@ class Bucket:
     def keys(self) -> list[str]:
         """The keys of all objects."""
         return [listed.key for listed in self.store.list("").keys]
+
+    def entries(self) -> list[str]:
+        """The keys of the log, the newest one last."""
+        return [listed.key for listed in self.store.list("_log/").keys]
 
 
 class Host:
@@ -154,10 +158,28 @@ class Host:
         forget_replica(Path(self.settings["NAME"]))
 
 
-class MakeHost(Protocol):
-    """Make a host; its name is that of its replica's file."""
+class MakeHost:
+    """
+    Makes hosts; the name of one is that of its replica's file.
 
-    def __call__(self, name: str = ..., /, **options: Any) -> Host: ...
+    They ask the store only when a test says so, unless it gives ``max_age``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.made: list[Host] = []
+
+    def __call__(self, name: str = "", /, **options: Any) -> Host:
+        path = self._folder / f"{name or f'host-{len(self.made) + 1}'}.sqlite3"
+        self.made.append(Host(path, {"max_age": NEVER, **options}))
+        return self.made[-1]
+
+
+def savepoint() -> str:
+    """The id of a new savepoint of the open transaction."""
+    name = connection.savepoint()
+    assert name is not None
+    return name
 
 
 def _name(request: Request) -> str:
@@ -237,21 +259,11 @@ def bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
 def hosts(
     bucket: Bucket, tmp_path: Path, django_db_blocker: Blocker
 ) -> Iterator[MakeHost]:
-    """
-    Makes hosts on ``bucket``.
-
-    They ask the store only when a test says so, unless it gives ``max_age``.
-    """
-    made: list[Host] = []
-
-    def make(name: str = "", /, **options: Any) -> Host:
-        path = tmp_path / f"{name or f'host-{len(made) + 1}'}.sqlite3"
-        made.append(Host(path, {"max_age": NEVER, **options}))
-        return made[-1]
-
+    """Makes hosts on ``bucket``, and closes them."""
+    make = MakeHost(tmp_path)
     with django_db_blocker.unblock():
         yield make
-        for host in made:
+        for host in make.made:
             host.close()
 
 

@@ -14,7 +14,7 @@ from django.core.management.color import no_style
 from django.db import IntegrityError, connection, transaction
 
 from tests.db.hosts import each_on, outcomes
-from tests.engine import Bucket, Host, MakeHost
+from tests.engine import Bucket, Host, MakeHost, savepoint
 from tests.library.models import Author, Book, Member, Patron, Tag
 from tests.testapp.models import Gear
 
@@ -161,7 +161,7 @@ def test_ids_of_a_block_that_was_rolled_back_are_a_gap(host: Host) -> None:
 
 def test_ids_of_a_savepoint_that_was_rolled_back(host: Host) -> None:
     with transaction.atomic():
-        mark = connection.savepoint()
+        mark = savepoint()
         lost = author("lost")
         connection.savepoint_rollback(mark)
         assert author("kept") > lost

@@ -24,7 +24,7 @@ from django.db.models import F, Sum
 from s3cache.exceptions import RowChanged, TransactionConflict
 from s3cache.transactions import retry_on_conflict, serializable
 from tests.db.hosts import on
-from tests.engine import Bucket, Host, MakeHost
+from tests.engine import Bucket, Host, MakeHost, savepoint
 from tests.library.models import Author, Book, Loan, Member, Place, Tag
 from tests.testapp.models import Gear
 
@@ -145,9 +145,9 @@ def test_savepoints_nest(host: Host) -> None:
     with transaction.atomic():
         for depth in "abcd":
             Tag.objects.create(name=depth)
-            outer = connection.savepoint()
+            outer = savepoint()
             Tag.objects.update(note=depth)
-            inner = connection.savepoint()
+            inner = savepoint()
             Tag.objects.all().delete()
             connection.savepoint_rollback(inner)
             connection.savepoint_commit(inner)
@@ -172,7 +172,7 @@ def test_an_integrity_error_in_an_inner_block_leaves_the_outer_usable(
 def test_a_delete_in_a_savepoint_comes_back(host: Host) -> None:
     Tag.objects.bulk_create([Tag(name=name) for name in "cab"])
     with transaction.atomic():
-        mark = connection.savepoint()
+        mark = savepoint()
         Tag.objects.all().delete()
         Tag.objects.create(name="a", note="another")
         connection.savepoint_rollback(mark)

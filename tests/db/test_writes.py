@@ -102,14 +102,14 @@ def test_a_row_that_was_looked_up_before_it_existed_is_found_after_its_insert(
     tags("a")
     for one in (host, other):
         with one:
-            assert Tag.objects.get(name="a")
+            assert Tag.objects.get(name="a").name == "a"
 
 
 def test_an_f_expression_in_save(host: Host, other: Host) -> None:
     ann = Author.objects.create(name="Ann", born=1)
     with other:
         Author.objects.update(born=10)
-    ann.born = F("born") + 1  # type: ignore[assignment]
+    ann.born = F("born") + 1
     ann.save()
     assert seen(other, Author, "born") == [(11,)]
 
@@ -218,8 +218,9 @@ def test_what_is_random_is_the_same_everywhere(host: Host, other: Host) -> None:
 def test_queryset_delete_cascades(host: Host, other: Host) -> None:
     ann, bob = Author.objects.create(name="Ann"), Author.objects.create(name="Bob")
     book = Book.objects.create(title="by Bob", author=bob, translator=ann)
-    Book.objects.create(title="by Ann", author=ann).tags.set(tags("a"))
-    book.tags.set(["a"])
+    (tag,) = tags("a")
+    for one in (book, Book.objects.create(title="by Ann", author=ann)):
+        one.tags.add(tag)
     deleted, by_model = Author.objects.filter(name="Ann").delete()
     assert (deleted, by_model["library.Book"]) == (3, 1)
     with other:
@@ -288,7 +289,7 @@ def test_many_to_many(host: Host, other: Host) -> None:
     assert there() == ["a", "b", "c"]
     book.tags.remove(made[0])
     assert there() == ["b", "c"]
-    book.tags.set(["a", "b"])
+    book.tags.set(made[:2])
     assert there() == ["a", "b"]
     made[2].books.add(book)
     assert there() == ["a", "b", "c"]
@@ -302,7 +303,7 @@ def test_adding_what_another_host_has_added(host: Host, other: Host) -> None:
     book = Book.objects.create(title="x", author=Author.objects.create(name="Ann"))
     (tag,) = tags("a")
     with other:
-        Book.objects.get().tags.add("a")
+        Book.objects.get().tags.add(tag)
     book.tags.add(tag)
     assert seen(other, Book.tags.through, "tag_id") == [("a",)]
 
@@ -335,7 +336,8 @@ def test_raw_statements(host: Host, other: Host) -> None:
 def test_executemany(host: Host, other: Host) -> None:
     with connection.cursor() as cursor:
         cursor.executemany(
-            "INSERT INTO library_tag VALUES (%s, %s)", (pair for pair in ("ab", "cd"))
+            "INSERT INTO library_tag VALUES (%s, %s)",
+            iter([["a", "b"], ["c", "d"]]),  # type: ignore[arg-type]
         )
         assert cursor.rowcount == 2
     assert seen(other, Tag, "name", "note") == [("a", "b"), ("c", "d")]
@@ -416,7 +418,7 @@ def test_a_statement_that_fails_half_way_leaves_nothing(
 # The natural order
 
 
-def shuffle(model: type[models.Model], keys: list[str]) -> None:
+def shuffle(keys: list[str]) -> None:
     """Insert, delete and change rows in an order that no index has."""
     for key in keys:
         Tag.objects.create(name=key)
@@ -433,9 +435,9 @@ def test_rows_without_an_integer_key_have_one_order_everywhere(
     keys = [chr(ord("a") + n * 7 % 26) for n in range(20)]
     if in_block:
         with transaction.atomic():
-            shuffle(Tag, keys)
+            shuffle(keys)
     else:
-        shuffle(Tag, keys)
+        shuffle(keys)
     here = [tag.name for tag in Tag.objects.all()]
     with other:
         assert [tag.name for tag in Tag.objects.all()] == here
