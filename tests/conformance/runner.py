@@ -35,6 +35,9 @@ class Events:
         self._file.write(json.dumps({"kind": kind, **content}) + "\n")
         self._file.flush()
 
+    def close(self) -> None:
+        self._file.close()
+
 
 class Recorder(unittest.TextTestResult):
     """Notes each outcome as an event under the test's dotted name.
@@ -155,6 +158,7 @@ class Runner(DiscoverRunner):
             self.checker.at_the_end({connection for connection, _, _ in old_config})
         super().teardown_databases(old_config, **kwargs)
         self.events.write("finished", **self.mode.counts())
+        self.events.close()
 
 
 def _cases(suite: Iterable[Any]) -> Iterable[unittest.TestCase]:
