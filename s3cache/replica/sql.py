@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterator
+from itertools import islice
 
 
 class Kind(enum.Enum):
@@ -34,10 +36,19 @@ _KINDS = {
     "WITH": Kind.EITHER,
 }
 
-#: White space, comments and opening brackets, then a word.
-_FIRST_WORD = re.compile(r"(?:[\s(;]+|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)", re.DOTALL)
+#: White space, comments and opening brackets. What was skipped is not tried
+#: in another way: it would take exponential time.
+_SKIPPED = r"(?:[\s(;]|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*+"
 
-_WORDS = re.compile(r"(?:\s+|--[^\n]*\n|/\*.*?\*/|\()*([^\s(;]+)", re.DOTALL)
+_FIRST_WORD = re.compile(_SKIPPED + "([A-Za-z]+)", re.DOTALL)
+
+#: A quoted name or string, or what stands between those and the skipped.
+_WORD = re.compile(
+    _SKIPPED
+    + r"""("(?:[^"]|"")*"|`(?:[^`]|``)*`|'(?:[^']|'')*'|\[[^\]]*\]"""
+    + r"""|[^\s(;"`'\[/-]+|.)""",
+    re.DOTALL,
+)
 
 
 def kind_of(sql: str) -> Kind:
@@ -49,13 +60,18 @@ def kind_of(sql: str) -> Kind:
 
 
 def words(sql: str, count: int) -> list[str]:
-    """The first ``count`` words of ``sql``, comments left out, upper case."""
-    found: list[str] = []
+    """The first ``count`` words of ``sql``, comments left out, upper case.
+
+    A quoted name is one word.
+    """
+    return [word.upper() for word in islice(_words(sql), count)]
+
+
+def _words(sql: str) -> Iterator[str]:
     position = 0
-    while len(found) < count and (match := _WORDS.match(sql, position)):
-        found.append(match[1].upper())
+    while match := _WORD.match(sql, position):
+        yield match[1]
         position = match.end()
-    return found
 
 
 def savepoint_name(sql: str) -> str:
@@ -63,10 +79,19 @@ def savepoint_name(sql: str) -> str:
 
     SQLite compares the names without regard to case.
     """
-    name = sql.rstrip(" \t\r\n;").split()[-1]
-    if words(sql, 2)[:1] == ["ROLLBACK"] and "TO" not in words(sql, 3):
+    *_, name = ["", *_words(sql)]
+    if words(sql, 1) == ["ROLLBACK"] and "TO" not in words(sql, 3):
         return ""
-    return name.strip("\"`[]'").lower()
+    return _unquoted(name).lower()
+
+
+def _unquoted(name: str) -> str:
+    if name.startswith("["):
+        return name[1:-1]
+    mark = name[:1]
+    if mark in ('"', "`", "'"):
+        return name[1:-1].replace(mark * 2, mark)
+    return name
 
 
 def quote(name: str) -> str:
