@@ -118,8 +118,12 @@ def _read_table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
         if hidden == 0:
             stored.append(column)
     key = tuple(column for _order, column in sorted(key_parts))
-    without_rowid = bool(key) and _is_without_rowid(connection, name)
-    integer_key = len(key) == 1 and types[key[0]] == "integer" and not without_rowid
+    index = _key_index(connection, name)
+    # The primary key of a table without rowid is the table itself: its index
+    # has no entry in sqlite_master.
+    without_rowid = bool(index) and not _is_stored(connection, index)
+    # An INTEGER PRIMARY KEY DESC has an index: it is not the rowid.
+    integer_key = len(key) == 1 and types[key[0]] == "integer" and not index
     rowid = "" if without_rowid else _rowid_name(stored)
     columns = tuple(stored)
     if integer_key:
@@ -138,18 +142,17 @@ def _read_table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
     )
 
 
-def _is_without_rowid(connection: sqlite3.Connection, name: str) -> bool:
-    # The primary key of such a table is the table itself: its index is
-    # listed with origin "pk", and has no entry in sqlite_master.
-    for _seq, index, _unique, origin, _partial in connection.execute(
-        f"PRAGMA main.index_list({quote(name)})"
-    ).fetchall():
-        if origin == "pk":
-            return not connection.execute(
-                "SELECT 1 FROM main.sqlite_master WHERE type = 'index' AND name = ?",
-                [index],
-            ).fetchone()
-    return False
+def _key_index(connection: sqlite3.Connection, name: str) -> str:
+    """The index of the primary key, or "" if the rowid is the key."""
+    indexes = connection.execute(f"PRAGMA main.index_list({quote(name)})").fetchall()
+    return next((index for _n, index, _u, origin, _p in indexes if origin == "pk"), "")
+
+
+def _is_stored(connection: sqlite3.Connection, index: str) -> bool:
+    found = connection.execute(
+        "SELECT 1 FROM main.sqlite_master WHERE type = 'index' AND name = ?", [index]
+    )
+    return found.fetchone() is not None
 
 
 def _rowid_name(columns: list[str]) -> str:
