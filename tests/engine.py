@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 
 import pytest
 from django.apps import apps
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection, connections
 from django.test import override_settings
 
@@ -265,6 +266,8 @@ def hosts(
         yield make
         for host in make.made:
             host.close()
+    # Django remembers ids of content types, which are others in another test.
+    ContentType.objects.clear_cache()
 
 
 @pytest.fixture
