@@ -12,13 +12,14 @@ import base64
 import hashlib
 import hmac
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 import zstandard
 
 from s3cache.exceptions import EntryFormatError
+from s3cache.log.keys import BLOBS
 
 FORMAT = 1
 
@@ -32,6 +33,9 @@ BLOB_ABOVE = 4 * 1024 * 1024
 #: What a body may grow to when it is decompressed. It bounds what one commit
 #: may hold, and what a forged entry can make a reader allocate.
 MAX_BODY = 1024 * 1024 * 1024
+
+#: What reading bytes raises that are not what they should be.
+DAMAGE = (msgspec.MsgspecError, zstandard.ZstdError, ValueError, RecursionError)
 
 #: A raw storage value: None, int, float, str or bytes.
 Value = None | int | float | str | bytes
@@ -94,6 +98,10 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
+class _Version(msgspec.Struct):
+    s3cache: int
+
+
 class _Header(msgspec.Struct, omit_defaults=True):
     s3cache: int
     encoding: str = ""
@@ -146,6 +154,8 @@ def seal(
 def blob_of(sealed: bytes, *, key: str) -> str:
     """The key of the blob that the entry at ``key`` refers to, or ""."""
     header, _body = _split(sealed, key)
+    if header.blob and not header.blob.startswith(BLOBS):
+        raise EntryFormatError(f"{key} is damaged: {header.blob!r} is no blob.")
     return header.blob
 
 
@@ -162,19 +172,7 @@ def unseal(
     ``EntryFormatError`` for what a newer release wrote, a bad signature, and
     damaged bytes; nothing of such an entry is used.
     """
-    header, body = _split(sealed, key)
-    if signing_keys:
-        signature = header.signature
-        header.signature = ""
-        if not any(
-            hmac.compare_digest(_signature(k, key, header, body), signature)
-            for k in signing_keys
-        ):
-            raise EntryFormatError(
-                f"{key} is not signed by any of the keys in "
-                f"OPTIONS['signing_keys']. Somebody else wrote it, or a key is "
-                f"missing from the list."
-            )
+    header, body = _verified(sealed, key, signing_keys)
     if header.blob:
         if len(blob) != header.size or (
             hashlib.sha256(blob).hexdigest() != header.sha256
@@ -185,39 +183,61 @@ def unseal(
             )
         body = blob
     try:
-        if header.encoding == "zstd":
-            body = _decompressed(body, key)
-        entry = msgspec.json.decode(body, type=Entry)
-    except (msgspec.MsgspecError, zstandard.ZstdError, UnicodeDecodeError) as error:
+        if header.encoding:
+            body = _decompressed(body, header.encoding)
+        return _unescaped(msgspec.json.decode(body, type=Entry))
+    except DAMAGE as error:
         raise EntryFormatError(f"{key} is damaged: {error}") from error
-    return _unescaped(entry)
 
 
 def token_of(sealed: bytes, *, key: str, signing_keys: Sequence[bytes] = ()) -> str:
     """The token of the entry at ``key``, without the blob that it names."""
-    header, _body = _split(sealed, key)
+    header, _body = _verified(sealed, key, signing_keys)
     if header.blob:
         return header.token
     return unseal(sealed, key=key, signing_keys=signing_keys).token
 
 
+def _verified(
+    sealed: bytes, key: str, signing_keys: Sequence[bytes]
+) -> tuple[_Header, bytes]:
+    """Header and body, if one of ``signing_keys`` (if any) signed them."""
+    header, body = _split(sealed, key)
+    signature, header.signature = header.signature.encode(), ""
+    if signing_keys and not any(
+        hmac.compare_digest(_signature(k, key, header, body).encode(), signature)
+        for k in signing_keys
+    ):
+        raise EntryFormatError(
+            f"{key} is not signed by any of the keys in "
+            f"OPTIONS['signing_keys']. Somebody else wrote it, or a key is "
+            f"missing from the list."
+        )
+    return header, body
+
+
 def _split(sealed: bytes, key: str) -> tuple[_Header, bytes]:
     line, newline, body = sealed.partition(b"\n")
     try:
+        version = msgspec.json.decode(line, type=_Version).s3cache
+        if version > FORMAT:
+            raise EntryFormatError(newer_format(key, version, FORMAT))
         header = msgspec.json.decode(line, type=_Header)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except DAMAGE as error:
         raise EntryFormatError(
             f"{key} is not an entry of an s3cache log: {error}"
         ) from error
-    if header.s3cache > FORMAT:
-        raise EntryFormatError(
-            f"{key} has format {header.s3cache}; this release of s3cache reads "
-            f"formats up to {FORMAT}. A newer release writes this database: "
-            f"upgrade this host."
-        )
     if not newline:
         raise EntryFormatError(f"{key} is damaged: it ends within its first line.")
     return header, body
+
+
+def newer_format(key: str, found: int, known: int) -> str:
+    """What to tell people about an object of a later format."""
+    return (
+        f"{key} has format {found}; this release of s3cache reads formats up to "
+        f"{known}. A newer release writes this database: upgrade this host."
+    )
 
 
 def _signature(secret: bytes, key: str, header: _Header, body: bytes) -> str:
@@ -228,12 +248,14 @@ def _signature(secret: bytes, key: str, header: _Header, body: bytes) -> str:
     return mac.hexdigest()
 
 
-def _decompressed(body: bytes, key: str) -> bytes:
+def _decompressed(body: bytes, encoding: str) -> bytes:
+    if encoding != "zstd":
+        raise ValueError(f"its encoding is {encoding!r}")
     size = zstandard.frame_content_size(body)
     if not 0 <= size <= MAX_BODY:
-        raise EntryFormatError(
-            f"{key} is damaged: it would decompress to {size:,} bytes, and an "
-            f"entry holds at most {MAX_BODY:,}."
+        told = f"{size:,} bytes" if size >= 0 else "nobody knows how many bytes"
+        raise ValueError(
+            f"it would decompress to {told}, and an entry holds at most {MAX_BODY:,}"
         )
     return zstandard.ZstdDecompressor().decompress(body, max_output_size=MAX_BODY)
 
@@ -250,12 +272,22 @@ def _escaped(entry: Entry) -> Entry:
 
 
 def _unescaped(entry: Entry) -> Entry:
+    for change in entry.changes:
+        if type(change) is Rows:
+            _check_lengths(change)
     return msgspec.structs.replace(
         entry, changes=[_map_values(c, _unescape_row) for c in entry.changes]
     )
 
 
-def _map_values(change: Change, convert: Any) -> Change:
+def _check_lengths(change: Rows) -> None:
+    wrong = set(map(len, change.rows)) - {len(change.columns)}
+    wrong |= set(map(len, change.deleted)) - {len(change.key)}
+    if wrong:
+        raise ValueError(f"a row of {change.table} has {wrong.pop()} values")
+
+
+def _map_values(change: Change, convert: Callable[[Row], Row]) -> Change:
     if type(change) is Rows:
         return msgspec.structs.replace(
             change,
@@ -286,14 +318,24 @@ def _escape(value: Any) -> Any:
 
 
 def _unescape_row(row: Row) -> Row:
-    if dict not in set(map(type, row)):
+    kinds = set(map(type, row))
+    if kinds <= _PLAIN:
         return row
+    if not kinds <= _IN_JSON:
+        raise ValueError("a value is none that SQLite has")
     return [_unescape(value) for value in row]
+
+
+_PLAIN = frozenset([type(None), int, float, str])
+_IN_JSON = _PLAIN | {dict}
 
 
 def _unescape(value: Any) -> Any:
     if type(value) is not dict:
         return value
-    if "bytes" in value:
-        return base64.b64decode(value["bytes"], validate=True)
-    return float(value["float"])
+    match value:
+        case {"bytes": str(text)}:
+            return base64.b64decode(text, validate=True)
+        case {"float": str(text)}:
+            return float(text)
+    raise ValueError("a value is none that SQLite has")

@@ -7,12 +7,13 @@ from typing import Any
 import msgspec
 
 from s3cache.exceptions import EntryFormatError
+from s3cache.log.entry import DAMAGE, newer_format
 from s3cache.log.keys import HEAD
 
 FORMAT = 1
 
 
-class Head(msgspec.Struct, frozen=True, omit_defaults=True):
+class Head(msgspec.Struct, frozen=True):
     """What a protocol has to know before it can believe the log.
 
     ``database`` identifies the database for ever. Entries up to ``trimmed``
@@ -27,6 +28,10 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True):
     probe: dict[str, Any] = {}
 
 
+class _Version(msgspec.Struct):
+    format: int
+
+
 def encode_head(head: Head) -> bytes:
     """The bytes of ``_head``: JSON, indented for people."""
     return msgspec.json.format(msgspec.json.encode(head), indent=2)
@@ -35,13 +40,14 @@ def encode_head(head: Head) -> bytes:
 def decode_head(body: bytes) -> Head:
     """Read ``_head``; raises ``EntryFormatError`` for what is not one."""
     try:
+        version = msgspec.json.decode(body, type=_Version).format
+        if version > FORMAT:
+            raise EntryFormatError(newer_format(HEAD, version, FORMAT))
         head = msgspec.json.decode(body, type=Head)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except DAMAGE as error:
         raise EntryFormatError(f"{HEAD} is damaged: {error}") from error
-    if head.format > FORMAT:
+    if not head.database or head.trimmed < 0:
         raise EntryFormatError(
-            f"{HEAD} has format {head.format}; this release of s3cache reads "
-            f"formats up to {FORMAT}. A newer release writes this database: "
-            f"upgrade this host."
+            f"{HEAD} is damaged: database {head.database!r}, trimmed {head.trimmed}"
         )
     return head

@@ -430,6 +430,8 @@ class Run:
         position = replica.position
         if not entry.follows(position.database, position.number, position.token):
             return position
+        if entry.previous != position.token:
+            raise Violation(f"{task} applies {entry.number} to another log")
         if self.world.chance(self.hazards.disk_full):
             raise OperationalError("database or disk is full")
         replica.state = apply(replica.state, entry.changes)

@@ -18,7 +18,7 @@ from s3cache.exceptions import CommitOutcomeUnknown, StoreUnavailable
 from s3cache.log import catch_up, commit, patience, proof
 from s3cache.log import effects as e
 from s3cache.log.commit import Outcome, Sent
-from s3cache.log.entry import unseal
+from s3cache.log.entry import Entry, unseal
 from s3cache.log.keys import BLOBS, LOG, entry_key
 from s3cache.log.proof import failure, is_recent, is_untrimmed, read_head
 
@@ -359,16 +359,6 @@ def proved_by_reading(stack):
     swap(stack, created_at=lambda answer: answer.date or 0.0)
 
 
-@breaks("5.3: what a 404 proves holds for the position that asked")
-def proved_for_others(stack):
-    def proved(run, task, effect):
-        replica = task.building or task.host.replica
-        if effect.date:
-            replica.position = replace(replica.position, proved_at=effect.date)
-
-    perform(stack, proved=proved)
-
-
 @breaks("5.3: an answer without a Date proves nothing by itself")
 def dateless_believed(stack):
     swap(
@@ -411,11 +401,66 @@ def head_before_list(stack):
 
 @breaks("5.6: a new replica never puts a host back")
 def taken_over_blindly(stack):
-    def take_over(run, task, effect):
-        return original(run, task, e.TakeOver(replaces=task.host.replica.position))
+    stack.enter_context(patch.object(e.Position, "is_at", lambda self, other: True))
 
-    original = Run._take_over
-    perform(stack, take_over=take_over)
+
+@breaks("5.3: the log is compared with the replica every ten minutes")
+def never_compared(stack):
+    original = catch_up.compare
+
+    def compare(signing_keys):
+        here = yield e.Where()
+        if not here.database:
+            return (yield from original(signing_keys))
+        return None
+
+    swap(stack, compare=compare)
+
+
+@breaks("5.3: all entries since the last comparison have to be there")
+def compared_newest_only(stack):
+    def compare(signing_keys):
+        here = yield e.Where()
+        if not here.database:
+            return (yield from catch_up.rebuild(here, signing_keys))
+        now, state = (yield e.Now()), (yield e.Recall())
+        if 0 <= now - state.checked_at < catch_up.CHECK_EVERY:
+            return None
+        first = max(here.number, 1)
+        listed, _page = yield from catch_up.list_entries(first, first)
+        if listed.get(here.number) != here.etag:
+            head = yield from read_head()
+            if head.trimmed != here.number:
+                return (yield from catch_up.rebuild(here, signing_keys))
+        yield e.Remember(checked_at=now)
+        return None
+
+    swap(stack, compare=compare)
+
+
+@breaks("5.3: a replica of a log that is lost is called that, and kept")
+def lost_silently(stack):
+    original = catch_up.why_not_ours
+
+    def why_not_ours(position, listed, head):
+        return original(position, listed, head)[0], False
+
+    swap(stack, why_not_ours=why_not_ours)
+
+
+@breaks("3: an entry is applied only after the one whose token it names")
+def chain_ignored(stack):
+    def follows(self, database, number, token):
+        return self.number == number + 1
+
+    stack.enter_context(patch.object(Entry, "follows", follows))
+
+
+@breaks("5.3: the keeper packs only a replica of this very log")
+def packs_of_another_log(stack):
+    stack.enter_context(
+        patch.object(keeper, "is_of_this_log", lambda position, head, listed: True)
+    )
 
 
 @breaks("5.3: the keeper trims only what is a day old")

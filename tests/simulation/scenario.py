@@ -81,11 +81,12 @@ class Scenario:
 def scenario(seed: int) -> Scenario:
     """The scenario of a seed, from randomness of its own."""
     random = Random(f"scenario {seed}")
-    kind = random.choices(
-        [calm, rough, crashing, sleepy, everything, disastrous],
-        [10, 20, 15, 35, 15, 10],
-    )[0]
-    return kind(random)
+    return random.choices(list(KINDS), list(KINDS.values()))[0](random)
+
+
+def of_kind(kind: Callable[[Random], Scenario], seed: int) -> Scenario:
+    """The scenario of a seed among those of one kind."""
+    return kind(Random(f"{kind.__name__} {seed}"))
 
 
 def calm(random: Random) -> Scenario:
@@ -158,6 +159,36 @@ def sleepy(random: Random) -> Scenario:
     )
 
 
+def dormant(random: Random) -> Scenario:
+    """Most hosts sleep in the middle of a commit, and wake days later."""
+    phases = [(0.0, random.uniform(0.3, 1.5))]
+    for _ in range(random.randint(1, 3)):
+        start, length = phases[-1]
+        gap = random.choice([4000.0, DAY + 60.0, 1.2 * DAY, 2.5 * DAY])
+        phases.append((start + gap, random.uniform(0.3, 1.5)))
+    faults = NO_FAULTS
+    if random.random() < 0.5:
+        faults = replace(
+            some_faults(random, random.choice([0.05, 0.2])),
+            no_date=random.choice([0.0, 0.1, 1.0]),
+        )
+    return Scenario(
+        hosts=3,
+        processes=random.choice([1, 2, 3]),
+        think=random.choice([0.02, 0.1]),
+        writes=0.8,
+        phases=tuple(phases),
+        naps=random.choice([0.5, 0.8]),
+        faults=faults,
+        hazards=Hazards(
+            switch=0.3, pause=random.choice([0.0, 0.02]), pauses=(0.1, 0.5)
+        ),
+        page_size=random.choice([3, 1000]),
+        keep_every=random.choice([0.3, 1.0, 5.0]),
+        timeout=random.choice([3.0, 20.0]),
+    )
+
+
 def everything(random: Random) -> Scenario:
     """All of it at once."""
     bad = crashing(random)
@@ -190,7 +221,6 @@ def disastrous(random: Random) -> Scenario:
 def some_faults(random: Random, rough: float) -> Faults:
     """Faults of which about ``rough`` of all requests have one."""
     weights = {kind: random.choice([0.0, 1.0, 1.0, 4.0]) for kind in FAULTS}
-    weights["refused"] /= 3
     total = sum(weights.values()) or 1.0
     return Faults(
         **{kind: rough * weight / total for kind, weight in weights.items()},
@@ -221,6 +251,18 @@ def some_phases(random: Random) -> tuple[tuple[float, float], ...]:
         )
         phases.append((start + gap, random.uniform(0.5, 3.0)))
     return tuple(phases)
+
+
+#: The kinds of days, and how often each comes.
+KINDS = {
+    calm: 10,
+    rough: 20,
+    crashing: 15,
+    sleepy: 20,
+    dormant: 20,
+    everything: 15,
+    disastrous: 10,
+}
 
 
 class Simulation(Run):
@@ -487,7 +529,9 @@ class Simulation(Run):
         elif self.oracle.wiped:
             if not isinstance(told, LogDiverged):
                 raise Violation(f"{host} does not notice the wiped bucket: {told!r}")
-        elif not isinstance(told, (LogDiverged, CommitOutcomeUnknown, NoneType)):
+        elif not isinstance(
+            told, (LogDiverged, EntryFormatError, CommitOutcomeUnknown, NoneType)
+        ):
             raise Violation(f"{host} was told {told!r} of a broken log")
 
     def _commit_at_the_end(self, host: Host) -> Exception | None:
