@@ -237,6 +237,12 @@ def _changed_rows(table: Table) -> str:
         f"t.{column_name(table, column)} IS c.k{i}"
         for i, column in enumerate(table.key)
     )
+    if not table.integer_key:
+        # 'a' became 'A': by NOCASE the row would be found for both.
+        on += "".join(
+            f" AND t.{column_name(table, column)} IS c.k{i} COLLATE BINARY"
+            for i, column in enumerate(table.key)
+        )
     # Without a rowid no column of the key is NULL in a row that is there.
     present = f"t.{column_name(table, table.rowid or table.key[0])}"
     order = (
