@@ -18,8 +18,11 @@ from s3cache.replica.writer import Uncaptured, Writer
 
 logger = logging.getLogger("s3cache.replica")
 
-#: After a batch with several callers the next one waits a tenth of a PUT
-#: for them to come back, at most so many seconds.
+#: After a batch with several callers the next one waits for as many to come
+#: back: as long as one more comes in each tenth of the time that the last
+#: commit took (at most so many seconds), and for half of it at most. Whoever
+#: misses a batch waits for a whole PUT; with less patience half of the
+#: callers sit out every other one.
 _MAX_PAUSE = 0.01
 
 
@@ -60,10 +63,13 @@ class Committer:
     ) -> None:
         self._commit = commit
         self._timeout = timeout
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._changed = threading.Condition(lock)
+        self._complete = threading.Condition(lock)
         self._busy = False
         self._waiting: list[Request] = []
-        self._pause = 0.0
+        self._expected = 0
+        self._spent = 0.0
 
     def submit(self, request: Request) -> Any:
         """Have ``request`` committed; return its outcome or raise its error.
@@ -99,11 +105,23 @@ class Committer:
                     )
                 self._changed.wait(max(left, 0.05))
             self._busy = True
-        if self._pause:
-            time.sleep(self._pause)
-        with self._changed:
+            try:
+                self._wait_for_others()
+            except BaseException:
+                self._busy = False
+                self._waiting.remove(request)
+                self._changed.notify_all()
+                raise
             batch, self._waiting = self._waiting, []
         return batch
+
+    def _wait_for_others(self) -> None:
+        deadline = time.monotonic() + self._spent / 2
+        while len(self._waiting) < self._expected:
+            before = len(self._waiting)
+            self._complete.wait(min(self._spent / 10, _MAX_PAUSE))
+            if len(self._waiting) == before or time.monotonic() >= deadline:
+                return
 
     def _lead(self, batch: list[Request]) -> None:
         started = time.monotonic()
@@ -125,13 +143,9 @@ class Committer:
                 )
             raise
         finally:
-            spent = time.monotonic() - started
             with self._changed:
-                self._pause = (
-                    min(spent / 10, _MAX_PAUSE)
-                    if len(batch) > 1 or self._waiting
-                    else 0.0
-                )
+                self._spent = time.monotonic() - started
+                self._expected = len(batch) + len(self._waiting)
                 for request in batch:
                     request.done = True
                 self._busy = False
