@@ -116,4 +116,6 @@ def _paths_of(name: str) -> Iterator[Path]:
 def _delete(name: str) -> None:
     forget_replica(Path(name))
     delete_file(Path(name))
+    # A clone's is that of another process, which has ended by now.
+    Path(f"{name}-s3cache").unlink(missing_ok=True)
     shutil.rmtree(_store_of(name), ignore_errors=True)
