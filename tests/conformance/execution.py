@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -26,7 +25,7 @@ import django
 
 from tests.conformance import catalogue, sdist
 from tests.conformance.engines import BY_NAME
-from tests.conformance.job import VARIABLE, Job
+from tests.conformance.job import PART_SIZE, VARIABLE, Job
 from tests.conformance.outcomes import AppRun, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,15 +141,14 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 
 
 def _reference(app: str, options: Options, children: _Children) -> AppRun:
-    # Modes 2 and 3 are the same where there is no replica to lose.
-    mode = min(options.mode, 2)
-    kept = sdist.CACHE / f"reference-{_fingerprint()}" / f"{app}-mode{mode}.json"
+    kept = (
+        sdist.CACHE / f"reference-{_fingerprint()}" / f"{app}-mode{options.mode}.json"
+    )
     if options.use_cache and kept.exists():
         run = AppRun.from_json(kept.read_text())
         run.cached = True
         return run
-    same = dataclasses.replace(options, mode=mode, seed=0)
-    run = _fresh(app, "sqlite", same, children)
+    run = _fresh(app, "sqlite", options, children)
     if run.count("hung", "crashed"):
         return run  # nothing to rely on the next time
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +184,8 @@ def _fresh(app: str, engine: str, options: Options, children: _Children) -> AppR
     run = AppRun(app)
     without = list(catalogue.TIMED)
     began = time.monotonic()
-    while True:
+    part = 0
+    while part < run.parts and len(without) - len(catalogue.TIMED) <= RESTARTS:
         with _temporary_folder() as folder:
             job = Job(
                 app=app,
@@ -195,6 +194,8 @@ def _fresh(app: str, engine: str, options: Options, children: _Children) -> AppR
                 seed=options.seed,
                 folder=str(folder),
                 without=tuple(without),
+                part=part,
+                part_size=PART_SIZE if options.mode == 3 else 0,
                 timeout=options.app_timeout,
                 test_timeout=options.test_timeout,
             )
@@ -203,14 +204,14 @@ def _fresh(app: str, engine: str, options: Options, children: _Children) -> AppR
         events = [json.loads(line) for line in lines]
         died_in = run.add(events)
         if events and events[-1]["kind"] == "finished":
-            break
+            part += 1
+            continue
         hung = ended == "hung" or "Timeout (" in log
         test = died_in or f"{app}, outside its tests"
-        state = "hung" if hung else "crashed"
-        run.outcomes[test] = Outcome(state, ended, log[-6000:])
-        without.append(died_in)
-        if not died_in or len(without) - len(catalogue.TIMED) > RESTARTS:
+        run.outcomes[test] = Outcome("hung" if hung else "crashed", ended, log[-6000:])
+        if not died_in:
             break
+        without.append(died_in)
     run.seconds = time.monotonic() - began
     return run
 

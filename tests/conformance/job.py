@@ -11,6 +11,10 @@ from pathlib import Path
 #: Names the file with the job, in the environment of the child process.
 VARIABLE = "S3CACHE_CONFORMANCE_JOB"
 
+#: In mode 3 each process runs about so many tests. It rebuilds the replica
+#: again and again, from a log that grows with each test.
+PART_SIZE = 40
+
 MODES = {
     1: "as they are",
     2: "every commit real",
@@ -31,6 +35,10 @@ class Job:
     """Where databases and stores of this job live; removed afterwards."""
     without: tuple[str, ...] = field(default=())
     """Tests to leave out: they ended the process, or measure time."""
+    part: int = 0
+    """Which part of the app's tests, where they are run in parts."""
+    part_size: int = 0
+    """About how many tests a part has; 0: there is one part."""
     timeout: float = 3600.0
     """Seconds after which the whole process counts as hung."""
     test_timeout: float = 120.0

@@ -52,6 +52,8 @@ class AppRun:
     seconds: float = 0.0
     rebuilds: int = 0
     checks: int = 0
+    parts: int = 1
+    """In how many processes the tests ran."""
     cached: bool = False
 
     def outcome(self, test: str) -> Outcome:
@@ -77,6 +79,8 @@ class AppRun:
                 running = ""
             elif kind == "features":
                 self.skips = event["skips"]
+            elif kind == "parts":
+                self.parts = event["count"]
             elif kind == "finished":
                 self.rebuilds += event["rebuilds"]
                 self.checks += event["checks"]

@@ -4,6 +4,7 @@ each test ended."""
 from __future__ import annotations
 
 import faulthandler
+import itertools
 import json
 import time
 import unittest
@@ -131,10 +132,12 @@ class Runner(DiscoverRunner):
 
     def build_suite(self, *args: Any, **kwargs: Any) -> unittest.TestSuite:
         suite: unittest.TestSuite = super().build_suite(*args, **kwargs)
-        if not self.job.without:
-            return suite
-        kept = [test for test in _cases(suite) if test.id() not in self.job.without]
-        return self.test_suite(kept)
+        parts = in_parts(_cases(suite), self.job.part_size)
+        self.events.write("parts", count=len(parts))
+        chosen = parts[self.job.part] if parts else []
+        return self.test_suite(
+            test for test in chosen if test.id() not in self.job.without
+        )
 
     def setup_databases(self, **kwargs: Any) -> Any:
         old_config = super().setup_databases(**kwargs)
@@ -159,6 +162,18 @@ class Runner(DiscoverRunner):
         super().teardown_databases(old_config, **kwargs)
         self.events.write("finished", **self.mode.counts())
         self.events.close()
+
+
+def in_parts(
+    tests: Iterable[unittest.TestCase], size: int
+) -> list[list[unittest.TestCase]]:
+    """Parts of at least ``size`` tests but for the last, classes unbroken."""
+    parts: list[list[unittest.TestCase]] = []
+    for _, of_class in itertools.groupby(tests, type):
+        if not parts or (size and len(parts[-1]) >= size):
+            parts.append([])
+        parts[-1] += of_class
+    return parts
 
 
 def _cases(suite: Iterable[Any]) -> Iterable[unittest.TestCase]:

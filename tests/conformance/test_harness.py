@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sqlite3
+import unittest
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.conformance import catalogue, verify
 from tests.conformance.execution import Pair
 from tests.conformance.outcomes import AppRun, Outcome, Verdict, compare
 from tests.conformance.report import Report
+from tests.conformance.runner import in_parts
 
 TEST = "app.tests.Case.test"
 
@@ -119,6 +121,20 @@ def test_the_worst_event_of_a_test_is_its_outcome():
 
 def test_a_test_that_takes_the_process_along_is_known():
     assert AppRun("app").add([{"kind": "started", "test": TEST}]) == TEST
+
+
+def test_parts_do_not_break_classes():
+    class One(unittest.TestCase):
+        def test(self):
+            pass
+
+    class Other(One):
+        pass
+
+    tests = [One("test"), One("test"), One("test"), Other("test"), One("test")]
+    assert in_parts(tests, 2) == [tests[:3], tests[3:]]
+    assert in_parts(tests, 0) == [tests]
+    assert in_parts([], 2) == []
 
 
 def test_a_run_survives_the_cache():
