@@ -116,6 +116,10 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             self.ensure_connection()
         return self.connection  # type: ignore[return-value]
 
+    def make_debug_cursor(self, cursor: Any) -> requests_log.DebugCursor:
+        """A cursor that logs statements with their store requests."""
+        return requests_log.DebugCursor(cursor, self)
+
     def create_cursor(self, name: str | None = None) -> Cursor:
         """A cursor whose statements go through ``run``."""
         return Cursor(self.run)
@@ -137,7 +141,6 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
 
         ``params`` is a sequence or a mapping; with ``many`` a list of them.
         """
-        self.noted_requests.clear()
         if self._block is not None:
             return self._run_in_block(self._block, sql, params, many)
         kind = kind_of(sql)
@@ -289,7 +292,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         if self.connection is not None:
             with debug_transaction(self, "COMMIT"), self.wrap_database_errors:
                 self._end_block(commit=True)
-            requests_log.amend_last(self)
+            requests_log.show(self)
 
     def _rollback(self) -> None:
         if self.connection is not None:
@@ -331,7 +334,6 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         if self._block is None:
             with self.wrap_database_errors, requests_log.noted_by(self):
                 self.replica.catch_up()
-            requests_log.add(self)
             self.announce()
 
     @property

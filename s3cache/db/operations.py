@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from django.db.backends.sqlite3 import operations
 from django.db.models import Field, Model
 
-from s3cache.db import requests_log
 from s3cache.db.compiler import id_column
 from s3cache.replica.requests import StatementRequest
 from s3cache.replica.sql import quote
@@ -23,11 +22,6 @@ class DatabaseOperations(operations.DatabaseOperations):
 
     compiler_module = "s3cache.db.compiler"
     connection: DatabaseWrapper
-
-    def last_executed_query(self, cursor: Any, sql: str, params: Any) -> str:
-        """The statement for ``connection.queries``, with its requests."""
-        text: str = super().last_executed_query(cursor, sql, params)
-        return text + requests_log.comment(self.connection)
 
     def bulk_batch_size(self, fields: Any, objs: Any) -> int:
         """How many of ``objs`` one statement may be about.

@@ -1,9 +1,9 @@
 """Store requests where developers look for queries.
 
-A statement's entry in ``connection.queries`` names the requests that it took
-in a comment behind its SQL, so that Django's ``assertNumQueries`` counts what
-it counts on any database. The logger ``django.db.backends`` gets a record of
-each request.
+A statement's entry in ``connection.queries`` has the requests that it took
+under the key "store". They are no entries of their own, nor part of the SQL:
+Django's ``assertNumQueries`` counts what it counts on any database. The logger
+``django.db.backends`` gets a record of each request.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from django.db.backends.utils import CursorDebugWrapper
 
 from s3cache.stores.base import Request, observe
 
@@ -48,21 +50,23 @@ def noted_by(wrapper: DatabaseWrapper) -> Iterator[None]:
         yield
 
 
-def comment(wrapper: DatabaseWrapper) -> str:
-    """The requests noted since the last call, as an SQL comment, or ""."""
-    noted, wrapper.noted_requests = wrapper.noted_requests, []
-    return f" -- store: {', '.join(noted)}" if noted else ""
+def show(wrapper: DatabaseWrapper) -> None:
+    """Put the noted requests beside the last statement that was logged."""
+    if wrapper.noted_requests and wrapper.queries_log:
+        entry = wrapper.queries_log[-1]
+        before = [entry["store"]] if "store" in entry else []
+        entry["store"] = ", ".join(before + wrapper.noted_requests)
+        wrapper.noted_requests.clear()
 
 
-def amend_last(wrapper: DatabaseWrapper) -> None:
-    """Put the noted requests behind the last statement that was logged."""
-    text = comment(wrapper)
-    if text and wrapper.queries_log:
-        wrapper.queries_log[-1]["sql"] += text
+class DebugCursor(CursorDebugWrapper):
+    """Logs statements as Django does, and their store requests with them."""
 
+    db: DatabaseWrapper
 
-def add(wrapper: DatabaseWrapper) -> None:
-    """Log the noted requests as an entry of their own."""
-    text = comment(wrapper)
-    if text:
-        wrapper.queries_log.append({"sql": text.strip(), "time": "0.000"})
+    @contextmanager
+    def debug_sql(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Log the statement of the context."""
+        with super().debug_sql(*args, **kwargs):
+            yield
+        show(self.db)
