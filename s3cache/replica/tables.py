@@ -37,7 +37,8 @@ class Table:
     ``columns`` are those that an entry carries, generated ones left out. The
     rowid is among them when nothing else fixes it, so that the natural order
     and new rowids are the same on every host. ``key`` are the columns that
-    identify a row: the primary key, or the rowid if there is none.
+    identify a row: the primary key, or the rowid if there is none, or if the
+    primary key may be NULL, which SQLite lets several rows have.
     """
 
     name: str
@@ -109,12 +110,14 @@ def read_schema(connection: sqlite3.Connection, version: int) -> Schema:
 
 def _read_table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
     stored, key_parts, types = [], [], {}
-    for _cid, column, kind, _null, _default, pk, hidden in connection.execute(
+    identifies = True
+    for _cid, column, kind, not_null, _default, pk, hidden in connection.execute(
         f"PRAGMA main.table_xinfo({quote(name)})"
     ):
         types[column] = kind.lower()
         if pk:
             key_parts.append((pk, column))
+            identifies &= bool(not_null)
         if hidden == 0:
             stored.append(column)
     key = tuple(column for _order, column in sorted(key_parts))
@@ -130,7 +133,7 @@ def _read_table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
         rowid = key[0]
     elif rowid:
         columns = (rowid, *columns)
-        key = key or (rowid,)
+        key = key if key and identifies else (rowid,)
     return Table(
         name=name,
         columns=columns,
