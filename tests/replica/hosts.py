@@ -29,7 +29,9 @@ class Host:
     def __init__(self, path: Path) -> None:
         self.file = ReplicaFile.open(path, store="nowhere", registrations=())
         self.file.begin_at(Head(database=DATABASE))
-        self.writer = Writer(connect(path), timeout=1.0)
+        self.writer = Writer(lambda: connect(path), timeout=1.0)
+        for connection in (self.file.connection, self.writer.connection):
+            connection.execute("PRAGMA synchronous = OFF")  # it is a test
 
     def close(self) -> None:
         self.writer.close()

@@ -114,7 +114,15 @@ def test_null_in_a_key(host: Host) -> None:
     host.commit("INSERT INTO t VALUES (NULL, 'x', 1)")
     rows, deleted = changes_of(host, "UPDATE t SET c = 2")
     assert (rows, deleted) == ([[1, None, "x", 2]], [])
-    assert changes_of(host, "DELETE FROM t") == ([], [[None, "x"]])
+    assert changes_of(host, "DELETE FROM t") == ([], [[1]])
+
+
+@pytest.mark.parametrize("tail", ["", "WITHOUT ROWID"])
+def test_a_key_that_differs_by_case_alone_is_another(host: Host, tail: str) -> None:
+    host.create(f"CREATE TABLE t (id TEXT COLLATE NOCASE NOT NULL PRIMARY KEY) {tail}")
+    host.commit("INSERT INTO t VALUES ('a')")
+    host.commit("UPDATE t SET id = 'A'")
+    assert host.rows("SELECT id FROM t") == [("A",)]
 
 
 def test_raw_values_are_read(host: Host) -> None:

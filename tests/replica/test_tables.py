@@ -59,10 +59,10 @@ def test_an_integer_primary_key_is_the_rowid(
 @pytest.mark.parametrize(
     "definition",
     [
-        "(id INT PRIMARY KEY)",
-        "(id BIGINT PRIMARY KEY)",
-        "(id TEXT PRIMARY KEY)",
-        "(id INTEGER PRIMARY KEY DESC)",
+        "(id INT NOT NULL PRIMARY KEY)",
+        "(id BIGINT NOT NULL PRIMARY KEY)",
+        "(id TEXT NOT NULL PRIMARY KEY)",
+        "(id INTEGER NOT NULL PRIMARY KEY DESC)",
     ],
 )
 def test_any_other_key_has_the_rowid_beside_it(
@@ -84,7 +84,10 @@ def test_a_table_constraint_makes_an_integer_key_too(
 def test_a_composite_key_is_in_the_order_of_the_key(
     connection: sqlite3.Connection,
 ) -> None:
-    t = table(connection, "(a INTEGER, b TEXT, c INTEGER, PRIMARY KEY (c, a))")
+    t = table(
+        connection,
+        "(a INTEGER NOT NULL, b TEXT, c INTEGER NOT NULL, PRIMARY KEY (c, a))",
+    )
     assert t.key == ("c", "a")
     assert t.columns == ("rowid", "a", "b", "c")
     assert t.key_indexes == (3, 1)
@@ -104,6 +107,20 @@ def test_the_rowid_is_the_key_where_there_is_no_other(
 ) -> None:
     t = table(connection, "(a, b UNIQUE)")
     assert (t.key, t.columns) == (("rowid",), ("rowid", "a", "b"))
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "(a TEXT PRIMARY KEY)",
+        "(a INTEGER PRIMARY KEY DESC)",
+        "(a NOT NULL, b, PRIMARY KEY (a, b))",
+    ],
+)
+def test_a_key_that_may_be_null_identifies_no_row(
+    connection: sqlite3.Connection, definition: str
+) -> None:
+    assert table(connection, definition).key == ("rowid",)
 
 
 @pytest.mark.parametrize(
