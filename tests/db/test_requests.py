@@ -17,6 +17,7 @@ from django.db.models import Count, F, Sum
 from django.test.utils import CaptureQueriesContext
 from pytest_django.fixtures import DjangoAssertNumQueries
 
+from tests.db.hosts import each_on, outcomes
 from tests.engine import Bucket, Host, MakeHost
 from tests.library.models import Author, Book, Loan, Place, Tag
 
@@ -311,6 +312,62 @@ def test_the_first_use_of_an_empty_location_makes_the_database(
     assert bucket.keys() == ["_head"]
     assert seen[-1].endswith(("log", "head"))
     assert "PUT head" in seen
+
+
+def test_the_first_write_of_a_host_costs_what_its_first_read_does_and_a_put(
+    hosts: MakeHost, bucket: Bucket
+) -> None:
+    with hosts():
+        Author.objects.create(name="Ann")
+    entries = len(bucket.entries())
+    with hosts(), bucket.requests() as seen:
+        Author.objects.create(name="Bob")
+    assert sorted(seen) == sorted(
+        ["GET head", "LIST log", "PUT log"] + ["GET log"] * entries
+    )
+
+
+at_the_server = pytest.mark.parametrize("bucket", ["s3"], indirect=True)
+
+
+@at_the_server
+def test_twenty_cold_reads_at_once_cost_what_one_does(
+    hosts: MakeHost, bucket: Bucket
+) -> None:
+    with hosts():
+        Tag.objects.create(name="a")
+    entries = len(bucket.entries())
+    cold = hosts()
+    with bucket.requests() as seen:
+        counts = outcomes(each_on(cold, Tag.objects.count, 20))
+    assert counts == [1] * 20
+    assert sorted(seen) == sorted(["GET head", "LIST log"] + ["GET log"] * entries)
+
+
+@at_the_server
+def test_twenty_reads_after_max_age_ask_once(hosts: MakeHost, bucket: Bucket) -> None:
+    host = hosts(max_age=60)
+    host.catch_up()
+    host.pass_time(61)
+    with bucket.requests() as seen:
+        counts = outcomes(each_on(host, Tag.objects.count, 20))
+    assert counts == [0] * 20
+    assert seen == ["GET log"]
+
+
+@at_the_server
+def test_fifty_writes_at_once_share_a_few_puts(hosts: MakeHost, bucket: Bucket) -> None:
+    with hosts() as host:
+        Author.objects.create(name="Ann", born=0)
+
+        def increment() -> None:
+            Author.objects.update(born=F("born") + 1)
+
+        with bucket.requests() as seen:
+            assert outcomes(each_on(host, increment, 50)) == [None] * 50
+        assert Author.objects.get().born == 50
+    assert set(seen) == {"PUT log"}
+    assert len(seen) <= 5
 
 
 # Where developers look
