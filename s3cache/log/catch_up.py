@@ -11,6 +11,7 @@ from s3cache.log.effects import (
     Get,
     GetMany,
     HoldRebuildLock,
+    HostState,
     ListPage,
     Now,
     Position,
@@ -45,6 +46,14 @@ AT_ONCE = 16
 #: Seconds after which the newest entry that a replica has is compared with
 #: the log: a bucket that was wiped, restored or forked shows there.
 CHECK_EVERY = 600.0
+
+#: A host that wins within so many seconds of meeting another host's entry
+#: lets the others have a turn; without it two of three busy hosts starve.
+CONTENDED_FOR = 5.0
+
+#: What remains, with each other entry that is met, of what one entry told of
+#: its host's round trip.
+FADING = 0.9
 
 #: How often a new replica is begun again because the trim overtook it.
 REBUILD_TRIES = 5
@@ -115,10 +124,21 @@ def apply_next(
         return False
     state = yield Recall()
     if entry.host != state.host:
-        now: float = yield Now()
-        yield Remember(foreign_at=now)
+        yield from meet(entry, state)
     yield Apply(entry, answer.etag, created_at(answer))
     return True
+
+
+def meet(entry: Entry, state: HostState) -> Steps[None]:
+    """Remember that there are others, and how slow the slowest of them is.
+
+    That fades, so that one slow request does not slow everybody for ever.
+    """
+    now: float = yield Now()
+    slowest = entry.round_trip
+    if 0 <= now - state.foreign_at <= CONTENDED_FOR:
+        slowest = max(slowest, FADING * state.foreign_round_trip)
+    yield Remember(foreign_at=now, foreign_round_trip=slowest)
 
 
 def created_at(answer: Answer) -> float:
@@ -235,7 +255,7 @@ def compare(signing_keys: tuple[bytes, ...]) -> Steps[Position | None]:
     if state.checked_at and 0 <= now - state.checked_at < CHECK_EVERY:
         return None
     first = position.number
-    if state.checked_at:
+    if state.checked_at and state.checked_number >= 0:
         first = min(first, state.checked_number)
     listed, page = yield from list_entries(max(first, 1), position.number)
     head = yield from read_head()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from s3cache.exceptions import (
     CommitOutcomeUnknown,
     EntryFormatError,
@@ -17,6 +19,7 @@ from s3cache.exceptions import (
     StoreUnavailable,
 )
 from s3cache.log.catch_up import (
+    CONTENDED_FOR,
     apply_next,
     ask_next,
     compare,
@@ -48,9 +51,15 @@ from s3cache.log.patience import backoff, patiently
 from s3cache.log.proof import BELIEVED_FOR, believable, failure, is_unclear
 from s3cache.stores.base import Answer
 
-#: A host that won within so many seconds of meeting another host's entry
-#: lets the others have a turn; without it two of three busy hosts starve.
-CONTENDED_FOR = 5.0
+#: How long a turn is, in round trips: for a loser to read what was first, to
+#: run its batch again, and to be first itself.
+TURN = 2
+
+#: Seconds that a host may win without a break before it lets others have a
+#: turn, even if it knows of none; and how long such turns are, one after the
+#: other, in round trips: those others may be slower, and some entries behind.
+TURN_EVERY = 5.0
+LONG_TURNS = (3, 6, 12)
 
 #: The most that one such turn takes, in seconds.
 LONGEST_TURN = 1.0
@@ -99,6 +108,7 @@ def commit(options: CommitOptions) -> Steps[Position]:
 
 
 def _commit(options: CommitOptions, deadline: float) -> Steps[Position]:
+    losses = 0
     with (yield HoldCommitLock(deadline)):
         while True:
             yield from compare(options.signing_keys)
@@ -110,12 +120,17 @@ def _commit(options: CommitOptions, deadline: float) -> Steps[Position]:
             else:
                 token: str = yield Token()
                 entry = freeze(staged, token, options.host)
+                if losses:
+                    entry = yield from complain(entry)
                 outcome, answer = yield from create(
                     entry, staged.position, options, deadline
                 )
                 if outcome is Outcome.WON:
                     return (yield from apply_own(entry, answer))
                 yield from go_on(staged.position, outcome, answer, options)
+                losses += 1
+                if losses > 1:
+                    yield from reach_newest(options.signing_keys)
             yield from give_up_after(deadline)
 
 
@@ -135,6 +150,15 @@ def freeze(staged: Staged, token: str, host: str) -> Entry:
         changes=list(staged.changes),
         transactions=staged.transactions,
     )
+
+
+def complain(entry: Entry) -> Steps[Entry]:
+    """Have ``entry`` tell others how long it takes to be first here.
+
+    It lost already. Who reads it lets us have turns that are long enough.
+    """
+    state = yield Recall()
+    return replace(entry, round_trip=round(state.round_trip, 3))
 
 
 def is_newest(position: Position, options: CommitOptions) -> Steps[bool]:
@@ -218,7 +242,7 @@ def create(
     except (StoreError, LogDiverged, EntryFormatError) as error:
         raise (yield from unknown(entry, error)) from error
     if outcome is Outcome.UNKNOWN:
-        gone = EntryFormatError("it was there, and is gone.")
+        gone = EntryFormatError("what has that number is trimmed or gone.")
         raise (yield from unknown(entry, gone))
     return outcome, answer
 
@@ -251,6 +275,7 @@ def judge(
 ) -> Steps[tuple[Outcome, Answer]]:
     """What became of the body that was sent."""
     if sent.answer.status == 412:
+        yield Remember(round_trip=sent.round_trip)
         outcome, answer = yield from whose(entry, position, options)
     else:
         now: float = yield Now()
@@ -360,14 +385,32 @@ def store_blob(sealed: Sealed, deadline: float) -> Steps[None]:
 
 
 def let_others_go_first() -> Steps[None]:
-    """Wait two round trips after a win that others may have lost."""
+    """Wait a few round trips after a win that others may have lost.
+
+    Where others are known, for as long as the slowest of them needs. Now and
+    then also where none are: a host that always wins never meets an entry of
+    those that always lose.
+    """
     state = yield Recall()
-    if not state.won_at or abs(state.won_at - state.foreign_at) > CONTENDED_FOR:
+    if not state.won_at:
         return
     now: float = yield Now()
-    wait = state.won_at + 2 * state.round_trip - now
+    is_due = not 0 <= now - state.turn_at < TURN_EVERY
+    if not state.turn_at:
+        yield Remember(turn_at=now)
+        is_due = False
+    if abs(state.won_at - state.foreign_at) <= CONTENDED_FOR:
+        wait = TURN * max(state.round_trip, state.foreign_round_trip)
+    elif is_due:
+        turn = LONG_TURNS[int(now / TURN_EVERY) % len(LONG_TURNS)]
+        wait = turn * state.round_trip
+    else:
+        return
+    wait = state.won_at + min(wait, LONGEST_TURN) - now
     if wait > 0:
-        yield Sleep(min(wait, LONGEST_TURN))
+        yield Sleep(wait)
+    if is_due:
+        yield Remember(turn_at=now)
 
 
 def give_up_after(deadline: float) -> Steps[None]:

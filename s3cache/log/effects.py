@@ -60,17 +60,21 @@ class HostState:
     """What the processes on one replica tell each other outside of it.
 
     Moments are of the host's own clock (``Now``), durations in seconds; 0
-    means never. ``checked_at``: the log was last compared with the replica,
-    up to entry ``checked_number``; ``foreign_at``: an entry of another host
-    was met; ``won_at``: this host last created an entry; ``round_trip``: of
-    its last PUT. ``host`` is what this replica calls itself in entries
-    (``CommitOptions.host``). All of it ends with the boot that the clock
-    counts from.
+    means never. All of it ends with the boot that the clock counts from.
+
+    ``checked_at``: the log was last compared with the replica, up to entry
+    ``checked_number``. ``foreign_at``: an entry of another host was met;
+    ``foreign_round_trip``: of the slowest one of those. ``turn_at``: others
+    last had a turn. ``won_at``: this host last created an entry;
+    ``round_trip``: of its last PUT. ``host``: what this replica calls itself
+    in entries (``CommitOptions.host``).
     """
 
     checked_at: float = 0.0
-    checked_number: int = 0
+    checked_number: int = -1
     foreign_at: float = 0.0
+    foreign_round_trip: float = 0.0
+    turn_at: float = 0.0
     won_at: float = 0.0
     round_trip: float = 0.0
     host: str = ""
@@ -230,6 +234,8 @@ class Remember:
     checked_at: float | None = None
     checked_number: int | None = None
     foreign_at: float | None = None
+    foreign_round_trip: float | None = None
+    turn_at: float | None = None
     won_at: float | None = None
     round_trip: float | None = None
 

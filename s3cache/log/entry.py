@@ -78,7 +78,8 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``token`` is random and new for every body, ``previous`` the token of the
     entry before. ``transactions`` counts the callers whose transactions were
-    committed together. ``changes`` apply in their order.
+    committed together. ``changes`` apply in their order. ``round_trip`` is of
+    a host that was not first at once, in seconds.
     """
 
     database: str
@@ -88,6 +89,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     host: str
     changes: list[Change]
     transactions: int = 1
+    round_trip: float = 0.0
 
     def follows(self, database: str, number: int, token: str) -> bool:
         """Whether this entry is the one after ``number`` with ``token``."""

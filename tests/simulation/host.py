@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ class Hazards:
 
 NO_HAZARDS = Hazards()
 
-SHARED = ("checked_at", "checked_number", "foreign_at", "won_at", "round_trip")
+SHARED = tuple(one.name for one in fields(e.Remember))
 
 _WAITING = object()
 
