@@ -24,7 +24,7 @@ from django.db import (
 from django.db.backends.signals import connection_created
 
 from s3cache.db.base import DatabaseWrapper
-from s3cache.exceptions import LogDiverged
+from s3cache.exceptions import EntryFormatError, LogDiverged
 from tests.engine import Bucket, Host, MakeHost
 from tests.library.models import Author, Book, Tag
 
@@ -389,3 +389,31 @@ def test_dumping_a_replica_needs_no_store(host: Host) -> None:
 
 def test_the_check_command(host: Host) -> None:
     call_command("check", databases=["default"])
+
+
+# Signed entries
+
+
+def test_entries_that_are_not_signed_are_refused(
+    hosts: MakeHost, bucket: Bucket
+) -> None:
+    """Else whoever can write the bucket can change anything."""
+    signed = hosts(signing_keys=["new", "old"], max_age=0, stale_if_error=0)
+    with signed, pytest.raises(EntryFormatError, match="signing_keys"):
+        Tag.objects.exists()  # the tables were made without a key
+
+
+def test_hosts_with_a_common_key_understand_one_another(
+    hosts: MakeHost, bucket: Bucket
+) -> None:
+    bucket.store.delete_many(bucket.keys())
+    a = hosts(signing_keys=["old"])
+    with a, a.connection.schema_editor() as editor:
+        editor.create_model(Tag)
+    with hosts(signing_keys=["new", "old"]) as b:
+        Tag.objects.create(name="signed with the new key")
+        assert b.position == 2
+    with pytest.raises(EntryFormatError, match="signing_keys"):
+        a.catch_up()
+    with hosts(signing_keys=["other", "new", "old"]):
+        assert Tag.objects.count() == 1
