@@ -170,7 +170,8 @@ def test_ids_of_a_savepoint_that_was_rolled_back(host: Host) -> None:
 def test_a_chunk_of_before_a_reset_is_worth_nothing(two: tuple[Host, Host]) -> None:
     a, b = two
     with a, transaction.atomic():
-        author("has a chunk reserved")
+        for name in "abcde":  # from a chunk that has more
+            author(name)
     with b:
         connection.ops.execute_sql_flush(
             connection.ops.sql_flush(
