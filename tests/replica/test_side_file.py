@@ -1,0 +1,282 @@
+"""What processes on one replica share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from django.db import OperationalError
+
+from s3cache.replica import clock
+from s3cache.replica.side_file import SideFile
+
+#: Another process, which does what it is told and then waits.
+PROCESS = """
+import sys
+from pathlib import Path
+from s3cache.replica.side_file import SideFile
+side = SideFile(Path(sys.argv[1]))
+exec(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+Other = Callable[[str], subprocess.Popen[str]]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the side file is going to be."""
+    return tmp_path / "replica.sqlite3-s3cache"
+
+
+@pytest.fixture
+def side(path: Path) -> Iterator[SideFile]:
+    """A new side file."""
+    made = SideFile(path)
+    yield made
+    made.delete()
+
+
+@pytest.fixture
+def other(path: Path) -> Iterator[Other]:
+    """A function that starts another process on the side file."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(code: str = "pass") -> subprocess.Popen[str]:
+        process = subprocess.Popen(  # noqa: S603  (this Python, the code above)
+            [sys.executable, "-c", PROCESS, str(path), code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start
+    for process in started:
+        end(process)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Close its input, and wait for its end."""
+    with process:
+        pass
+
+
+def locked(side: SideFile, timeout: float = 0.0) -> bool:
+    try:
+        side.commit.acquire(timeout)
+    except OperationalError:
+        return True
+    side.commit.release()
+    return False
+
+
+# Numbers.
+
+
+def test_a_new_file_knows_nothing_and_is_private(side: SideFile) -> None:
+    assert (side.asked_at, side.number, side.generation) == (0.0, 0, 0.0)
+    assert stat.S_IMODE(side.path.stat().st_mode) == 0o600
+    assert side.host_state("me").host == "me"
+
+
+def test_the_last_question_counts(side: SideFile) -> None:
+    side.set_asked(5.0)
+    side.set_asked(3.0)
+    assert side.asked_at == 5.0
+    side.forget_asked()
+    assert side.asked_at == 0.0
+
+
+def test_a_proof_is_of_one_position(side: SideFile) -> None:
+    side.proved(7, 1000.0)
+    assert side.proved_at(7) == 1000.0
+    assert side.proved_at(8) == 0.0
+
+
+@pytest.mark.parametrize("name", ["checked_at", "foreign_at", "won_at", "round_trip"])
+def test_the_state_of_the_host_is_kept(side: SideFile, name: str) -> None:
+    side.remember(name, 4.5)
+    assert getattr(side.host_state("me"), name) == 4.5
+
+
+def test_a_replica_that_was_made_anew_starts_from_nothing(side: SideFile) -> None:
+    side.set_asked(5.0)
+    side.moved_to(9)
+    side.proved(9, 1000.0)
+    side.reset(2.0**47 + 1)
+    assert side.generation == 2.0**47 + 1
+    assert (side.asked_at, side.number, side.proved_at(9)) == (0.0, 0, 0.0)
+
+
+def test_numbers_reach_other_processes(side: SideFile, other: Other) -> None:
+    other("side.moved_to(42); side.set_asked(7.0)")
+    assert (side.number, side.asked_at) == (42, 7.0)
+
+
+def test_numbers_outlive_the_processes(path: Path, other: Other) -> None:
+    end(other("side.moved_to(42)"))
+    again = SideFile(path)
+    assert again.number == 42
+    again.delete()
+
+
+def test_moments_of_another_boot_are_forgotten(
+    path: Path, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end(other("side.moved_to(42)"))
+    monkeypatch.setattr(clock, "boot_identity", lambda: b"another boot id!")
+    again = SideFile(path)
+    assert (again.number, again.asked_at) == (0, 0.0)
+    again.delete()
+
+
+# Locks.
+
+
+def test_a_lock_excludes_other_processes(side: SideFile, other: Other) -> None:
+    process = other("side.commit.acquire(1)")
+    assert locked(side)
+    end(process)
+    assert not locked(side, timeout=5.0)
+
+
+def test_the_wait_has_an_end_and_a_message(side: SideFile, other: Other) -> None:
+    other("side.turn.acquire(1)")
+    started = time.monotonic()
+    with pytest.raises(
+        OperationalError,
+        match=r"database is locked: another block holds rows by "
+        r"select_for_update\(\) \(waited 0.1 s\)",
+    ):
+        side.turn.acquire(0.1)
+    assert 0.1 <= time.monotonic() - started < 5
+
+
+def test_a_process_that_is_killed_holds_nothing(side: SideFile, other: Other) -> None:
+    process = other("side.commit.acquire(1)")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not locked(side, timeout=5.0)
+
+
+def test_locks_do_not_disturb_each_other(side: SideFile, other: Other) -> None:
+    other("side.turn.acquire(1); side.asking.acquire(1)")
+    assert not locked(side)
+
+
+def test_a_lock_excludes_other_threads(side: SideFile) -> None:
+    found: list[bool] = []
+    with side.commit.held(1.0):
+        thread = threading.Thread(target=lambda: found.append(locked(side, 0.05)))
+        thread.start()
+        thread.join()
+    assert found == [True]
+    assert not locked(side)
+
+
+def test_any_thread_may_give_a_lock_back(side: SideFile) -> None:
+    side.commit.acquire(1.0)
+    thread = threading.Thread(target=side.commit.release)
+    thread.start()
+    thread.join()
+    assert not locked(side)
+
+
+def test_an_error_gives_the_lock_back(side: SideFile) -> None:
+    with pytest.raises(KeyError), side.commit.held(1.0):
+        raise KeyError
+    assert not locked(side)
+
+
+def test_a_wait_in_vain_leaves_the_lock_usable(side: SideFile, other: Other) -> None:
+    process = other("side.commit.acquire(1)")
+    assert locked(side, timeout=0.01)
+    end(process)
+    assert not locked(side, timeout=5.0)
+
+
+# Users.
+
+
+def test_the_sole_user_knows(side: SideFile, other: Other) -> None:
+    assert side.is_sole_user()
+    process = other("pass")
+    assert not side.is_sole_user()
+    end(process)
+    assert side.is_sole_user()
+
+
+def test_looking_for_others_does_not_keep_them_out(
+    side: SideFile, other: Other
+) -> None:
+    assert side.is_sole_user()
+    other("assert not side.is_sole_user()")
+    assert not side.is_sole_user()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_holds_what_a_process_holds_and_no_lock(side: SideFile) -> None:
+    side.commit.acquire(1.0)
+    child = os.fork()
+    if not child:  # pragma: no cover  (it ends here)
+        side.after_fork_in_child()
+        os._exit(0 if locked(side) and not side.is_sole_user() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    side.commit.release()
+
+
+# The clock.
+
+
+def test_the_clock_goes_on() -> None:
+    first = clock.now()
+    assert 0 < first <= clock.now()
+
+
+def test_a_boot_has_one_identity() -> None:
+    assert len(clock.boot_identity()) == 16
+    assert clock.boot_identity() == clock.boot_identity()
+
+
+@pytest.mark.parametrize("boot", ["one\n", "another\n"])
+def test_each_boot_has_its_own(monkeypatch: pytest.MonkeyPatch, boot: str) -> None:
+    real = clock.boot_identity()
+    monkeypatch.setattr(Path, "read_text", lambda path: boot)
+    assert clock.boot_identity() != real
+
+
+def test_without_a_boot_id_it_is_always_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(path: Path) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert clock.boot_identity() == clock.boot_identity()
+
+
+def test_where_boottime_is_missing_sleep_counts_and_nothing_goes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    larger = clock._LargerOfTwo()
+    times = {"monotonic": 10.0, "time": 1000.0}
+    monkeypatch.setattr(clock.time, "monotonic", lambda: times["monotonic"])
+    monkeypatch.setattr(clock.time, "time", lambda: times["time"])
+    assert larger() == 1000.0
+    times.update(monotonic=11.0, time=1500.0)  # it slept
+    assert larger() == 1500.0
+    times.update(monotonic=12.0, time=900.0)  # somebody set the clock back
+    assert larger() == 1501.0
