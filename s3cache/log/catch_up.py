@@ -51,6 +51,9 @@ CHECK_EVERY = 600.0
 #: lets the others have a turn; without it two of three busy hosts starve.
 CONTENDED_FOR = 5.0
 
+#: The most that one such turn takes, in seconds.
+LONGEST_TURN = 1.0
+
 #: What remains, with each other entry that is met, of what one entry told of
 #: its host's round trip.
 FADING = 0.9
@@ -135,7 +138,7 @@ def meet(entry: Entry, state: HostState) -> Steps[None]:
     That fades, so that one slow request does not slow everybody for ever.
     """
     now: float = yield Now()
-    slowest = entry.round_trip
+    slowest = min(entry.round_trip, LONGEST_TURN)
     if 0 <= now - state.foreign_at <= CONTENDED_FOR:
         slowest = max(slowest, FADING * state.foreign_round_trip)
     yield Remember(foreign_at=now, foreign_round_trip=slowest)
@@ -284,10 +287,14 @@ def list_entries(first: int, last: int) -> Steps[tuple[dict[int, str], Answer]]:
 
 
 def has_all(listed: Mapping[int, str], first: int, position: Position) -> bool:
-    """Whether the entries from ``first`` to ``position`` are all listed."""
+    """Whether the entries from ``first`` to ``position`` are all listed.
+
+    And the last of them is the object that the replica has applied, if the
+    store tells.
+    """
     numbers = range(first, position.number + 1)
     return all(number in listed for number in numbers) and (
-        not numbers or listed[position.number] == position.etag
+        not numbers or not position.etag or listed[position.number] == position.etag
     )
 
 
@@ -308,18 +315,20 @@ def rebuild(
             return None
         for _ in range(REBUILD_TRIES):
             asked_at: float = yield Now()
-            listed, date, head = yield from look()
-            reason, diverged = why_not_ours(position, listed, head)
+            head = yield from read_head()
+            reason, diverged = yield from why_not_ours(position, head)
             start: Position | None = yield StartOver(head, reason, diverged)
             if start is None:
                 continue
-            tail = {n: etag for n, etag in listed.items() if n > start.number}
-            if not is_run(tail, start.number + 1):
+            listed, page = yield from list_entries(start.number + 1, sys.maxsize)
+            if not (yield from is_complete(start, page)):
                 continue
-            if not (yield from apply_listed(tail, signing_keys)):
+            if not is_run(listed, start.number + 1):
                 continue
-            last = max(tail, default=start.number)
-            yield Proved(last, asked_at, date)
+            if not (yield from apply_listed(listed, signing_keys)):
+                continue
+            last = max(listed, default=start.number)
+            yield Proved(last, asked_at, page.date or 0.0)
             if not (yield TakeOver(position)):
                 return None
             yield Remember(checked_at=asked_at, checked_number=last)
@@ -332,19 +341,16 @@ def rebuild(
     )
 
 
-def look() -> Steps[tuple[dict[int, str], float, Head]]:
-    """All of the log, when that was so (by the store), and ``_head``.
+def is_complete(start: Position, page: Answer) -> Steps[bool]:
+    """Whether a LIST from ``start`` on, up to ``page``, has every entry.
 
-    The log is listed first and ``_head`` read after it, so that one look at
-    it proves all that was listed.
+    The trim may have passed ``start`` while its packs were loaded, and no gap
+    need tell: the newest entries may be the first that are deleted.
     """
-    listed, page = yield from list_entries(1, sys.maxsize)
-    return listed, page.date or 0.0, (yield from read_head())
+    return believable(start, page)
 
 
-def why_not_ours(
-    position: Position, listed: Mapping[int, str], head: Head
-) -> tuple[str, bool]:
+def why_not_ours(position: Position, head: Head) -> Steps[tuple[str, bool]]:
     """Why the replica at ``position`` cannot go on, for people.
 
     And whether the log is no longer the one that it has followed.
@@ -359,6 +365,7 @@ def why_not_ours(
         )
     if head.trimmed >= position.number:
         return f"the log was trimmed to {head.trimmed} meanwhile", False
+    listed, _page = yield from list_entries(head.trimmed + 1, position.number)
     if not has_all(listed, head.trimmed + 1, position):
         return (
             f"the log does not have all entries up to {entry_key(position.number)}, "

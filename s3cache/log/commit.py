@@ -20,6 +20,7 @@ from s3cache.exceptions import (
 )
 from s3cache.log.catch_up import (
     CONTENDED_FOR,
+    LONGEST_TURN,
     apply_next,
     ask_next,
     compare,
@@ -60,9 +61,6 @@ TURN = 2
 #: other, in round trips: those others may be slower, and some entries behind.
 TURN_EVERY = 5.0
 LONG_TURNS = (3, 6, 12)
-
-#: The most that one such turn takes, in seconds.
-LONGEST_TURN = 1.0
 
 
 class Outcome(enum.Enum):
@@ -208,10 +206,11 @@ def is_old(answer: Answer) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The end of sending one frozen body: a 200 or a 412.
+    """The end of sending one frozen body, and the last answer.
 
     It was sent for the first time after ``first_at`` (the host's clock), and
-    ``round_trip`` is of the last time, in seconds.
+    ``round_trip`` is of the last time, in seconds, but never more than
+    ``LONGEST_TURN``: it says how long to wait, not how long we slept.
     """
 
     answer: Answer
@@ -242,13 +241,12 @@ def create(
     except (StoreError, LogDiverged, EntryFormatError) as error:
         raise (yield from unknown(entry, error)) from error
     if outcome is Outcome.UNKNOWN:
-        gone = EntryFormatError("what has that number is trimmed or gone.")
-        raise (yield from unknown(entry, gone))
+        raise (yield from unknown(entry, failure(sent.answer, "creating it")))
     return outcome, answer
 
 
 def send(entry: Entry, body: bytes, deadline: float) -> Steps[Sent]:
-    """Send the same bytes until the store says 200 or 412."""
+    """Send the same bytes until the store says 200 or 412, or for too long."""
     key = entry_key(entry.number)
     first_at: float = yield Now()
     sent_at = first_at
@@ -257,14 +255,12 @@ def send(entry: Entry, body: bytes, deadline: float) -> Steps[Sent]:
     while True:
         answer: Answer = yield Create(key, body)
         now: float = yield Now()
-        if answer.status in (200, 412):
-            return Sent(answer, first_at, now - sent_at)
         if is_unclear(answer):
             unclear = True
-        elif not unclear:
+        elif not unclear and answer.status not in (200, 412):
             raise failure(answer, f"creating {key}")
-        if now >= deadline:
-            raise (yield from unknown(entry, failure(answer, f"creating {key}")))
+        if answer.status in (200, 412) or now >= deadline:
+            return Sent(answer, first_at, min(now - sent_at, LONGEST_TURN))
         yield Sleep(backoff(attempt))
         attempt += 1
         sent_at = yield Now()
@@ -274,13 +270,13 @@ def judge(
     entry: Entry, position: Position, sent: Sent, options: CommitOptions
 ) -> Steps[tuple[Outcome, Answer]]:
     """What became of the body that was sent."""
-    if sent.answer.status == 412:
-        yield Remember(round_trip=sent.round_trip)
-        outcome, answer = yield from whose(entry, position, options)
-    else:
+    if sent.answer.status == 200:
         now: float = yield Now()
         yield Remember(won_at=now, round_trip=sent.round_trip)
         outcome, answer = (yield from counts(position, sent.answer)), sent.answer
+    else:
+        yield Remember(round_trip=sent.round_trip)
+        outcome, answer = yield from whose(entry, position, options)
     if outcome is Outcome.VOID:
         outcome = yield from void_or_unknown(sent.first_at)
     return outcome, answer
@@ -298,7 +294,9 @@ def whose(
 ) -> Steps[tuple[Outcome, Answer]]:
     """Whether the entry that is in the log under our number is ours.
 
-    Asked after a 412. ``VOID`` if what is there does not count any more.
+    Asked after a 412, and when time is over. ``VOID`` if what is there does
+    not count any more, ``UNKNOWN`` if nothing is there, for it may still
+    come.
     """
     key = entry_key(entry.number)
     answer: Answer = yield Get(key)

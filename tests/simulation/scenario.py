@@ -225,6 +225,7 @@ def some_faults(random: Random, rough: float) -> Faults:
     return Faults(
         **{kind: rough * weight / total for kind, weight in weights.items()},
         no_date=random.choice([0.0, 0.0, 0.1, 1.0]),
+        skew=random.choice([0.0, 0.0, 0.0, 2.0, 300.0]),
         timeout=random.choice([0.5, 2.0, 6.0]),
     )
 

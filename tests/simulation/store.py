@@ -45,7 +45,8 @@ class Request:
 class Faults:
     """How often what goes wrong, from 0 to 1, and how long things take.
 
-    Times are in seconds. ``stale`` requests land hours or days later.
+    Times are in seconds. ``stale`` requests land hours or days later, and the
+    machines that the store consists of differ by up to ``skew``.
     """
 
     lost_request: float = 0.0
@@ -58,6 +59,7 @@ class Faults:
     duplicate: float = 0.0
     refused: float = 0.0
     no_date: float = 0.0
+    skew: float = 0.0
     timeout: float = 4.0
 
 
@@ -257,6 +259,9 @@ class Network:
                 answer.keys,
                 answer.more,
             )
+        elif self.faults.skew and answer.date is not None:
+            skew = self.faults.skew * (2 * self.world.random.random() - 1)
+            answer = replace(answer, date=answer.date + skew)
         self.world.after(back, reply, answer)
 
     def _answer(

@@ -61,6 +61,6 @@ def test_a_lone_host_hardly_waits():
 
 def test_without_turns_one_host_has_it_all():
     with mutant("no_turns"):
-        found, failed = commits(0, 0.015, 0.015, 0.015)
+        found, failed = commits(1, 0.015, 0.015, 0.015)
     assert failed
-    assert max(found) > 0.95 * sum(found)
+    assert max(found) > 0.9 * sum(found)
