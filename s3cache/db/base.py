@@ -316,7 +316,8 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         replica = self._connected.replica
         if self._block is not None and self._block.changed_tables is None:
             return replica.writer.schema.get(name)
-        return replica.describe(self._connected.reader.connection).get(name)
+        with self._connected.reader.held() as connection:
+            return replica.describe(connection).get(name)
 
     def take_turn(self, *, wait: bool = True) -> None:
         """Take the turn of ``select_for_update()``, if in a block."""
@@ -406,9 +407,9 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         replica = self._connected.replica
         block = self._block
         if block is None:
-            reader = self._connected.reader
-            schema = replica.describe(reader.connection)
-            self._check(reader.connection, schema, _named(schema, table_names))
+            with self._connected.reader.held() as connection:
+                schema = replica.describe(connection)
+                self._check(connection, schema, _named(schema, table_names))
             return
         with replica.writer.held(block):
             connection, changed = block.check_on()

@@ -33,7 +33,8 @@ class Connection:
 
     def _register(self, method: str, args: Any, kwargs: Any) -> None:
         registration = Registration(method, args, kwargs)
-        registration.on(self.reader.connection)
+        with self.reader.held() as connection:
+            registration.on(connection)
         self.replica.register(registration)
 
     def create_function(self, *args: Any, **kwargs: Any) -> None:
@@ -54,7 +55,8 @@ class Connection:
 
     def getlimit(self, category: int) -> int:
         """See ``sqlite3.Connection.getlimit``."""
-        return self.reader.connection.getlimit(category)
+        with self.reader.held() as connection:
+            return connection.getlimit(category)
 
     def cursor(self) -> sqlite3.Cursor:
         """A cursor of SQLite's, to read."""

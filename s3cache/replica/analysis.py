@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from s3cache.replica.connections import Registration
 from s3cache.replica.tables import schema_version
 
 _REMEMBERED = 4096
@@ -19,6 +21,10 @@ _REMEMBERED = 4096
 _WRITES = frozenset(
     [sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE]
 )
+
+
+#: The operations of SQLite's programs that open a table, or an index of it.
+_OPENS = frozenset(["OpenRead", "ReopenIdx"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +39,20 @@ class Analyser:
     """Asks SQLite about statements, and remembers what it said.
 
     Its connection is used for nothing else and keeps no compiled statements:
-    a kept one would not be compiled again, and say nothing.
+    a kept one would not be compiled again, and say nothing. It is opened
+    when it is needed.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
-        self._lock = threading.Lock()
+    def __init__(self, open_connection: Callable[[], sqlite3.Connection]) -> None:
+        self._open = open_connection
+        self._connection: sqlite3.Connection | None = None
+        #: Held by whoever uses the connection.
+        self.lock = threading.Lock()
         self._version = -1
         self._known: dict[str, Access] = {}
+        self._table_at: dict[int, str] = {}
         self._reads: set[str] = set()
         self._writes: set[str] = set()
-        connection.set_authorizer(self._authorize)
 
     def _authorize(
         self, action: int, table: str | None, _: Any, schema: str | None, __: Any
@@ -57,22 +66,53 @@ class Analyser:
 
     def access(self, sql: str, params: Any) -> Access:
         """What ``sql`` would read and write; nothing if it is not valid."""
-        with self._lock:
-            version = schema_version(self.connection)
+        with self.lock:
+            connection = self._connected()
+            version = schema_version(connection)
             if version != self._version or len(self._known) >= _REMEMBERED:
                 self._known.clear()
                 self._version = version
+                self._table_at = _tables_by_root_page(connection)
             known = self._known.get(sql)
             if known is None:
                 self._reads, self._writes = set(), set()
                 try:
-                    self.connection.execute(f"EXPLAIN {sql}", params).close()
+                    program = connection.execute(f"EXPLAIN {sql}", params).fetchall()
                 except (sqlite3.Error, OverflowError):
                     return Access(frozenset(), frozenset())
+                # The authorizer is not told of a table that is joined by
+                # USING alone, but the program opens it.
+                self._reads.update(
+                    self._table_at[root_page]
+                    for _n, opcode, _p1, root_page, database, *_ in program
+                    if opcode in _OPENS and not database and root_page in self._table_at
+                )
                 known = Access(frozenset(self._reads), frozenset(self._writes))
                 self._known[sql] = known
             return known
 
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = self._open()
+            self._connection.set_authorizer(self._authorize)
+        return self._connection
+
+    def register(self, registration: Registration) -> None:
+        """Have a function or collation, if the connection is open."""
+        with self.lock:
+            if self._connection is not None:
+                registration.on(self._connection)
+
     def close(self) -> None:
-        """Close the connection."""
-        self.connection.close()
+        """Close the connection, in whose use nobody is."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _tables_by_root_page(connection: sqlite3.Connection) -> dict[int, str]:
+    return dict(
+        connection.execute(
+            "SELECT rootpage, lower(tbl_name) FROM main.sqlite_master WHERE rootpage"
+        )
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ class Block:
         self, replica: Replica, reader: Reader, *, always_replay: bool = False
     ) -> None:
         self._replica = replica
+        self._process = os.getpid()
         self._reader = reader
         self._always_replay = always_replay
         self._base: Base | None = None
@@ -72,6 +74,7 @@ class Block:
         Raises what SQLite raises, and ``TransactionConflict`` if the block
         cannot be committed any more: then it can only be rolled back.
         """
+        self._check_process()
         kind = kind_of(sql)
         if self._broken is not None:
             if kind is Kind.TRANSACTION:
@@ -146,7 +149,8 @@ class Block:
         if self._base is None:
             self._reader.begin()
             self._in_snapshot = True
-            self._base = Base(*meta.read_generation(self._reader.connection))
+            with self._reader.held() as connection:
+                self._base = Base(*meta.read_generation(connection))
 
     def _end_snapshot(self) -> None:
         if self._in_snapshot:
@@ -324,6 +328,9 @@ class Block:
         """Commit what the block has changed; it is over then in any case."""
         if self.done:
             return
+        if self._is_inherited():
+            self.done = True
+        self._check_process()
         try:
             if self._broken is not None:
                 raise self._broken
@@ -350,6 +357,8 @@ class Block:
         if self.done:
             return
         self.done = True
+        if self._is_inherited():
+            return
         try:
             if self._schema_block is not None:
                 self._schema_block.end()
@@ -362,9 +371,17 @@ class Block:
 
     def __del__(self) -> None:
         # A thread that ended within a block has left it.
-        if self._has_turn:
+        if self._has_turn and not self._is_inherited():
             self._has_turn = False
             self._replica.side.turn.release()
+
+    def _is_inherited(self) -> bool:
+        """Whether it belongs to a process that this one was forked from."""
+        return self._process != os.getpid()
+
+    def _check_process(self) -> None:
+        if self._is_inherited():
+            raise self._replica.forked()
 
     def check_on(self) -> tuple[sqlite3.Connection, Sequence[str] | None]:
         """The connection that shows the block's state, and what it changed.

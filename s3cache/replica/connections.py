@@ -52,6 +52,7 @@ def connect(
     path: Path,
     *,
     read_only: bool = False,
+    create: bool = True,
     cached_statements: int = 256,
     factory: type[sqlite3.Connection] = sqlite3.Connection,
 ) -> sqlite3.Connection:
@@ -60,7 +61,7 @@ def connect(
     A connection that only reads is opened as such: a write that escapes the
     capture fails loudly.
     """
-    mode = "ro" if read_only else "rwc"
+    mode = "ro" if read_only else "rwc" if create else "rw"
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,

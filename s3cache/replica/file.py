@@ -30,14 +30,22 @@ class ReplicaFile:
     """A replica file with the connection that applies entries to it.
 
     The caller sees to it that no other transaction of this process writes
-    at the same time.
+    at the same time. A connection that was closed is opened again when it is
+    used.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        registrations: Iterable[Registration],
+    ) -> None:
         self.path = path
-        self.connection = connection
-        # No thread sees the transaction of another half done.
-        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = connection
+        self._registrations = registrations
+        #: Held by whoever uses the connection: no thread sees the transaction
+        #: of another half done.
+        self.lock = threading.RLock()
 
     @classmethod
     def open(
@@ -62,27 +70,36 @@ class ReplicaFile:
         make_durable(connection)
         for registration in registrations:
             registration.on(connection)
-        return cls(path, connection)
+        return cls(path, connection, registrations)
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection; whoever uses it holds the lock."""
+        if self._connection is None:
+            self._connection = connect(self.path, create=False)
+            for registration in self._registrations:
+                registration.on(self._connection)
+        return self._connection
 
     def position(self) -> Position:
         """Where the replica is."""
-        with self._lock:
+        with self.lock:
             return meta.read_position(self.connection)
 
     def generation(self) -> str:
         """What tells this file from the one that it may be replaced by."""
-        with self._lock:
+        with self.lock:
             return meta.read_generation(self.connection)[0]
 
     def execute(self, sql: str, params: Any) -> Result:
         """Run a statement that concerns the file, not the database."""
-        with self._lock:
+        with self.lock:
             return Result(self.connection.execute(sql, params))
 
     def apply(self, effect: effects.Apply) -> bool:
         """Apply the entry if it is the next one; True if it was applied."""
         entry = effect.entry
-        with self._lock, transaction(self.connection):
+        with self.lock, transaction(self.connection):
             position = self.position()
             if not entry.follows(position.database, position.number, position.token):
                 self._check_same(entry, position)
@@ -139,7 +156,7 @@ class ReplicaFile:
 
     def copy_over(self, other: ReplicaFile) -> None:
         """Put the content of this file into ``other``, in one transaction."""
-        with other._lock:
+        with other.lock:
             self.connection.backup(other.connection)
 
     def keep_copy(self) -> Path:
@@ -148,18 +165,21 @@ class ReplicaFile:
         path = self.path.with_name(
             f"{self.path.name}-diverged-{position.number}-{position.token[:8]}"
         )
-        if not path.exists():
+        _create_private(path)
+        if not path.stat().st_size:
             self.execute("VACUUM INTO ?", [str(path)])
         return path
 
     def discard(self) -> None:
         """Close and delete the file."""
-        self.connection.close()
+        self.close()
         delete_file(self.path)
 
     def close(self) -> None:
-        """Close the connection."""
-        self.connection.close()
+        """Close the connection, in whose use nobody is."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 def _create_private(path: Path) -> None:

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from s3cache.replica.results import Result
 
 
 class Reader:
-    """A read-only connection to the replica, opened when it is used.
-
-    Its lock keeps another thread, which is about to ``fork``, from closing
-    it in the middle of a statement.
-    """
+    """A read-only connection to the replica, opened when it is used."""
 
     def __init__(self, open_connection: Callable[[], sqlite3.Connection]) -> None:
         self._open = open_connection
         #: What the connection was opened for; see ``keep_to``.
         self._opened_for: object = None
         self._connection: sqlite3.Connection | None = None
-        self._lock = threading.Lock()
+        #: The thread whose transaction is open.
+        self._thread = 0
+        #: Held by whoever uses the connection: another thread, which is about
+        #: to ``fork``, does not close it in the middle of a statement.
+        self.lock = threading.Lock()
+
+    @contextmanager
+    def held(self) -> Iterator[sqlite3.Connection]:
+        """Use the connection of SQLite, which nobody closes meanwhile."""
+        with self.lock:
+            yield self.connection
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The connection of SQLite."""
+        """The connection of SQLite, for who holds the lock."""
         connection = self._connection
         if connection is None:
             connection = self._connection = self._open()
@@ -34,26 +41,25 @@ class Reader:
 
     def execute(self, sql: str, params: Any) -> Result:
         """Run a statement and fetch all that it returns."""
-        with self._lock:
+        with self.lock:
             return Result(self.connection.execute(sql, params))
 
     def begin(self) -> None:
         """Begin a transaction; its first statement takes the snapshot."""
-        with self._lock:
+        with self.lock:
             self.connection.execute("BEGIN")
+            self._thread = threading.get_ident()
 
     def rollback(self) -> None:
         """End the transaction, if there is one."""
-        with self._lock:
+        with self.lock:
             if self._connection is not None and self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close the connection; using the reader again opens a new one."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+        with self.lock:
+            self.suspend()
 
     def keep_to(self, current: object) -> None:
         """Open the connection anew if it belongs to another file.
@@ -63,24 +69,33 @@ class Reader:
         if self._opened_for is not current and self.close_if_idle():
             self._opened_for = current
 
-    def close_if_idle(self, *, wait: bool = True) -> bool:
-        """Close it unless a transaction is open; True if it is closed.
+    def close_if_idle(self) -> bool:
+        """Close it unless a transaction is open; True if it is closed."""
+        with self.lock:
+            if self.is_in_transaction():
+                return False
+            self.suspend()
+        return True
 
-        Without ``wait`` a reader that is in use stays open.
+    def is_in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._connection is not None and self._connection.in_transaction
+
+    def is_in_own_transaction(self) -> bool:
+        """Whether the thread that calls this has a transaction open."""
+        return self._thread == threading.get_ident() and self.is_in_transaction()
+
+    def suspend(self) -> None:
+        """Close the connection; the caller holds the lock."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def forget(self) -> sqlite3.Connection | None:
+        """Be a reader without a connection, in the child of a fork.
+
+        Returns the parent's, which the child must not close.
         """
-        if not self._lock.acquire(blocking=wait):
-            return False
-        try:
-            if self._connection is not None:
-                if self._connection.in_transaction:
-                    return False
-                self._connection.close()
-                self._connection = None
-            return True
-        finally:
-            self._lock.release()
-
-    def forget(self) -> None:
-        """Be a reader without a connection, in the child of a fork."""
-        self._lock = threading.Lock()
-        self._connection = None
+        self.lock = threading.Lock()
+        inherited, self._connection = self._connection, None
+        return inherited

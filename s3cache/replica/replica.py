@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
@@ -10,6 +11,7 @@ import secrets
 import socket
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -58,6 +60,9 @@ AHEAD = 0.9
 #: Readers that are kept open while no Django connection uses them.
 IDLE_READERS = 32
 
+#: Seconds that a fork waits for other threads' statements and snapshots.
+FORK_PATIENCE = 2.0
+
 #: Seconds that a process waits for another one that makes the replica.
 OPEN_TIMEOUT = 600.0
 
@@ -90,7 +95,10 @@ class Replica:
         self.host = _host_name(path)
         self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
         self._idle_readers: list[Reader] = []
-        self._used_across_fork = False
+        self._process = os.getpid()
+        self._is_spoiled = False
+        self._is_opening = False
+        self._held_for_fork = contextlib.ExitStack()
         self._side: SideFile | None = None
         self._open: _Open | None = None
         self._is_ready = False
@@ -127,21 +135,33 @@ class Replica:
 
     def _opened(self) -> _Open:
         opened = self._open
-        if opened is not None and self._is_ready:
+        if self._process != os.getpid():
+            self.after_fork_in_child()  # a server has gone past Python's hooks
+        elif opened is not None and self._is_ready:
             return opened
         # While one thread makes the replica, the others wait here.
         with self._open_lock:
             if self._open is None:
-                if self._used_across_fork:
-                    raise OperationalError(
-                        f"This process was forked while a transaction on "
-                        f"{self.path} was open, so it cannot use that file. Fork "
-                        f"outside of atomic(), or give the child another NAME."
-                    )
-                self._open_files()
+                if self._is_spoiled:
+                    raise self.forked()
+                self._is_opening = True
+                try:
+                    self._open_files()
+                finally:
+                    self._is_opening = False
             if self._open is None:
                 raise OperationalError(f"{self.path} could not be opened")
             return self._open
+
+    def forked(self) -> OperationalError:
+        """The error for what a child of a fork cannot do."""
+        return OperationalError(
+            f"This process was forked while {self.path} was in use, so it "
+            f"cannot use that file: SQLite would mix up parent and child. Fork "
+            f"outside of atomic(), and let the server run Python's fork hooks "
+            f"(uWSGI: py-call-uwsgi-fork-hooks) or load the application after "
+            f"the fork."
+        )
 
     def _open_files(self) -> None:
         with self.side.opening.held(OPEN_TIMEOUT):
@@ -150,11 +170,12 @@ class Replica:
                 store=self.store.name,
                 registrations=self._registrations.values(),
             )
-            writer = Writer(connect(self.path), self.options.commit_timeout)
-            analyser = Analyser(connect(self.path, read_only=True, cached_statements=0))
-            for registration in self._registrations.values():
-                registration.on(writer.connection)
-                registration.on(analyser.connection)
+            writer = Writer(
+                lambda: self._connect(create=False), self.options.commit_timeout
+            )
+            analyser = Analyser(
+                lambda: self._connect(read_only=True, cached_statements=0)
+            )
             generation = _as_number(file.generation())
             self._open = _Open(
                 file,
@@ -252,7 +273,8 @@ class Replica:
         except IndexError:
             reader = Reader(self._connect_reader)
             reader.keep_to(self._open)
-            self._readers.add(reader)
+            with self._open_lock:
+                self._readers.add(reader)
             return reader
 
     def give_back(self, reader: Reader) -> None:
@@ -269,8 +291,13 @@ class Replica:
             reader.close()
 
     def _connect_reader(self) -> sqlite3.Connection:
-        self._opened()
-        connection = connect(self.path, read_only=True)
+        # No thread is in the middle of this while another one forks.
+        with self._open_lock:
+            self._opened()
+            return self._connect(read_only=True)
+
+    def _connect(self, **how: Any) -> sqlite3.Connection:
+        connection = connect(self.path, **how)
         for registration in self._registrations.values():
             registration.on(connection)
         return connection
@@ -282,13 +309,10 @@ class Replica:
         self._registrations[registration.name] = registration
         opened = self._open
         if opened is not None:
-            with opened.writer.held():
-                for connection in (
-                    opened.file.connection,
-                    opened.writer.connection,
-                    opened.analyser.connection,
-                ):
-                    registration.on(connection)
+            with opened.writer.held(), opened.file.lock:
+                registration.on(opened.writer.connection)
+                registration.on(opened.file.connection)
+            opened.analyser.register(registration)
 
     def close(self) -> None:
         """Close all connections; the next use opens them again."""
@@ -307,9 +331,12 @@ class Replica:
         opened, self._open = self._open, None
         if opened is not None:
             opened.watch.close()
-            opened.writer.close()
-            opened.analyser.close()
-            opened.file.close()
+            with opened.writer.lock:
+                opened.writer.close()
+            with opened.analyser.lock:
+                opened.analyser.close()
+            with opened.file.lock:
+                opened.file.close()
 
     def delete(self) -> None:
         """Delete the file; the next use makes it anew from the store."""
@@ -323,37 +350,81 @@ class Replica:
     # Forks.
 
     def before_fork(self) -> None:
-        """Close what SQLite would mix up, where nothing is under way.
+        """Close what SQLite would mix up, and let nobody open it.
 
-        Nothing is opened from here on until the fork is done.
+        Threads that are about to use a connection wait until the fork is
+        done; then it is opened for them again. Where that is not possible
+        nothing is touched, and the child cannot use the replica.
         """
-        for reader in list(self._readers):
-            reader.close_if_idle()
-        self._open_lock.acquire()
-        idle = [reader.close_if_idle(wait=False) for reader in list(self._readers)]
+        deadline = time.monotonic() + FORK_PATIENCE
+        while not self._close_for_fork():
+            if self._is_in_use_here() or time.monotonic() >= deadline:
+                break
+            time.sleep(0.001)
+
+    def _is_in_use_here(self) -> bool:
+        """Whether it is the forking thread itself that is in the way."""
         opened = self._open
-        if opened is not None:
-            with opened.writer.held():
-                idle.append(not opened.writer.connection.in_transaction)
-                if idle[-1]:
-                    self._close_files()
-        self._used_across_fork = not all(idle)
+        return any(
+            reader.is_in_own_transaction() for reader in list(self._readers)
+        ) or (opened is not None and opened.writer.is_held_here_for_schema())
+
+    def _close_for_fork(self) -> bool:
+        """Close all connections, and keep their locks; or do nothing."""
+        # Others take these locks in other orders, so none is waited for.
+        with contextlib.ExitStack() as locks:
+
+            def take(lock: threading.Lock | threading.RLock) -> bool:
+                if taken := lock.acquire(blocking=False):
+                    locks.callback(lock.release)
+                return taken
+
+            if not take(self._open_lock):
+                return False
+            readers = list(self._readers)
+            opened = self._open
+            if opened is not None and not (
+                take(opened.writer.lock)
+                and not opened.writer.held_for_schema
+                and take(opened.file.lock)
+                and take(opened.analyser.lock)
+            ):
+                return False
+            if not all(take(reader.lock) for reader in readers):
+                return False
+            if any(reader.is_in_transaction() for reader in readers):
+                return False
+            for reader in readers:
+                reader.suspend()
+            if opened is not None:
+                opened.writer.close()
+                opened.file.close()
+                opened.analyser.close()
+            self._held_for_fork = locks.pop_all()
+        return True
 
     def after_fork_in_parent(self) -> None:
         """Go on: only the child is concerned."""
-        self._used_across_fork = False
-        self._open_lock.release()
+        self._held_for_fork.close()
 
     def after_fork_in_child(self) -> None:
         """Hold none of the parent's locks, ids and connections."""
-        if self._open is not None:
-            # Closing it here would drop the parent's locks; so it is kept.
-            _inherited.append(self._open)
-            self._open = None
-        for reader in list(self._readers):
-            if reader._connection is not None:
-                _inherited.append(reader._connection)
-            reader.forget()
+        self._process = os.getpid()
+        self._held_for_fork.pop_all()
+        opened, self._open, self._is_ready = self._open, None, False
+        inherited: list[object] = [
+            connection
+            for reader in list(self._readers)
+            if (connection := reader.forget()) is not None
+        ]
+        if opened is not None and not opened.writer.is_closed:
+            inherited.append(opened)
+        if inherited or self._is_opening:
+            # Closing them here would drop the parent's locks; so they are
+            # kept, and with them what SQLite believes of this file.
+            _inherited.extend(inherited)
+            self._is_spoiled = True
+            self._is_opening = False
         if self._side is not None:
             self._side.after_fork_in_child()
         self._make_locks()
@@ -612,13 +683,13 @@ class Replica:
         Each is told once in a process, in order, whoever applied it. What
         came with a replica that was made anew is not.
         """
-        with self._announce_lock:
-            connection = reader.connection
-            _generation, reached = meta.read_generation(connection)
-            before, self._announced = self._announced, reached
-        if before < 0 or reached <= before:
-            return []
-        return meta.read_recent(connection, before, reached) or []
+        with reader.held() as connection:
+            with self._announce_lock:
+                _generation, reached = meta.read_generation(connection)
+                before, self._announced = self._announced, reached
+            if before < 0 or reached <= before:
+                return []
+            return meta.read_recent(connection, before, reached) or []
 
 
 def _host_name(path: Path) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ from s3cache.replica.applying import read_sequences
 from s3cache.replica.capture import Capture, Uncaptured
 from s3cache.replica.foreign_keys import check_changed, run_actions, with_children
 from s3cache.replica.results import Result
-from s3cache.replica.sql import Kind, kind_of
+from s3cache.replica.sql import Kind, kind_of, words
 from s3cache.replica.tables import Schema, Table, read_schema, schema_version
 
 
@@ -33,20 +33,29 @@ class Writer:
     """The writing connection of a replica in this process.
 
     Whoever uses it holds it (``held``). A block may leave its transaction
-    open when it lets go; the next user rolls it back.
+    open when it lets go; the next user rolls it back. A connection that was
+    closed is opened again for the next user, by ``open_connection``.
     """
 
-    def __init__(self, connection: sqlite3.Connection, timeout: float) -> None:
-        self.connection = connection
-        self.capture = Capture(connection)
+    def __init__(
+        self, open_connection: Callable[[], sqlite3.Connection], timeout: float
+    ) -> None:
+        self._open = open_connection
+        #: Held by whoever uses the connection.
+        self.lock = threading.RLock()
         self.owner: Owner | None = None
         self.held_for_schema = False
         self.touched: set[str] = set()
         self._timeout = timeout
-        self._lock = threading.RLock()
+        self._sequences: dict[str, int] = {}
+        self._connect()
+
+    def _connect(self) -> None:
+        self.connection = self._open()
+        self.capture = Capture(self.connection)
         self._schema: Schema | None = None
         self._captured_version = -1
-        self._sequences: dict[str, int] = {}
+        self.is_closed = False
 
     @contextmanager
     def held(self, owner: Owner | None = None) -> Iterator[None]:
@@ -59,19 +68,32 @@ class Writer:
 
     def take(self, owner: Owner | None = None) -> None:
         """Hold the connection until ``let_go``."""
-        if not self._lock.acquire(timeout=self._timeout):
+        if not self.lock.acquire(timeout=self._timeout):
             raise OperationalError(
                 f"database is locked: another thread changes the schema "
                 f"(waited {self._timeout:g} s)"
             )
-        # A block that changes the schema holds the lock all the time: whoever
-        # gets here meanwhile belongs to it.
-        if self.owner is not owner and not self.held_for_schema:
-            self.rollback()
+        try:
+            if self.is_closed:
+                self._connect()
+            # A block that changes the schema holds the lock all the time:
+            # whoever gets here meanwhile belongs to it.
+            if self.owner is not owner and not self.held_for_schema:
+                self.rollback()
+        except BaseException:
+            self.lock.release()
+            raise
 
     def let_go(self) -> None:
         """Let other threads use the connection."""
-        self._lock.release()
+        self.lock.release()
+
+    def is_held_here_for_schema(self) -> bool:
+        """Whether the thread that calls this is changing the schema."""
+        if not self.held_for_schema or not self.lock.acquire(blocking=False):
+            return False
+        self.lock.release()
+        return True
 
     @property
     def schema(self) -> Schema:
@@ -121,12 +143,12 @@ class Writer:
 
     def roll_back_idle(self) -> None:
         """Roll back what a block has left open, unless it is in use."""
-        if self._lock.acquire(blocking=False):
+        if self.lock.acquire(blocking=False):
             try:
                 if self.owner is not None and not self.held_for_schema:
                     self.rollback()
             finally:
-                self._lock.release()
+                self.lock.release()
 
     def execute(self, sql: str, params: Any, *, many: bool = False) -> Result:
         """Run a statement in the open transaction, and note what it writes."""
@@ -138,7 +160,8 @@ class Writer:
         first = next(iter(params), ()) if many else params
         written = set(self.capture.written_by(sql, first))
         result = Result(self.capture.run(sql, params, many=many))
-        if self.schema.actions:
+        # An UPDATE of a parent's key is not a deletion.
+        if self.schema.actions and words(sql, 1) != ["UPDATE"]:
             run_actions(self.connection, self.capture, self.schema, written)
         self.touched |= written
         return result
@@ -177,9 +200,11 @@ class Writer:
         return Sequences(moved) if moved else None
 
     def close(self) -> None:
-        """Close the connection."""
-        self.rollback()
-        self.connection.close()
+        """Close the connection, in whose use nobody is."""
+        if not self.is_closed:
+            self.rollback()
+            self.connection.close()
+            self.is_closed = True
 
 
 __all__ = ["Owner", "Uncaptured", "Writer"]

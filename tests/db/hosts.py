@@ -244,7 +244,9 @@ class FaultyStore(Store):
         )
 
     def _delete(self, key: str, if_match: str) -> Answer:
-        return self._do("DELETE", key, lambda: self.inner.delete(key, if_match=if_match))
+        return self._do(
+            "DELETE", key, lambda: self.inner.delete(key, if_match=if_match)
+        )
 
     def _list(self, prefix: str, start_after: str, limit: int) -> Answer:
         return self._do(
@@ -322,6 +324,10 @@ class Process:
             raise TimeoutError("the process does not answer")
         return self._pipe.recv()
 
+    def has_said(self) -> bool:
+        """Whether ``receive`` would return, or raise, at once."""
+        return self._pipe.poll()
+
     def call(self, function: Callable[..., Any], *args: object) -> Any:
         """Have it call a function, and wait for its result."""
         self.start(function, *args)
@@ -333,7 +339,9 @@ class Process:
         self._process.join(HANGS_AFTER)
 
     def stop(self) -> None:
-        """Let it end, or end it."""
+        """Let it end, or end it; once more does nothing."""
+        if self._pipe.closed:
+            return
         if self._process.is_alive():
             try:
                 self._pipe.send(None)
@@ -353,6 +361,7 @@ pipe: Connection | None = None
 def _serve(connection: Connection, setup: Setup) -> None:
     global pipe
     pipe = connection
+    faulthandler.enable(sys.__stderr__)
     setup.make()
     while (order := connection.recv()) is not None:
         function, args = order

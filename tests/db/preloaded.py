@@ -11,7 +11,7 @@ import django
 
 django.setup()
 
-import tests.conftest  # noqa: E402, F401  (nobody's credentials leak in)
+import tests.conftest  # noqa: E402  (nobody's credentials leak in)
 import tests.db.hosts  # noqa: E402, F401
 from tests.s3_server import _session  # noqa: E402
 
