@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,19 +14,9 @@ from django.db import OperationalError
 
 from s3cache.replica import clock
 from s3cache.replica.side_file import SideFile
+from tests.replica import peer
 
-#: Another process, which does what it is told and then waits.
-PROCESS = """
-import sys
-from pathlib import Path
-from s3cache.replica.side_file import SideFile
-side = SideFile(Path(sys.argv[1]))
-exec(sys.argv[2])
-print("ready", flush=True)
-sys.stdin.readline()
-"""
-
-Other = Callable[[str], subprocess.Popen[str]]
+Other = Callable[[peer.Task], peer.Peer]
 
 
 @pytest.fixture
@@ -49,29 +36,8 @@ def side(path: Path) -> Iterator[SideFile]:
 @pytest.fixture
 def other(path: Path) -> Iterator[Other]:
     """A function that starts another process on the side file."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(code: str = "pass") -> subprocess.Popen[str]:
-        process = subprocess.Popen(  # noqa: S603  (this Python, the code above)
-            [sys.executable, "-c", PROCESS, str(path), code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        return process
-
-    yield start
-    for process in started:
-        end(process)
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    """Close its input, and wait for its end."""
-    with process:
-        pass
+    with peer.peers(path) as start:
+        yield start
 
 
 def locked(side: SideFile, timeout: float = 0.0) -> bool:
@@ -122,12 +88,12 @@ def test_a_replica_that_was_made_anew_starts_from_nothing(side: SideFile) -> Non
 
 
 def test_numbers_reach_other_processes(side: SideFile, other: Other) -> None:
-    other("side.moved_to(42); side.set_asked(7.0)")
+    other(peer.move)
     assert (side.number, side.asked_at) == (42, 7.0)
 
 
 def test_numbers_outlive_the_processes(path: Path, other: Other) -> None:
-    end(other("side.moved_to(42)"))
+    other(peer.move).end()
     again = SideFile(path)
     assert again.number == 42
     again.delete()
@@ -136,7 +102,7 @@ def test_numbers_outlive_the_processes(path: Path, other: Other) -> None:
 def test_moments_of_another_boot_are_forgotten(
     path: Path, other: Other, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    end(other("side.moved_to(42)"))
+    other(peer.move).end()
     monkeypatch.setattr(clock, "boot_identity", lambda: b"another boot id!")
     again = SideFile(path)
     assert (again.number, again.asked_at) == (0, 0.0)
@@ -147,14 +113,14 @@ def test_moments_of_another_boot_are_forgotten(
 
 
 def test_a_lock_excludes_other_processes(side: SideFile, other: Other) -> None:
-    process = other("side.commit.acquire(1)")
+    process = other(peer.hold_commit)
     assert locked(side)
-    end(process)
+    process.end()
     assert not locked(side, timeout=5.0)
 
 
 def test_the_wait_has_an_end_and_a_message(side: SideFile, other: Other) -> None:
-    other("side.turn.acquire(1)")
+    other(peer.hold_turn)
     started = time.monotonic()
     with pytest.raises(
         OperationalError,
@@ -166,14 +132,13 @@ def test_the_wait_has_an_end_and_a_message(side: SideFile, other: Other) -> None
 
 
 def test_a_process_that_is_killed_holds_nothing(side: SideFile, other: Other) -> None:
-    process = other("side.commit.acquire(1)")
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process = other(peer.hold_commit)
+    process.kill()
     assert not locked(side, timeout=5.0)
 
 
 def test_locks_do_not_disturb_each_other(side: SideFile, other: Other) -> None:
-    other("side.turn.acquire(1); side.asking.acquire(1)")
+    other(peer.hold_turn)
     assert not locked(side)
 
 
@@ -202,9 +167,9 @@ def test_an_error_gives_the_lock_back(side: SideFile) -> None:
 
 
 def test_a_wait_in_vain_leaves_the_lock_usable(side: SideFile, other: Other) -> None:
-    process = other("side.commit.acquire(1)")
+    process = other(peer.hold_commit)
     assert locked(side, timeout=0.01)
-    end(process)
+    process.end()
     assert not locked(side, timeout=5.0)
 
 
@@ -213,9 +178,9 @@ def test_a_wait_in_vain_leaves_the_lock_usable(side: SideFile, other: Other) -> 
 
 def test_the_sole_user_knows(side: SideFile, other: Other) -> None:
     assert side.is_sole_user()
-    process = other("pass")
+    process = other(peer.nothing)
     assert not side.is_sole_user()
-    end(process)
+    process.end()
     assert side.is_sole_user()
 
 
@@ -223,7 +188,7 @@ def test_looking_for_others_does_not_keep_them_out(
     side: SideFile, other: Other
 ) -> None:
     assert side.is_sole_user()
-    other("assert not side.is_sole_user()")
+    other(peer.look_for_others)
     assert not side.is_sole_user()
 
 
@@ -273,8 +238,8 @@ def test_where_boottime_is_missing_sleep_counts_and_nothing_goes_back(
 ) -> None:
     larger = clock._LargerOfTwo()
     times = {"monotonic": 10.0, "time": 1000.0}
-    monkeypatch.setattr(clock.time, "monotonic", lambda: times["monotonic"])
-    monkeypatch.setattr(clock.time, "time", lambda: times["time"])
+    monkeypatch.setattr(time, "monotonic", lambda: times["monotonic"])
+    monkeypatch.setattr(time, "time", lambda: times["time"])
     assert larger() == 1000.0
     times.update(monotonic=11.0, time=1500.0)  # it slept
     assert larger() == 1500.0
