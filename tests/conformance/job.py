@@ -13,7 +13,7 @@ VARIABLE = "S3CACHE_CONFORMANCE_JOB"
 
 #: In mode 3 each process runs about so many tests. It rebuilds the replica
 #: again and again, from a log that grows with each test.
-PART_SIZE = 40
+PART_SIZE = 20
 
 MODES = {
     1: "as they are",
