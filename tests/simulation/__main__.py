@@ -8,12 +8,40 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import count, islice
 
-from .scenario import Simulation, simulate
+from .mutants import RULES, mutant
+from .scenario import KINDS, Scenario, Simulation, of_kind, scenario
 from .world import Violation
 
 CHUNK = 50
+BY_NAME = {kind.__name__: kind for kind in KINDS}
+
+
+@dataclass(frozen=True)
+class Days:
+    """Which runs to play: of one kind or of all, with or without a rule."""
+
+    kind: str = ""
+    without: str = ""
+
+    def plan(self, seed: int) -> Scenario:
+        return of_kind(BY_NAME[self.kind], seed) if self.kind else scenario(seed)
+
+    def rules(self) -> AbstractContextManager[None]:
+        return mutant(self.without) if self.without else nullcontext()
+
+    def play(self, seed: int, *, tracing: bool = False) -> tuple[Simulation, str]:
+        """The run of a seed, and what is wrong with it, or nothing."""
+        run = Simulation(seed, self.plan(seed), tracing=tracing)
+        with self.rules():
+            try:
+                run.play()
+            except Violation as violation:
+                return run, str(violation)
+        return run, ""
 
 
 def main() -> int:
@@ -30,45 +58,41 @@ def main() -> int:
     parser.add_argument(
         "--first", type=int, default=0, help="the first of many seeds (0)"
     )
+    parser.add_argument("--kind", choices=BY_NAME, default="", help="days of one kind")
+    parser.add_argument(
+        "--without", choices=RULES, default="", help="switch one rule off"
+    )
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="processes at work"
     )
     asked = parser.parse_args()
+    days = Days(asked.kind, asked.without)
     if asked.seed is not None:
-        return show(asked.seed)
-    return search(asked.first, asked.seconds, asked.jobs)
+        return show(days, asked.seed)
+    return search(days, asked.first, asked.seconds, asked.jobs)
 
 
-def show(seed: int) -> int:
+def show(days: Days, seed: int) -> int:
     """Play one seed and print what happened."""
-    run = Simulation(seed, tracing=True)
-    failed = explain(run)
+    run, failed = days.play(seed, tracing=True)
     sys.stdout.write("\n".join(run.world.trace))
     sys.stdout.write(f"\n\n{run.plan}\n\nseed {seed}: {failed or 'all is well'}\n")
     return 1 if failed else 0
 
 
-def explain(run: Simulation) -> str:
-    """What is wrong with a run, or nothing."""
-    try:
-        run.play()
-    except Violation as violation:
-        return str(violation)
-    return ""
-
-
-def search(first: int, seconds: float, jobs: int) -> int:
+def search(days: Days, first: int, seconds: float, jobs: int) -> int:
     """Play seed after seed; stop at the first that fails."""
     until = time.monotonic() + seconds
     done: Counter[str] = Counter()
     with ProcessPoolExecutor(jobs) as pool:
         starts = count(first, CHUNK)
         while time.monotonic() < until:
-            for failed, counts in pool.map(chunk, islice(starts, 2 * jobs)):
+            some = islice(starts, 2 * jobs)
+            for failed, counts in pool.map(chunk, ((days, start) for start in some)):
                 done += counts
                 if failed is not None:
                     sys.stderr.write(f"\nseed {failed} fails; its trace:\n")
-                    return show(failed)
+                    return show(days, failed)
             report(done)
     sys.stderr.write("\n")
     return 0
@@ -81,13 +105,13 @@ def report(done: Counter[str]) -> None:
     sys.stderr.flush()
 
 
-def chunk(start: int) -> tuple[int | None, Counter[str]]:
+def chunk(asked: tuple[Days, int]) -> tuple[int | None, Counter[str]]:
     """Play some seeds; the first that fails, and what was done."""
+    days, start = asked
     done: Counter[str] = Counter()
     for seed in range(start, start + CHUNK):
-        try:
-            run = simulate(seed)
-        except Violation:
+        run, failed = days.play(seed)
+        if failed:
             return seed, done
         done["seeds"] += 1
         done["entries"] += run.oracle.newest

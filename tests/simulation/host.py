@@ -242,6 +242,10 @@ class Task:
         """The process died; the protocol must not notice."""
         self._abandoned()
 
+    def answer(self, result: Any) -> None:
+        """Give the protocol an answer that arrives just now."""
+        self._resume(result, None)
+
     def wake(self, result: Any) -> None:
         """Give the protocol what it waited for, as soon as it may run."""
         self.world.after(0.0, self._resume, result, None)
@@ -387,7 +391,7 @@ class Run:
     def _send(
         self, task: Task, request: Request, reply: Callable[..., None] | None = None
     ) -> Any:
-        self.network.send(task, request, task.host.latency, reply or task.wake)
+        self.network.send(task, request, task.host.latency, reply or task.answer)
         return _WAITING
 
     def _get(self, task: Task, effect: e.Get) -> Any:

@@ -75,6 +75,7 @@ class Scenario:
     timeout: float = 20.0
     blob_above: int = entry.BLOB_ABOVE
     disaster: str = ""
+    signing_keys: tuple[bytes, ...] = ()
     batch: Callable[[Random], Sequence[Statements]] = field(default=some_batch)
 
 
@@ -100,8 +101,10 @@ def calm(random: Random) -> Scenario:
         phases=((0.0, random.uniform(1.0, 5.0)),),
         whole_seconds=random.random() < 0.7,
         page_size=random.choice([5, 1000]),
+        keep_every=10.0,
         timeout=20.0,
         blob_above=random.choice([entry.BLOB_ABOVE, entry.BLOB_ABOVE, 220]),
+        signing_keys=random.choice([(), (), (), (b"new", b"old")]),
     )
 
 
@@ -154,7 +157,7 @@ def sleepy(random: Random) -> Scenario:
             pauses=random.choice([(0.05, 0.3, 1.0), (0.5, 2.0, 30.0, 600.0)]),
             long=random.choice([0.0, 0.002, 0.01]),
         ),
-        keep_every=random.choice([0.2, 0.5, 2.0]),
+        keep_every=random.choice([0.3, 1.0, 3.0]),
         timeout=random.choice([3.0, 20.0]),
     )
 
@@ -458,7 +461,11 @@ class Simulation(Run):
             write.status = "lost"
 
         timeout = 60.0 if self.finishing else self.plan.timeout
-        options = CommitOptions(host=process.host.name, timeout=timeout)
+        options = CommitOptions(
+            host=process.host.name,
+            timeout=timeout,
+            signing_keys=self.plan.signing_keys,
+        )
         task = Task(process, name, commit(options), ended, abandoned, write)
         self.world.note(task, f"{write}")
         task.begin()
@@ -477,7 +484,8 @@ class Simulation(Run):
                     self.oracle.check_fresh(task, host.replica.position.number, began)
             then()
 
-        task = Task(process, name, catch_up(), ended, lambda: None)
+        steps = catch_up(self.plan.signing_keys)
+        task = Task(process, name, steps, ended, lambda: None)
         self.world.note(task, "catch up")
         task.begin()
 
@@ -545,7 +553,7 @@ class Simulation(Run):
         task = Task(
             host.processes[0],
             "end",
-            catch_up(),
+            catch_up(self.plan.signing_keys),
             lambda position, error: errors.append(error),
             lambda: None,
         )
