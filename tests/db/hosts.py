@@ -10,7 +10,6 @@ import faulthandler
 import multiprocessing
 import os
 import pickle
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -84,7 +83,7 @@ def outcomes(jobs: Sequence[Callable[[], T]]) -> list[T | BaseException]:
     for thread in threads:
         thread.join(HANGS_AFTER)
         if thread.is_alive():
-            faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+            faulthandler.dump_traceback(2, all_threads=True)
             pytest.fail(f"a thread still runs after {HANGS_AFTER:g} s")
     return found
 
@@ -361,7 +360,7 @@ pipe: Connection | None = None
 def _serve(connection: Connection, setup: Setup) -> None:
     global pipe
     pipe = connection
-    faulthandler.enable(sys.__stderr__)
+    faulthandler.enable(2)
     setup.make()
     while (order := connection.recv()) is not None:
         function, args = order

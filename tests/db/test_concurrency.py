@@ -124,7 +124,7 @@ def test_a_statement_that_ends_the_transaction_is_nobody_elses_error(
                 "VALUES ('taken', 1)"
             )
 
-    def insert() -> int:
+    def insert() -> object:
         with on(host):
             return Tag.objects.bulk_create([Tag(name=f"{random.random()}")])[0].pk
 
@@ -381,7 +381,7 @@ def test_blocks_of_many_threads_that_write_in_turns(host: Host) -> None:
                 seen.append(Tag.objects.filter(note=str(number)).count())
             return seen
 
-    jobs = [lambda n=n: block(n) for n in range(8)]  # type: ignore[misc]
+    jobs = [lambda n=n: block(n) for n in range(8)]
     assert together(jobs) == [[1, 2, 3, 4, 5]] * 8
     assert Tag.objects.count() == 40
 
@@ -506,14 +506,17 @@ def test_foreign_keys_hold_against_concurrent_deletes(
         with on(other):
             Author.objects.get(name=f"author {number}").delete()
 
-    jobs = [lambda n=n: add_book(n) for n in range(6)]  # type: ignore[misc]
-    jobs += [lambda n=n: remove(n) for n in range(6)]  # type: ignore[misc]
+    jobs = [lambda n=n: add_book(n) for n in range(6)]
+    jobs += [lambda n=n: remove(n) for n in range(6)]
     found = outcomes(jobs)
     errors = {type(one) for one in found if one is not None}
     assert errors <= {IntegrityError, TransactionConflict, Author.DoesNotExist}
     for one in (host, other):
         one.catch_up()
-    orphans = "SELECT * FROM library_book WHERE author_id NOT IN (SELECT id FROM library_author)"
+    orphans = (
+        "SELECT * FROM library_book "
+        "WHERE author_id NOT IN (SELECT id FROM library_author)"
+    )
     assert host.sql(orphans) == []
     assert host.dump() == other.dump() == rebuilt(hosts)
 
