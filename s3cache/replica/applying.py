@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from s3cache.log.entry import Entry, Rows, Sequences, Statement
+from s3cache.log.entry import Entry, Row, Rows, Sequences, Statement
 from s3cache.replica import meta
 from s3cache.replica.sql import quote
 from s3cache.replica.tables import Table
@@ -45,7 +45,7 @@ def _apply(connection: sqlite3.Connection, change: Rows | Statement) -> None:
             key=change.key,
             columns=change.columns,
             rows=change.rows,
-            keys=[*([row[i] for i in indexes] for row in change.rows), *change.deleted],
+            keys=[*meta.keys_of(change.rows, indexes), *change.deleted],
         )
     else:
         connection.execute(change.sql, change.params)
@@ -98,7 +98,7 @@ def read_sequences(connection: sqlite3.Connection) -> dict[str, int]:
 def lay_rows(
     connection: sqlite3.Connection,
     table: Table,
-    rows: Sequence[Sequence[Any]],
+    rows: Sequence[Row],
     deleted: Iterable[Sequence[Any]],
 ) -> None:
     """Put rows that were changed elsewhere over the state that is here.
@@ -106,8 +106,7 @@ def lay_rows(
     Like ``replace_rows``, but the state need not be the one that the rows
     come from: a row that is here keeps its rowid, a new one gets a new one.
     """
-    indexes = table.key_indexes
-    keys = [[row[i] for i in indexes] for row in rows]
+    keys = meta.keys_of(rows, table.key_indexes)
     if not table.carries_rowid or table.key == (table.rowid,):
         replace_rows(
             connection,

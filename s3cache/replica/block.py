@@ -412,11 +412,7 @@ class Block:
     def largest_id(self, table: str, low: int, high: int) -> int | None:
         """The largest id between two that the block itself has used."""
         delta = self._delta.tables.get(table.lower())
-        if delta is None or not delta.table.integer_key:
-            return None
-        return max(
-            (key[0] for key in delta.rows if low <= key[0] <= high), default=None
-        )
+        return None if delta is None else delta.largest_id(low, high)
 
     @property
     def needs_ids(self) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
-from s3cache.log.entry import Row, Rows
+from s3cache.log.entry import Rows
 from s3cache.replica.sql import quote
 from s3cache.replica.tables import OWN_PREFIX, Schema, Table
 
@@ -171,14 +172,9 @@ class Capture:
 
     def read(self, table: Table) -> Rows | None:
         """The rows of ``table`` that changed, as they are now."""
-        rows: list[Row] = []
-        deleted: list[Row] = []
-        count = len(table.key)
-        for found in self._connection.execute(_changed_rows(table)):
-            if found[count]:
-                deleted.append(list(found[:count]))
-            else:
-                rows.append(list(found[count + 1 :]))
+        present, gone = _changed_rows(table)
+        rows = list(map(list, self._connection.execute(present)))
+        deleted = list(map(list, self._connection.execute(gone)))
         if not rows and not deleted:
             return None
         return Rows(table.name, list(table.key), list(table.columns), rows, deleted)
@@ -206,13 +202,22 @@ def _definitions(table: Table) -> Iterator[str]:
     changes = changes_table(table)
     columns = ", ".join(f"k{i}" for i in range(len(table.key)))
     yield f"CREATE TEMP TABLE {changes} ({columns})"
-    old = f"INSERT INTO {changes} VALUES ({_key_of('OLD', table)});"
-    new = f"INSERT INTO {changes} VALUES ({_key_of('NEW', table)});"
-    for event, body in (("INSERT", new), ("DELETE", old), ("UPDATE", old + new)):
-        name = quote(f"{_TRIGGER}{event}_{table.name}")
+    # Not UPDATE OF: that does not fire for an UPDATE of "rowid".
+    moved = " OR ".join(
+        f"NEW.{column_name(table, column)} IS NOT OLD.{column_name(table, column)} "
+        f"COLLATE BINARY"
+        for column in table.key
+    )
+    for name, event, when, row in (
+        ("INSERT", "INSERT", "", "NEW"),
+        ("DELETE", "DELETE", "", "OLD"),
+        ("UPDATE", "UPDATE", "", "OLD"),
+        ("MOVE", "UPDATE", f"WHEN {moved} ", "NEW"),
+    ):
         yield (
-            f"CREATE TEMP TRIGGER {name} AFTER {event} ON main.{quote(table.name)} "
-            f"BEGIN {body} END"
+            f"CREATE TEMP TRIGGER {quote(f'{_TRIGGER}{name}_{table.name}')} "
+            f"AFTER {event} ON main.{quote(table.name)} {when}"
+            f"BEGIN INSERT INTO {changes} VALUES ({_key_of(row, table)}); END"
         )
 
 
@@ -225,10 +230,14 @@ def column_name(table: Table, column: str) -> str:
     return column if column == table.rowid and table.carries_rowid else quote(column)
 
 
-def _changed_rows(table: Table) -> str:
-    # A unary plus hides the declared type of a column, so that no converter
-    # of the connection turns the raw value into something else.
-    keys = ", ".join(f"+c.k{i} AS x{i}" for i in range(len(table.key)))
+@lru_cache(maxsize=1024)
+def _changed_rows(table: Table) -> tuple[str, str]:
+    """The statements for the changed rows that are there, and for the others.
+
+    A unary plus hides the declared type of a column, so that no converter
+    of the connection turns the raw value into something else.
+    """
+    keys = ", ".join(f"k{i}" for i in range(len(table.key)))
     columns = ", ".join(
         f"+t.{column_name(table, column)} AS y{i}"
         for i, column in enumerate(table.columns)
@@ -243,13 +252,12 @@ def _changed_rows(table: Table) -> str:
             f" AND t.{column_name(table, column)} IS c.k{i} COLLATE BINARY"
             for i, column in enumerate(table.key)
         )
-    # Without a rowid no column of the key is NULL in a row that is there.
-    present = f"t.{column_name(table, table.rowid or table.key[0])}"
-    order = (
-        present if table.rowid else ", ".join(f"x{i}" for i in range(len(table.key)))
-    )
+    # Keys are sorted rather than rows, which are wider. But where a new row
+    # may get a new rowid when it is laid out, the order of rowids counts.
+    order = f" ORDER BY t.{table.rowid}" if table.carries_rowid else ""
+    changed = f"(SELECT DISTINCT * FROM temp.{changes_table(table)} ORDER BY {keys}) c"
+    rows = f"main.{quote(table.name)} t"
     return (
-        f"SELECT {keys}, {present} IS NULL, {columns} "
-        f"FROM (SELECT DISTINCT * FROM temp.{changes_table(table)}) c "
-        f"LEFT JOIN main.{quote(table.name)} t ON {on} ORDER BY {order}"
+        f"SELECT {columns} FROM {changed} CROSS JOIN {rows} ON {on}{order}",
+        f"SELECT * FROM {changed} WHERE NOT EXISTS (SELECT 1 FROM {rows} WHERE {on})",
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from s3cache.log.entry import Row, Rows
 from s3cache.replica.applying import lay_rows
-from s3cache.replica.meta import Key, Touched
+from s3cache.replica.meta import Key, Touched, keys_of
 from s3cache.replica.tables import Table
 
 _ABSENT = object()
@@ -20,6 +21,18 @@ class TableDelta:
 
     table: Table
     rows: dict[Key, Row | None] = field(default_factory=dict)
+    #: No id is larger, if the key is one.
+    largest: int = 0
+
+    def largest_id(self, low: int, high: int) -> int | None:
+        """The largest id from ``low`` to ``high`` among the changed rows.
+
+        Asked for each row that a block creates, usually about ids that are
+        above all that it has: then without a look at them all.
+        """
+        if not self.table.integer_key or self.largest < low:
+            return None
+        return max((key[0] for key in self.rows if low <= key[0] <= high), default=None)
 
 
 class Delta:
@@ -37,11 +50,15 @@ class Delta:
         delta = self.tables.get(table.name.lower())
         if delta is None:
             delta = self.tables[table.name.lower()] = TableDelta(table)
-        indexes = table.key_indexes
-        for key in rows.deleted:
-            self._set(delta, tuple(key), None)
-        for row in rows.rows:
-            self._set(delta, tuple(row[i] for i in indexes), row)
+        deleted = list(map(tuple, rows.deleted))
+        for key in deleted:
+            self._set(delta, key, None)
+        keys = keys_of(rows.rows, table.key_indexes)
+        for key, row in zip(keys, rows.rows, strict=True):
+            self._set(delta, key, row)
+        if table.integer_key:
+            ids = (key[0] for key in chain(deleted, keys))
+            delta.largest = max(delta.largest, max(ids, default=0))
 
     def _set(self, delta: TableDelta, key: Key, row: Row | None) -> None:
         self._undo.append((delta, key, delta.rows.get(key, _ABSENT)))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 
 from s3cache.log.effects import Position
-from s3cache.log.entry import Change, Entry, Rows, Statement
+from s3cache.log.entry import Change, Entry, Row, Rows, Statement
 
 #: The layout of the replica file. A file of another layout is made anew.
 LAYOUT = 1
@@ -115,6 +116,14 @@ def read_generation(connection: sqlite3.Connection) -> tuple[str, int]:
     return row
 
 
+def keys_of(rows: Iterable[Row], indexes: Sequence[int]) -> list[Key]:
+    """The keys of ``rows``, whose parts are at ``indexes``."""
+    if len(indexes) == 1:
+        index = indexes[0]
+        return [(row[index],) for row in rows]
+    return list(map(itemgetter(*indexes), rows))
+
+
 def touched_by(changes: Iterable[Change]) -> Touched:
     """The keys that ``changes`` change, old and new ones."""
     keys: dict[str, set[Key] | None] = {}
@@ -129,7 +138,7 @@ def touched_by(changes: Iterable[Change]) -> Touched:
                 keys[name] = None
                 continue
             indexes = [change.columns.index(column) for column in change.key]
-            some.update(tuple(row[i] for i in indexes) for row in change.rows)
+            some.update(keys_of(change.rows, indexes))
             some.update(map(tuple, change.deleted))
             if len(some) > MANY_KEYS:
                 keys[name] = None
