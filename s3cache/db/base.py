@@ -290,8 +290,14 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
 
     def _commit(self) -> None:
         if self.connection is not None:
-            with debug_transaction(self, "COMMIT"), self.wrap_database_errors:
-                self._end_block(commit=True)
+            try:
+                with debug_transaction(self, "COMMIT"), self.wrap_database_errors:
+                    self._end_block(commit=True)
+            except BaseException:
+                # Django forgets them only if it is a DatabaseError, and would
+                # run them after the next commit.
+                self.run_on_commit = []
+                raise
             requests_log.show(self)
 
     def _rollback(self) -> None:

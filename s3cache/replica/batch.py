@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from django.db import OperationalError
+from django.db import DatabaseError, OperationalError
 
 from s3cache.exceptions import CommitOutcomeUnknown
 from s3cache.log.effects import Staged
@@ -127,12 +128,14 @@ class Committer:
         started = time.monotonic()
         try:
             self._commit(batch)
-        except Exception as error:
+        except (DatabaseError, sqlite3.Error) as error:
             for request in batch:
                 # Each caller's thread raises, and adds its traceback to, an
                 # exception of its own.
                 request.outcome, request.error = None, copy.copy(error)
         except BaseException:
+            # Whatever it is, a time limit perhaps or a bug: it may have come
+            # after the commit.
             for request in batch:
                 request.outcome = None
                 request.error = CommitOutcomeUnknown(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from contextvars import copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from django.db import OperationalError
+from django.db import DatabaseError, OperationalError
 
 from s3cache.log import effects
 from s3cache.log.drive import drive
@@ -53,7 +54,9 @@ class Performer:
         self._side = replica.side
         self._stage = stage
         self._has_lock = has_lock
-        self._target: ReplicaFile = replica.file
+        # Another thread may open the replica's file anew meanwhile.
+        self._file: ReplicaFile = replica.file
+        self._target = self._file
         self._created_key, self._created_at = "", 0.0
         self._diverged = False
         self._asked_at = 0.0
@@ -82,8 +85,13 @@ class Performer:
         """Run a protocol to its end."""
         try:
             return drive(steps, self._perform)
+        except (DatabaseError, sqlite3.Error):
+            raise
+        except BaseException:
+            self._replica.expect_news()  # it may have been a commit
+            raise
         finally:
-            if self._target is not self._replica.file:
+            if self._target is not self._file:
                 self._target.discard()
 
     def _perform(self, effect: Effect) -> Any:
@@ -120,7 +128,7 @@ class Performer:
 
     def _where(self, effect: effects.Where) -> Position:
         position = self._target.position()
-        if self._target is self._replica.file:
+        if self._target is self._file:
             position = self._as_proved(position)
         return position
 
@@ -130,7 +138,7 @@ class Performer:
         return replace(position, proved_at=proved_at) if proved_at else position
 
     def _apply(self, effect: effects.Apply) -> Position:
-        if self._target is not self._replica.file:
+        if self._target is not self._file:
             self._target.apply(effect)
             return self._target.position()
         with self._replica.writer.held():
@@ -143,7 +151,7 @@ class Performer:
         return self._where(effects.Where())
 
     def _proved(self, effect: effects.Proved) -> None:
-        if self._target is not self._replica.file:
+        if self._target is not self._file:
             self._target.proved(effect)
             self._asked_at = effect.asked_at
         elif self._replica.is_current():
@@ -157,6 +165,7 @@ class Performer:
     def _keep_pending(self, effect: effects.KeepPending) -> None:
         with self._replica.writer.held():
             self._replica.file.keep_pending(effect.number, effect.token)
+        self._replica.expect_news()
 
     def _start_over(self, effect: effects.StartOver) -> Position:
         logger.log(
@@ -166,13 +175,13 @@ class Performer:
             effect.reason,
         )
         self._diverged = effect.diverged
-        if self._target is not self._replica.file:
+        if self._target is not self._file:
             self._target.discard()
         self._target = self._replica.new_file(effect.head)
         return self._target.position()
 
     def _take_over(self, effect: effects.TakeOver) -> bool:
-        new, self._target = self._target, self._replica.file
+        new, self._target = self._target, self._file
         with self._replica.writer.held():
             replaced = self._replica.replace_by(
                 new, effect.replaces, keep_old=self._diverged

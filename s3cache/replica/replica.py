@@ -496,6 +496,13 @@ class Replica:
             if self._age() >= max_age:
                 self._ask(max_age)
 
+    def expect_news(self) -> None:
+        """Make the next read ask the store, if the store can be reached."""
+        asked_at = self.side.asked_at
+        if asked_at:
+            due = clock.now() - self.options.max_age
+            self.side.remember("asked_at", min(asked_at, due))
+
     def _age(self) -> float:
         """Seconds since the store was last asked with success."""
         asked_at = self.side.asked_at
