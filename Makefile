@@ -14,7 +14,7 @@ SEED ?=
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # pytest's closing lines come last
 .PHONY: help demo test lint format typecheck pytest test-all conformance \
-	simulate bench install system-deps clean
+	simulate bench docs install system-deps clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -50,6 +50,11 @@ simulate: $(STAMP)  ## The protocol's simulator: SECONDS=600 SEED=
 
 bench: $(STAMP)  ## The benchmarks that the documentation quotes
 	$(BIN)/python -m benchmarks
+
+docs: $(STAMP)  ## The documentation, as HTML; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html \
+		docs docs/_build
+	@echo docs/_build/index.html
 
 install: $(STAMP)  ## Only make .venv
 
