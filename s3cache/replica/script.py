@@ -9,6 +9,7 @@ from typing import Any
 
 from s3cache.exceptions import TransactionConflict
 from s3cache.replica.results import Result, Seen
+from s3cache.replica.sql import Kind, kind_of, savepoint_name, words
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,17 @@ class Script:
 
         Raises ``TransactionConflict`` for the first that says something else,
         and ``sqlite3.IntegrityError`` if one now breaks a constraint that it
-        did not: callers such as ``get_or_create`` know what to do then.
+        did not: callers such as ``get_or_create`` know what to do then. But
+        not for one in a savepoint: whoever would have dealt with that error
+        has been told that all went well, and has gone on.
         """
+        savepoints: list[str] = []
         for step in self.steps:
+            _follow(savepoints, step.sql)
             try:
                 seen = Seen(execute(step.sql, step.params, step.many))
             except sqlite3.IntegrityError as error:
-                if step.seen.error is None:
+                if step.seen.error is None and not savepoints:
                     raise
                 seen = Seen(None, error)
             except sqlite3.Error as error:
@@ -60,3 +65,14 @@ class Script:
                 )
             # The caller has seen the first result, and not this one.
             step.seen.hand_over(seen)
+
+
+def _follow(savepoints: list[str], sql: str) -> None:
+    """Keep the names of the open savepoints up to date."""
+    if kind_of(sql) is not Kind.TRANSACTION:
+        return
+    name, verb = savepoint_name(sql), words(sql, 1)[0]
+    if verb == "SAVEPOINT":
+        savepoints.append(name)
+    elif verb == "RELEASE" and name in savepoints:
+        del savepoints[len(savepoints) - 1 - savepoints[::-1].index(name) :]

@@ -473,6 +473,26 @@ def test_a_clash_that_a_replay_meets_is_not_taken_for_another_statements(
     }
 
 
+def test_a_clash_in_an_inner_block_is_found_at_the_commit(
+    hosts: MakeHost, host: Host
+) -> None:
+    """An IntegrityError out of place would be retried by nobody."""
+    other = hosts()
+    other.catch_up()
+    Author.objects.create(name="shared", born=1)
+
+    @retry_on_conflict(using="default")
+    def block() -> bool:
+        Tag.objects.create(name=f"{random.random()}")
+        _author, created = Author.objects.get_or_create(name="shared")
+        return created
+
+    with on(other):
+        assert block() is False
+    host.catch_up()
+    assert Tag.objects.count() == Author.objects.count() == 1
+
+
 def test_serializable_blocks_allow_no_write_skew(host: Host) -> None:
     Author.objects.bulk_create([Author(name="a", born=1), Author(name="b", born=1)])
     turns = Turns()
