@@ -43,8 +43,8 @@ FROM_NOTHING = {
 }
 
 
-def names_of(found: list[Page]) -> list[str]:
-    return [one.name for one in found]
+def name_of(one: Any) -> str:
+    return str(one.name)
 
 
 # What is shown, works
@@ -103,7 +103,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, empty: Project) -> Project:
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("empty_bucket")
-@pytest.mark.parametrize("one", RUNNABLE, ids=names_of(RUNNABLE))
+@pytest.mark.parametrize("one", RUNNABLE, ids=name_of)
 def test_what_a_page_shows_works(
     one: Page, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -151,7 +151,7 @@ def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
 # Links lead somewhere
 
 
-@pytest.mark.parametrize("one", PAGES, ids=names_of(PAGES))
+@pytest.mark.parametrize("one", PAGES, ids=name_of)
 def test_links_lead_somewhere(one: Page) -> None:
     for link in one.links:
         if re.match(r"[a-z]+:", link):
@@ -169,7 +169,7 @@ def test_every_page_is_in_the_index() -> None:
         for line in block.text.splitlines()
         if line.strip() and not line.startswith(":")
     }
-    assert listed == {*names_of(PAGES)} - {"README.md", "docs/index.md"}
+    assert listed == {one.name for one in PAGES} - {"README.md", "docs/index.md"}
 
 
 def test_headings_are_not_said_twice() -> None:
@@ -208,18 +208,18 @@ def shown(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-@pytest.mark.parametrize("field", dataclasses.fields(conf.Settings), ids=str)
+@pytest.mark.parametrize("field", dataclasses.fields(conf.Settings), ids=name_of)
 def test_settings_are_documented(field: Any) -> None:
     said = default_of("reference/settings.md", field.name.upper())
     assert said == shown(field.default)
 
 
-@pytest.mark.parametrize("field", dataclasses.fields(conf.DatabaseOptions), ids=str)
+@pytest.mark.parametrize("field", dataclasses.fields(conf.DatabaseOptions), ids=name_of)
 def test_options_of_databases_are_documented(field: Any) -> None:
     assert default_of("reference/settings.md", field.name) == shown(field.default)
 
 
-@pytest.mark.parametrize("field", dataclasses.fields(options.S3Options), ids=str)
+@pytest.mark.parametrize("field", dataclasses.fields(options.S3Options), ids=name_of)
 def test_options_of_models_are_documented(field: Any) -> None:
     default = field.default
     if default is dataclasses.MISSING:
@@ -376,7 +376,7 @@ def names_in(path: Path) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("one", PAGES, ids=names_of(PAGES))
+@pytest.mark.parametrize("one", PAGES, ids=name_of)
 def test_tests_that_are_named_exist(one: Page) -> None:
     for path, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", one.text):
         assert (ROOT / path).is_file(), f"{one.name}: {path}"

@@ -15,7 +15,8 @@ Task = Callable[[SideFile], object]
 
 #: Processes that are forked from one that has imported this module already.
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__, "pytest"])
+# One server serves all tests of a run, and loads what it is told first.
+_context.set_forkserver_preload(["tests.db.preloaded"])
 
 
 class Peer:
