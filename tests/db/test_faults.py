@@ -10,6 +10,7 @@ import random
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def seen_by_a_new_host(hosts: MakeHost) -> int:
 
 # One commit
 
-FATES = {
+FATES: dict[str, list[Any]] = {
     "lost before": [lost_before],
     "lost after": [lost_after],
     "lost twice": [lost_before, lost_before],
@@ -543,7 +544,7 @@ def test_threads_tell_each_entry_once(shaky: Host, told: list[tuple[str, int]]) 
             Tag.objects.create(name=f"tag {number}")
             transaction.on_commit(lambda: ran.append(number))
 
-    jobs = [lambda n=n: block(n) for n in range(12)]  # type: ignore[misc]
+    jobs: list[Callable[[], object]] = [partial(block, n) for n in range(12)]
     together([*jobs, *each_on(shaky, increment, 12)])
     assert sorted(ran) == list(range(12))
     positions = [position for table, position in told if table == "library_author"]

@@ -126,7 +126,7 @@ def test_a_view_that_decides_nothing_meets_no_conflict(host: Host, other: Host) 
 @pytest.mark.usefixtures("atomic")
 def test_many_requests_of_both_hosts_at_once(host: Host, other: Host) -> None:
     jobs = [
-        lambda n=n, at=at: get(at, f"/count/?name={n}")  # type: ignore[misc]
+        lambda n=n, at=at: get(at, f"/count/?name={n}")
         for n, at in enumerate([host, other] * 6)
     ]
     assert together(jobs) == ["counted"] * 12
