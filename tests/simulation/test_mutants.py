@@ -1,0 +1,73 @@
+"""Every rule of the protocol is needed: without it, a pinned seed fails.
+
+When the protocol or a scenario changes, seeds mean other runs. A new one is
+found by ``python -m tests.simulation --kind KIND --without RULE``.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from . import test_rare
+from .mutants import RULES, mutant
+from .scenario import (
+    crashing,
+    disastrous,
+    dormant,
+    of_kind,
+    rough,
+    simulate,
+    sleepy,
+)
+from .world import Violation
+
+#: For each rule the kind of days, and the seed among them, that notices.
+PINNED = {
+    "ours_by_content": (rough, 1),
+    "lost_by_412": (rough, 5),
+    "lost_to_own_reader": (crashing, 17),
+    "thawed_body": (rough, 1),
+    "token_of_the_batch": (rough, 1),
+    "failed_by_404": (rough, 45),
+    "conflict_is_failure": (rough, 1),
+    "error_is_failure": (rough, 5),
+    "refused_is_failure": (rough, 13),
+    "unknown_is_failure": (rough, 12),
+    "failed_by_a_question": (rough, 12),
+    "failed_by_apply": (rough, 2),
+    "not_run_again": (rough, 1),
+    "empty_unproved": (crashing, 3),
+    "settled_by_number": (rough, 10),
+    "applied_twice": (crashing, 0),
+    "always_believed": (dormant, 2),
+    "taken_over_blindly": (sleepy, 0),
+    "never_compared": (disastrous, 13),
+    "compared_newest_only": (disastrous, 13),
+    "lost_silently": (disastrous, 7),
+    "chain_ignored": (disastrous, 2),
+    "packs_of_another_log": (disastrous, 543),
+    "trimmed_young": (sleepy, 49),
+    "trimmed_unpacked": (dormant, 5),
+    "deleted_first": (dormant, 0),
+    "blobs_by_age": (sleepy, 105),
+}
+
+#: Rules that other modules of this package test.
+ELSEWHERE = {rule for _play, rule in test_rare.CASES} | {"no_turns"}
+
+
+@pytest.mark.parametrize("rule", PINNED)
+def test_the_day_ends_well(rule):
+    kind, seed = PINNED[rule]
+    simulate(seed, of_kind(kind, seed))
+
+
+@pytest.mark.parametrize("rule", PINNED)
+def test_it_does_not_without_the_rule(rule):
+    kind, seed = PINNED[rule]
+    with mutant(rule), pytest.raises(Violation):
+        simulate(seed, of_kind(kind, seed))
+
+
+def test_every_rule_has_its_test():
+    assert PINNED.keys() | ELSEWHERE == RULES.keys()
