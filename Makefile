@@ -62,7 +62,7 @@ system-deps:  ## Install from Debian what some tests need beside Python
 	.ci/system-deps
 
 clean:  ## Remove the environments and what tools left
-	rm -rf .venv* .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov
+	rm -rf .venv* .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov docs/_build
 	rm -f .coverage .coverage.*
 
 # The stamp is newer than pyproject.toml: what is installed is what it asks for.
