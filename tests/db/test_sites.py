@@ -6,6 +6,7 @@ Where it does not, ``TransactionConflict``, and nothing is left behind.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -96,9 +97,24 @@ def atomic(host: Host, other: Host) -> None:
         one.settings["ATOMIC_REQUESTS"] = True
 
 
+class ThreadsClient(Client):
+    """Raises what its own request raised.
+
+    Django's takes any exception in the process for its own, by a signal.
+    """
+
+    def store_exc_info(self, **kwargs: Any) -> None:
+        if threading.get_ident() == self._thread:
+            super().store_exc_info(**kwargs)
+
+    def request(self, **request: Any) -> Any:
+        self._thread = threading.get_ident()
+        return super().request(**request)
+
+
 def get(host: Host, url: str) -> str:
     with on(host):
-        response = Client().get(url)
+        response = ThreadsClient().get(url)
         assert response.status_code == 200
         return response.content.decode()
 
