@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from s3cache.log.effects import Get, GetMany, ListPage, Now, Sleep, Steps
 from s3cache.log.proof import is_unclear
+from s3cache.stores.base import Answer
 
 T = TypeVar("T")
 
@@ -50,11 +52,32 @@ def patiently(steps: Steps[T], deadline: float = 0.0) -> Steps[T]:
 def _ask(effect: Get | GetMany | ListPage, deadline: float) -> Steps[object]:
     asked_at: float = yield Now()
     last = max(deadline, asked_at + PATIENCE)
+    result = yield effect
     attempt = 0
-    while True:
-        result = yield effect
-        answers = result if isinstance(effect, GetMany) else [result]
-        if not any(map(is_unclear, answers)) or (yield Now()) >= last:
-            return result
+    while _lacks_answers(result) and (yield Now()) < last:
         yield Sleep(backoff(attempt))
         attempt += 1
+        if isinstance(effect, GetMany):
+            result = yield from _complete(effect, result)
+        else:
+            result = yield effect
+    return result
+
+
+def _lacks_answers(result: Answer | Sequence[Answer]) -> bool:
+    if isinstance(result, Answer):
+        return is_unclear(result)
+    return any(map(is_unclear, result))
+
+
+def _complete(effect: GetMany, answers: Sequence[Answer]) -> Steps[Sequence[Answer]]:
+    """Ask again for what is missing, and not for what is there.
+
+    Of many requests one fails nearly always, if the store fails now and then.
+    """
+    missing = [at for at, answer in enumerate(answers) if is_unclear(answer)]
+    later = yield GetMany([effect.keys[at] for at in missing])
+    complete = list(answers)
+    for at, answer in zip(missing, later, strict=True):
+        complete[at] = answer
+    return complete

@@ -42,17 +42,20 @@ def test_a_question_is_asked_again(effect):
     assert told == [GOOD]
 
 
-def test_one_bad_answer_of_many_is_enough():
-    effect = GetMany(["a", "b"])
+def test_of_many_only_those_without_an_answer_are_asked_again():
+    first, second = Answer(200, b"first"), Answer(200, b"second")
     told = play(
-        patiently(asking(effect)),
+        patiently(asking(GetMany(["a", "b", "c", "d"]))),
         (Now(), 5.0),
-        (effect, [GOOD, BAD]),
+        (GetMany(["a", "b", "c", "d"]), [first, BAD, second, Answer(0)]),
         (Now(), 5.0),
         (Sleep(0.05), None),
-        (effect, [GOOD, GOOD]),
+        (GetMany(["b", "d"]), [BAD, GOOD]),
+        (Now(), 5.1),
+        (Sleep(0.1), None),
+        (GetMany(["b"]), [GOOD]),
     )
-    assert told == [[GOOD, GOOD]]
+    assert told == [[first, GOOD, second, GOOD]]
 
 
 def test_patience_ends():
