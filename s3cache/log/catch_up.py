@@ -258,7 +258,7 @@ def compare(signing_keys: tuple[bytes, ...]) -> Steps[Position | None]:
     if state.checked_at and 0 <= now - state.checked_at < CHECK_EVERY:
         return None
     first = position.number
-    if state.checked_at and state.checked_number >= 0:
+    if state.checked_at:
         first = min(first, state.checked_number)
     listed, page = yield from list_entries(max(first, 1), position.number)
     head = yield from read_head()

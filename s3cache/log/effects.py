@@ -71,7 +71,7 @@ class HostState:
     """
 
     checked_at: float = 0.0
-    checked_number: int = -1
+    checked_number: int = 0
     foreign_at: float = 0.0
     foreign_round_trip: float = 0.0
     turn_at: float = 0.0

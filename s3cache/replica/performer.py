@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import DatabaseError, OperationalError
 
@@ -24,6 +24,8 @@ from s3cache.stores.base import Answer
 if TYPE_CHECKING:
     from s3cache.replica.file import ReplicaFile
     from s3cache.replica.replica import Replica
+
+T = TypeVar("T")
 
 logger = logging.getLogger("s3cache.replica")
 
@@ -81,7 +83,7 @@ class Performer:
             effects.HoldRebuildLock: self._hold_rebuild_lock,
         }
 
-    def run(self, steps: Steps[Position]) -> Position:
+    def run(self, steps: Steps[T]) -> T:
         """Run a protocol to its end."""
         try:
             return drive(steps, self._perform)
@@ -205,10 +207,10 @@ class Performer:
         return self._side.host_state(self._replica.host)
 
     def _remember(self, effect: effects.Remember) -> None:
-        for name in ("checked_at", "foreign_at", "won_at", "round_trip"):
-            value = getattr(effect, name)
+        for field in fields(effect):
+            value = getattr(effect, field.name)
             if value is not None:
-                self._side.remember(name, value)
+                self._side.remember(field.name, value)
 
     def _hold_commit_lock(self, effect: effects.HoldCommitLock) -> effects.Held:
         if self._has_lock:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 from django.db import OperationalError
@@ -24,22 +25,16 @@ from django.db import OperationalError
 from s3cache.log.effects import HostState
 from s3cache.replica import clock
 
-_MAGIC = b"s3cache1"
+_MAGIC = b"s3cache2"
 _SIZE = 4096
 _HEADER = struct.Struct("=8s16s")
 
+#: What the protocol keeps for the host.
+_STATE = tuple(one.name for one in fields(HostState) if one.name != "host")
+
 #: The numbers, doubles from offset 64 on.
-_FIELDS = (
-    "asked_at",
-    "proved_number",
-    "proved_at",
-    "checked_at",
-    "foreign_at",
-    "won_at",
-    "round_trip",
-    "number",
-    "generation",
-)
+_FIELDS = ("asked_at", "proved_number", "proved_at", "number", "generation", *_STATE)
+_FIRST_OF_STATE = len(_FIELDS) - len(_STATE)
 _OFFSET = 64
 
 #: The gate of the lock on a byte is this far behind it.
@@ -114,11 +109,11 @@ class SideFile:
     @property
     def number(self) -> int:
         """The replica's position, as the last process that moved it said."""
-        return int(self._numbers[7])
+        return int(self._numbers[3])
 
     def moved_to(self, number: int) -> None:
         """Tell the other processes that the replica moved."""
-        self._numbers[7] = number
+        self._numbers[3] = number
 
     def set_asked(self, asked_at: float) -> None:
         """The store was asked at ``asked_at``, and all is applied."""
@@ -142,29 +137,24 @@ class SideFile:
 
     def host_state(self, host: str) -> HostState:
         """What the protocol keeps for the host, which is called ``host``."""
-        checked_at, foreign_at, won_at, round_trip = self._numbers[3:7]
-        return HostState(
-            host=host,
-            checked_at=checked_at,
-            foreign_at=foreign_at,
-            won_at=won_at,
-            round_trip=round_trip,
-        )
+        state = dict(zip(_STATE, self._numbers[_FIRST_OF_STATE:], strict=True))
+        checked_number = int(state.pop("checked_number"))
+        return HostState(host=host, checked_number=checked_number, **state)
 
     def remember(self, name: str, value: float) -> None:
-        """Set one field of the ``HostState``."""
+        """Set one number, a field of the ``HostState`` for example."""
         self._numbers[_FIELDS.index(name)] = value
 
     @property
     def generation(self) -> float:
         """Which file it is that the numbers are about."""
-        return self._numbers[8]
+        return self._numbers[4]
 
     def reset(self, generation: float) -> None:
         """Forget everything: the replica was made anew."""
         for index in range(len(_FIELDS)):
             self._numbers[index] = 0.0
-        self._numbers[8] = generation
+        self._numbers[4] = generation
 
     def delete(self) -> None:
         """Delete the file: the replica is not used any more."""

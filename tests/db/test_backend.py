@@ -303,6 +303,26 @@ def test_an_emptied_bucket_is_an_error_and_the_rows_stay_here(
     assert bucket.keys() == []
 
 
+def test_a_host_finds_that_entries_are_gone_behind_its_own_new_ones(
+    host: Host, bucket: Bucket
+) -> None:
+    """As after a wipe at the very moment at which it went on writing."""
+    side = host.connection.replica.side
+    side.remember("checked_at", 0.0)
+    host.catch_up()
+    checked = host.connection.position
+    Tag.objects.create(name="gone")
+    Tag.objects.create(name="newest")
+    state = side.host_state("")
+    assert state.checked_number == checked
+    assert state.won_at and state.round_trip and state.turn_at
+    bucket.store.delete(f"_log/{checked + 1:012}")
+    side.remember("checked_at", state.checked_at - 3600)
+    with pytest.raises(LogDiverged):
+        host.catch_up()
+    assert {tag.name for tag in Tag.objects.all()} == {"gone", "newest"}
+
+
 # Test databases
 
 

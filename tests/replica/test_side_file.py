@@ -7,11 +7,13 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from django.db import OperationalError
 
+from s3cache.log.effects import HostState
 from s3cache.replica import clock
 from s3cache.replica.side_file import SideFile
 from tests.replica import peer
@@ -72,10 +74,23 @@ def test_a_proof_is_of_one_position(side: SideFile) -> None:
     assert side.proved_at(8) == 0.0
 
 
-@pytest.mark.parametrize("name", ["checked_at", "foreign_at", "won_at", "round_trip"])
-def test_the_state_of_the_host_is_kept(side: SideFile, name: str) -> None:
-    side.remember(name, 4.5)
-    assert getattr(side.host_state("me"), name) == 4.5
+def test_the_state_of_the_host_is_kept(side: SideFile) -> None:
+    assert side.host_state("me") == HostState(host="me")
+    state = HostState(
+        checked_at=1.5,
+        checked_number=12,
+        foreign_at=2.5,
+        foreign_round_trip=0.25,
+        turn_at=3.5,
+        won_at=4.5,
+        round_trip=0.125,
+    )
+    for name, value in asdict(state).items():
+        if name != "host":
+            side.remember(name, value)
+    assert side.host_state("me") == replace(state, host="me")
+    side.reset(1.0)
+    assert side.host_state("me") == HostState(host="me")
 
 
 def test_a_replica_that_was_made_anew_starts_from_nothing(side: SideFile) -> None:
