@@ -312,6 +312,8 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         if block is not None and not block.needs_ids:
             return None
         if block is None:
+            if not connection.replica.ids.has_chunk(table):
+                return None
             self.refresh()
         reader = connection.reader
         with self.wrap_database_errors, requests_log.noted_by(self):
@@ -358,16 +360,14 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         return self.replica.file.outcome_of(token)
 
     def rebuild_replica(self) -> None:
-        """Delete the replica file, and make it anew from the store.
+        """Make the replica anew from the store, whatever it holds.
 
-        For this process; others that have it open should be stopped.
+        Other threads and processes may go on using it.
         """
         if self._block is not None:
             raise NotSupportedError("A replica cannot be rebuilt inside a transaction.")
-        replica = self.replica
-        replica.delete()
         with requests_log.noted_by(self):
-            replica.catch_up()
+            self.replica.rebuild()
 
     def announce(self) -> None:
         """Send ``rows_changed`` for what was applied since the last time."""
@@ -376,6 +376,9 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             return
         replica = connection.replica
         if not replica.has_news():
+            return
+        if not rows_changed.receivers:
+            replica.skip_news()
             return
         for entry in replica.news(connection.reader):
             for table, keys in entry.touched.keys.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from s3cache.log.entry import Entry, Row, Rows, Sequences, Statement
@@ -66,12 +67,21 @@ def replace_rows(
     otherwise. ``INSERT OR REPLACE`` would silently delete a neighbour that
     holds a unique value.
     """
+    delete, insert = _replacing(table, tuple(key), tuple(columns))
+    connection.executemany(delete, keys)
+    connection.executemany(insert, rows)
+
+
+@lru_cache(maxsize=1024)
+def _replacing(
+    table: str, key: tuple[str, ...], columns: tuple[str, ...]
+) -> tuple[str, str]:
     where = " AND ".join(f"{_column(column)} IS ?" for column in key)
-    connection.executemany(f"DELETE FROM main.{quote(table)} WHERE {where}", keys)
     names = ", ".join(map(_column, columns))
     marks = ", ".join("?" * len(columns))
-    connection.executemany(
-        f"INSERT INTO main.{quote(table)} ({names}) VALUES ({marks})", rows
+    return (
+        f"DELETE FROM main.{quote(table)} WHERE {where}",
+        f"INSERT INTO main.{quote(table)} ({names}) VALUES ({marks})",
     )
 
 

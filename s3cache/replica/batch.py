@@ -50,11 +50,35 @@ def stage_batch(writer: Writer, batch: Sequence[Request]) -> Staged:
             writer.rollback()
 
 
+class _Member:
+    """A request in the queue, and what wakes the thread that waits for it."""
+
+    __slots__ = ("_signal", "done", "leads", "request")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.leads = False
+        self.done = False
+        self._signal = threading.Lock()
+        self._signal.acquire()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for ``wake``, at most so long; a negative number: for ever."""
+        self._signal.acquire(timeout=seconds)
+
+    def wake(self) -> None:
+        """Have ``wait`` return; called once for each reason to."""
+        self._signal.release()
+
+
 class Committer:
     """The queue of one replica in this process.
 
-    The first caller commits for all that wait with it: there is no thread
-    that a fork could lose. ``commit`` runs the protocol for a batch.
+    One of the callers commits for all that wait with it: there is no thread
+    that a fork could lose. ``commit`` runs the protocol for a batch. Then
+    exactly those threads are woken that have something to do: the batch's,
+    and one that leads the next. A condition variable would have them all
+    queue for its lock, which costs as much as the rest of a commit.
     """
 
     def __init__(
@@ -64,11 +88,10 @@ class Committer:
     ) -> None:
         self._commit = commit
         self._timeout = timeout
-        lock = threading.Lock()
-        self._changed = threading.Condition(lock)
-        self._complete = threading.Condition(lock)
+        self._lock = threading.Lock()
+        self._complete = threading.Condition(self._lock)
         self._busy = False
-        self._waiting: list[Request] = []
+        self._waiting: list[_Member] = []
         self._expected = 0
         self._spent = 0.0
 
@@ -78,67 +101,79 @@ class Committer:
         Raises ``OperationalError`` if its turn does not come in time; then
         it has not been run.
         """
-        batch = self._join(request)
-        if batch is not None:
-            self._lead(batch)
+        member = _Member(request)
+        try:
+            self._enter(member)
+            self._wait(member)
+        except BaseException:
+            self._leave(member)
+            raise
+        if member.leads:
+            self._lead(member)
         if request.error is not None:
             raise request.error
         return request.outcome
 
-    def _join(self, request: Request) -> list[Request] | None:
-        """Wait for the outcome, or return the batch that is ours to lead."""
-        with self._changed:
-            self._waiting.append(request)
-            patience = 2 * self._timeout()
-            deadline = time.monotonic() + patience
-            while True:
-                if request.done:
-                    return None
-                if not self._busy:
-                    break
-                left = deadline - time.monotonic()
+    def _enter(self, member: _Member) -> None:
+        with self._lock:
+            self._waiting.append(member)
+            if not self._busy:
+                self._busy = member.leads = True
+            elif len(self._waiting) == self._expected:
+                self._complete.notify()
+
+    def _wait(self, member: _Member) -> None:
+        """Wait for the end of a batch with ``member``, or until it leads."""
+        patience = 2 * self._timeout()
+        deadline = time.monotonic() + patience
+        while not member.done and not member.leads:
+            left = deadline - time.monotonic()
+            if left > 0:
+                member.wait(left)
+                continue
+            with self._lock:
                 # Once in a batch, only its end tells what happened.
-                if left <= 0 and request in self._waiting:
-                    self._waiting.remove(request)
+                if member in self._waiting and not member.leads:
                     raise OperationalError(
                         f"database is locked: other commits took {patience:g} "
                         f"s. Nothing of this one was done."
                     )
-                self._changed.wait(max(left, 0.05))
-            self._busy = True
-            try:
-                self._wait_for_others()
-            except BaseException:
-                self._busy = False
-                self._waiting.remove(request)
-                self._changed.notify_all()
-                raise
-            batch, self._waiting = self._waiting, []
-        return batch
+            member.wait(-1)
 
-    def _wait_for_others(self) -> None:
-        deadline = time.monotonic() + self._spent / 2
-        while len(self._waiting) < self._expected:
-            before = len(self._waiting)
-            self._complete.wait(min(self._spent / 10, _MAX_PAUSE))
-            if len(self._waiting) == before or time.monotonic() >= deadline:
-                return
+    def _leave(self, member: _Member) -> None:
+        with self._lock:
+            if member in self._waiting:
+                self._waiting.remove(member)
+            if member.leads:
+                self._pass_on()
 
-    def _lead(self, batch: list[Request]) -> None:
+    def _pass_on(self) -> None:
+        """Have the next caller lead; the lock is held."""
+        if self._waiting:
+            self._waiting[0].leads = True
+            self._waiting[0].wake()
+        else:
+            self._busy = False
+
+    def _lead(self, leader: _Member) -> None:
+        batch: list[_Member] = []
         started = time.monotonic()
         try:
-            self._commit(batch)
+            batch = self._gather()
+            started = time.monotonic()
+            self._commit([member.request for member in batch])
         except (DatabaseError, sqlite3.Error) as error:
-            for request in batch:
+            for member in batch:
                 # Each caller's thread raises, and adds its traceback to, an
                 # exception of its own.
-                request.outcome, request.error = None, copy.copy(error)
+                member.request.outcome = None
+                member.request.error = copy.copy(error)
         except BaseException:
             # Whatever it is, a time limit perhaps or a bug: it may have come
             # after the commit.
-            for request in batch:
-                request.outcome = None
-                request.error = CommitOutcomeUnknown(
+            for member in batch:
+                member.request.outcome = None
+                member.request.error = CommitOutcomeUnknown(
                     "The thread that committed for several callers was "
                     "interrupted: read before you write again.",
                     position=0,
@@ -146,10 +181,22 @@ class Committer:
                 )
             raise
         finally:
-            with self._changed:
-                self._spent = time.monotonic() - started
-                self._expected = len(batch) + len(self._waiting)
-                for request in batch:
-                    request.done = True
-                self._busy = False
-                self._changed.notify_all()
+            self._spent = time.monotonic() - started
+            self._expected = len(batch) + len(self._waiting)
+            self._leave(leader)
+            for member in batch:
+                member.done = True
+                if member is not leader:
+                    member.wake()
+
+    def _gather(self) -> list[_Member]:
+        """The members of the next batch, once they are there."""
+        with self._lock:
+            deadline = time.monotonic() + self._spent / 2
+            while len(self._waiting) < self._expected:
+                before = len(self._waiting)
+                self._complete.wait(min(self._spent / 10, _MAX_PAUSE))
+                if len(self._waiting) == before or time.monotonic() >= deadline:
+                    break
+            batch, self._waiting = self._waiting, []
+        return batch

@@ -7,8 +7,9 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,10 @@ class ReplicaFile:
     ) -> None:
         self.path = path
         self._connection: sqlite3.Connection | None = connection
-        self._registrations = registrations
+        #: How to open it again; a replica puts its own way here.
+        self.reconnect: Callable[[], sqlite3.Connection] = partial(
+            _connect_again, path, registrations
+        )
         #: Held by whoever uses the connection: no thread sees the transaction
         #: of another half done.
         self.lock = threading.RLock()
@@ -76,9 +80,7 @@ class ReplicaFile:
     def connection(self) -> sqlite3.Connection:
         """The connection; whoever uses it holds the lock."""
         if self._connection is None:
-            self._connection = connect(self.path, create=False)
-            for registration in self._registrations:
-                registration.on(self._connection)
+            self._connection = self.reconnect()
         return self._connection
 
     def position(self) -> Position:
@@ -180,6 +182,15 @@ class ReplicaFile:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _connect_again(
+    path: Path, registrations: Iterable[Registration]
+) -> sqlite3.Connection:
+    connection = connect(path, create=False)
+    for registration in registrations:
+        registration.on(connection)
+    return connection
 
 
 def _create_private(path: Path) -> None:

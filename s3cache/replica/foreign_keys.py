@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from s3cache.replica.capture import Capture, changes_table, column_name
 from s3cache.replica.sql import quote
@@ -26,7 +27,8 @@ def check_changed(
     """
     for table in tables:
         for key in table.foreign_keys:
-            _refuse(connection, _children_that_changed(schema, table, key))
+            has_parent = schema.get(key.parent) is not None
+            _refuse(connection, _children_that_changed(table, key, has_parent))
         for key in schema.children.get(table.name.lower(), ()):
             child = schema.get(key.child)
             if child is not None:
@@ -153,7 +155,8 @@ def _value(connection: sqlite3.Connection, key: ForeignKey, column: str) -> str:
     return default[0] or "NULL" if default else "NULL"
 
 
-def _children_that_changed(schema: Schema, table: Table, key: ForeignKey) -> str:
+@lru_cache(maxsize=1024)
+def _children_that_changed(table: Table, key: ForeignKey, has_parent: bool) -> str:
     on = " AND ".join(
         f"t.{column_name(table, column)} IS c.k{i}"
         for i, column in enumerate(table.key)
@@ -161,10 +164,11 @@ def _children_that_changed(schema: Schema, table: Table, key: ForeignKey) -> str
     return (
         f"SELECT 1 FROM temp.{changes_table(table)} c "
         f"JOIN main.{quote(table.name)} t ON {on} "
-        f"WHERE {orphaned(schema, key)} LIMIT 1"
+        f"WHERE {_orphaned(key, has_parent)} LIMIT 1"
     )
 
 
+@lru_cache(maxsize=1024)
 def _parents_that_changed(table: Table, key: ForeignKey) -> str:
     if key.parent_columns == table.key:
         pairs = list(zip(key.columns, range(len(table.key)), strict=True))
@@ -184,7 +188,11 @@ def _parents_that_changed(table: Table, key: ForeignKey) -> str:
 
 def orphaned(schema: Schema, key: ForeignKey) -> str:
     """A condition on a row ``t`` of the child: its parent is not there."""
-    if schema.get(key.parent) is None:
+    return _orphaned(key, schema.get(key.parent) is not None)
+
+
+def _orphaned(key: ForeignKey, has_parent: bool) -> str:
+    if not has_parent:
         return " AND ".join(f"t.{quote(column)} IS NOT NULL" for column in key.columns)
     return _refers_to_nothing(key)
 

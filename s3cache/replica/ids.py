@@ -96,6 +96,11 @@ class IdChunks:
         chunk.ids = range(end, stop)
         return range(start, end)
 
+    def has_chunk(self, table: str) -> bool:
+        """Whether there may be ids that need not be reserved."""
+        chunk = self._chunks.get(table)
+        return chunk is not None and bool(chunk.ids)
+
     def forget(self) -> None:
         """Give up all chunks."""
         with self._lock:

@@ -13,17 +13,17 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import OperationalError
 
 from s3cache.conf import DatabaseOptions
 from s3cache.exceptions import LogDiverged, StoreError
-from s3cache.log.catch_up import catch_up
+from s3cache.log.catch_up import catch_up, rebuild
 from s3cache.log.commit import CommitOptions, commit
 from s3cache.log.effects import Position, Staged, Steps
 from s3cache.log.head import Head, encode_head
@@ -48,6 +48,8 @@ from s3cache.replica.writer import Writer
 from s3cache.stores.base import Store
 from s3cache.stores.probe import probe
 
+T = TypeVar("T")
+
 logger = logging.getLogger("s3cache.replica")
 
 #: Seconds for which a store that failed is not asked again by reads.
@@ -61,7 +63,7 @@ AHEAD = 0.9
 IDLE_READERS = 32
 
 #: Seconds that a fork waits for other threads' statements and snapshots.
-FORK_PATIENCE = 2.0
+PATIENCE = 2.0
 
 #: Seconds that a process waits for another one that makes the replica.
 OPEN_TIMEOUT = 600.0
@@ -78,6 +80,12 @@ class _Open:
     generation: float
     identity: tuple[int, int]
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Use all of them: no other thread does."""
+        with self.writer.held(), self.file.lock, self.analyser.lock:
+            yield
+
 
 class Replica:
     """The replica at ``path``, of the database in ``store``.
@@ -85,6 +93,9 @@ class Replica:
     One object per path and process, for all its threads. Connections are
     opened when they are needed, and closed before a fork: SQLite keeps its
     locks by process, and would mix up those of parent and child.
+
+    Locks are taken in this order: the writer's, the file's, the analyser's,
+    a reader's, and ``_open_lock``, under which connections are opened.
     """
 
     def __init__(self, path: Path, options: DatabaseOptions, store: Store) -> None:
@@ -177,7 +188,8 @@ class Replica:
                 lambda: self._connect(read_only=True, cached_statements=0)
             )
             generation = _as_number(file.generation())
-            self._open = _Open(
+            file.reconnect = lambda: self._connect(create=False)
+            opened = self._open = _Open(
                 file,
                 writer,
                 analyser,
@@ -188,9 +200,9 @@ class Replica:
             try:
                 self._make_current()
             except BaseException:
-                self._close_files()
+                self._close_files(opened)
                 raise
-            self._open.generation = self.side.generation
+            opened.generation = self.side.generation
             self._is_ready = True
 
     def _make_current(self) -> None:
@@ -291,16 +303,39 @@ class Replica:
             reader.close()
 
     def _connect_reader(self) -> sqlite3.Connection:
-        # No thread is in the middle of this while another one forks.
-        with self._open_lock:
-            self._opened()
-            return self._connect(read_only=True)
+        while True:
+            # No thread is in the middle of this while another one forks.
+            with self._open_lock:
+                opened = self._opened()
+                if _identity(self.path) == opened.identity:
+                    return self._connect(read_only=True)
+            self._open_anew(opened)
 
     def _connect(self, **how: Any) -> sqlite3.Connection:
-        connection = connect(self.path, **how)
-        for registration in self._registrations.values():
-            registration.on(connection)
-        return connection
+        # Not to a file that another thread is about to make.
+        with self._open_lock:
+            if self._open is None and not self._is_opening:
+                self._opened()
+            connection = self._connect_to_one_file(**how)
+            for registration in self._registrations.values():
+                registration.on(connection)
+            return connection
+
+    def _connect_to_one_file(self, **how: Any) -> sqlite3.Connection:
+        # SQLite opens the WAL by its name when it first reads: if the file is
+        # deleted in that moment, it might be the WAL of another one.
+        while True:
+            before = _identity(self.path)
+            connection = connect(self.path, **how)
+            try:
+                connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+                if _identity(self.path) == before:
+                    return connection
+            except sqlite3.Error:
+                if _identity(self.path) == before:
+                    connection.close()
+                    raise
+            connection.close()
 
     def register(self, registration: Registration) -> None:
         """Have a function, aggregate or collation on every connection."""
@@ -320,32 +355,46 @@ class Replica:
         with self._ask_lock:
             for reader in list(self._readers):
                 reader.close()
-        with self._open_lock:
-            opened = self._open
-            if opened is not None:
-                with opened.writer.held():
-                    self._close_files()
-
-    def _close_files(self) -> None:
-        self._is_ready = False
-        opened, self._open = self._open, None
+        opened = self._open
         if opened is not None:
-            opened.watch.close()
-            with opened.writer.lock:
-                opened.writer.close()
-            with opened.analyser.lock:
-                opened.analyser.close()
-            with opened.file.lock:
-                opened.file.close()
+            with opened.held(), self._open_lock:
+                self._close_files(opened)
 
-    def delete(self) -> None:
-        """Delete the file; the next use makes it anew from the store."""
-        self.close()
-        with self.side.opening.held(OPEN_TIMEOUT):
+    def _close_files(self, opened: _Open) -> None:
+        if self._open is opened:
+            self._is_ready = False
+            self._open = None
+        opened.watch.close()
+        opened.writer.close()
+        opened.file.close()
+        opened.analyser.close()
+
+    def rebuild(self) -> None:
+        """Make the replica anew from the store, whatever it holds.
+
+        A file that other threads or processes are using is not deleted: its
+        content is replaced.
+        """
+        if self._delete():
+            self.catch_up()
+            return
+        while self.run(rebuild(self.position(), self._keys)) is None:
+            pass  # it has gone on meanwhile
+
+    def _delete(self) -> bool:
+        """Delete the file, unless somebody uses it; whether it is gone."""
+        locks = self._close_all()
+        if locks is None:
+            return False
+        with locks, self.side.opening.held(OPEN_TIMEOUT):
+            if not self.side.is_sole_user():
+                return False
             delete_file(self.path)
             self.side.reset(0.0)
-        self.ids.forget()
-        self._schema = None
+            self._open, self._is_ready = None, False
+            self.ids.forget()
+            self._schema = None
+            return True
 
     # Forks.
 
@@ -356,22 +405,31 @@ class Replica:
         done; then it is opened for them again. Where that is not possible
         nothing is touched, and the child cannot use the replica.
         """
-        deadline = time.monotonic() + FORK_PATIENCE
-        while not self._close_for_fork():
+        locks = self._close_all()
+        if locks is not None:
+            self._held_for_fork = locks
+
+    def _close_all(self) -> contextlib.ExitStack | None:
+        """Close all connections, and hold what lets others open them.
+
+        None, and nothing is closed, if they are in use for too long.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while (locks := self._try_to_close_all()) is None:
             if self._is_in_use_here() or time.monotonic() >= deadline:
-                break
+                return None
             time.sleep(0.001)
+        return locks
 
     def _is_in_use_here(self) -> bool:
-        """Whether it is the forking thread itself that is in the way."""
+        """Whether it is the calling thread itself that is in the way."""
         opened = self._open
         return any(
             reader.is_in_own_transaction() for reader in list(self._readers)
         ) or (opened is not None and opened.writer.is_held_here_for_schema())
 
-    def _close_for_fork(self) -> bool:
-        """Close all connections, and keep their locks; or do nothing."""
-        # Others take these locks in other orders, so none is waited for.
+    def _try_to_close_all(self) -> contextlib.ExitStack | None:
+        # Readers' locks do not come first here, so none is waited for.
         with contextlib.ExitStack() as locks:
 
             def take(lock: threading.Lock | threading.RLock) -> bool:
@@ -380,7 +438,7 @@ class Replica:
                 return taken
 
             if not take(self._open_lock):
-                return False
+                return None
             readers = list(self._readers)
             opened = self._open
             if opened is not None and not (
@@ -389,19 +447,18 @@ class Replica:
                 and take(opened.file.lock)
                 and take(opened.analyser.lock)
             ):
-                return False
+                return None
             if not all(take(reader.lock) for reader in readers):
-                return False
+                return None
             if any(reader.is_in_transaction() for reader in readers):
-                return False
+                return None
             for reader in readers:
                 reader.suspend()
             if opened is not None:
                 opened.writer.close()
                 opened.file.close()
                 opened.analyser.close()
-            self._held_for_fork = locks.pop_all()
-        return True
+            return locks.pop_all()
 
     def after_fork_in_parent(self) -> None:
         """Go on: only the child is concerned."""
@@ -431,7 +488,7 @@ class Replica:
 
     # Protocols.
 
-    def run(self, steps: Steps[Position]) -> Position:
+    def run(self, steps: Steps[T]) -> T:
         """Run a protocol that commits nothing."""
         return Performer(self).run(steps)
 
@@ -545,17 +602,28 @@ class Replica:
         opened = self._opened()
         if opened.generation == self.side.generation:
             return
-        self.ids.forget()
-        self._schema = None
         if _identity(self.path) == opened.identity:
+            self.ids.forget()
+            self._schema = None
             opened.generation = self.side.generation
             return
-        # The file was deleted, and there is another one.
+        self._open_anew(opened)
         for reader in list(self._readers):
             reader.close_if_idle()
-        with self._open_lock, opened.writer.held():
-            self._close_files()
-        self._opened()
+
+    def _open_anew(self, opened: _Open) -> None:
+        """Leave a file that was deleted, and open what is in its place.
+
+        Whoever waits for its connections then gets new ones. Until the new
+        file is complete nobody connects to it.
+        """
+        with contextlib.ExitStack() as until_it_is_complete:
+            with opened.held():
+                until_it_is_complete.enter_context(self._open_lock)
+                self.ids.forget()
+                self._schema = None
+                self._close_files(opened)
+            self._opened()
 
     def _ask(self, max_age: float) -> None:
         side = self.side
@@ -683,6 +751,10 @@ class Replica:
     def has_news(self) -> bool:
         """Whether entries were applied that ``news`` has not told of."""
         return self.side.number != self._announced
+
+    def skip_news(self) -> None:
+        """Tell nobody of what was applied so far."""
+        self._announced = self.side.number
 
     def news(self, reader: Reader) -> list[Recent]:
         """The entries that were applied since this was last asked.
