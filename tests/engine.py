@@ -20,6 +20,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connection, connections
 from django.test import override_settings
 
+from s3cache import conf
 from s3cache.db.base import DatabaseWrapper
 from s3cache.replica.replica import forget_replica
 from s3cache.stores import DirectoryStore, Store, store_for
@@ -103,10 +104,12 @@ class Host:
         connections["default"] = self.connection
         # Other threads make their connections from these.
         connections.settings["default"] = self.settings
+        conf.bucket_aliases.cache_clear()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         connections["default"], connections.settings["default"] = self._before.pop()
+        conf.bucket_aliases.cache_clear()
 
     @property
     def position(self) -> int:
