@@ -29,12 +29,12 @@ from s3cache.log.keys import LOG, entry_key, entry_number
 from s3cache.log.patience import patiently
 from s3cache.log.proof import (
     believable,
-    failure,
     is_untrimmed,
     open_entry,
     read_head,
 )
 from s3cache.stores.base import Answer
+from s3cache.stores.failures import failure
 
 #: After so many entries one by one, the rest is listed and read in parallel.
 ONE_BY_ONE = 3
@@ -111,7 +111,7 @@ def ask_next(position: Position) -> Steps[Answer]:
     key = entry_key(position.number + 1)
     answer: Answer = yield Get(key)
     if answer.status not in (200, 404):
-        raise failure(answer, f"asking for {key}")
+        raise failure(answer, f"read {key}")
     return answer
 
 
@@ -189,7 +189,7 @@ def list_log(after: int) -> Steps[Answer]:
     while True:
         page: Answer = yield ListPage(LOG, start_after=start_after)
         if page.status != 200:
-            raise failure(page, f"listing the log after {start_after}")
+            raise failure(page, f"list the log after {start_after}")
         if not page.more or entries_of(page):
             return page
         start_after = page.keys[-1].key  # nothing but what others put there
@@ -224,7 +224,7 @@ def apply_listed(
         answers: Sequence[Answer] = yield GetMany([entry_key(n) for n in chunk])
         for number, answer in zip(chunk, answers, strict=True):
             if answer.status not in (200, 404):
-                raise failure(answer, f"reading {entry_key(number)}")
+                raise failure(answer, f"read {entry_key(number)}")
             if answer.status == 404 or answer.etag != listed[number]:
                 return False
             entry = yield from open_entry(answer, number, signing_keys)

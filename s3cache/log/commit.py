@@ -49,8 +49,9 @@ from s3cache.log.effects import (
 from s3cache.log.entry import Entry, Sealed, seal, token_of
 from s3cache.log.keys import blob_key, entry_key
 from s3cache.log.patience import backoff, patiently
-from s3cache.log.proof import BELIEVED_FOR, believable, failure, is_unclear
+from s3cache.log.proof import BELIEVED_FOR, believable, is_unclear
 from s3cache.stores.base import Answer
+from s3cache.stores.failures import failure
 
 #: How long a turn is, in round trips: for a loser to read what was first, to
 #: run its batch again, and to be first itself.
@@ -241,7 +242,7 @@ def create(
     except (StoreError, LogDiverged, EntryFormatError) as error:
         raise (yield from unknown(entry, error)) from error
     if outcome is Outcome.UNKNOWN:
-        raise (yield from unknown(entry, failure(sent.answer, "creating it")))
+        raise (yield from unknown(entry, failure(sent.answer, "create it")))
     return outcome, answer
 
 
@@ -258,7 +259,7 @@ def send(entry: Entry, body: bytes, deadline: float) -> Steps[Sent]:
         if is_unclear(answer):
             unclear = True
         elif not unclear and answer.status not in (200, 412):
-            raise failure(answer, f"creating {key}")
+            raise failure(answer, f"create {key}")
         if answer.status in (200, 412) or now >= deadline:
             return Sent(answer, first_at, min(now - sent_at, LONGEST_TURN))
         yield Sleep(backoff(attempt))
@@ -301,7 +302,7 @@ def whose(
     key = entry_key(entry.number)
     answer: Answer = yield Get(key)
     if answer.status not in (200, 404):
-        raise failure(answer, f"reading {key}")
+        raise failure(answer, f"read {key}")
     if not (yield from believable(position, answer)):
         return Outcome.VOID, answer
     if answer.status == 404:
@@ -377,7 +378,7 @@ def store_blob(sealed: Sealed, deadline: float) -> Steps[None]:
             if answer.status == 200 and answer.body == sealed.blob:
                 return
         if not is_unclear(answer) or (yield Now()) >= deadline:
-            raise failure(answer, f"storing {sealed.blob_key}")
+            raise failure(answer, f"store {sealed.blob_key}")
         yield Sleep(backoff(attempt))
         attempt += 1
 

@@ -9,40 +9,18 @@ a host from believing either.
 
 from __future__ import annotations
 
-from s3cache.exceptions import (
-    EntryFormatError,
-    LogDiverged,
-    StoreError,
-    StoreRefused,
-    StoreUnavailable,
-)
+from s3cache.exceptions import EntryFormatError, LogDiverged
 from s3cache.log.effects import Get, Position, Steps
 from s3cache.log.entry import Entry, blob_of, unseal
 from s3cache.log.head import Head, decode_head
 from s3cache.log.keys import HEAD, entry_key
 from s3cache.stores.base import Answer
+from s3cache.stores.failures import failure
 
 #: Seconds between the last proof and an answer (both by the store's clock)
 #: up to which the answer counts without another look at ``_head``. Entries
 #: stay for a day, so this leaves 23 hours to spare.
 BELIEVED_FOR = 3600.0
-
-
-def failure(answer: Answer, doing: str) -> StoreError:
-    """The error that says that the store did not do what was asked."""
-    said = f" ({answer.message})" if answer.message else ""
-    if is_unclear(answer):
-        what = f"HTTP {answer.status}" if answer.status else "no answer"
-        return StoreUnavailable(f"The store failed while {doing}: {what}{said}.")
-    hint = ""
-    if answer.status == 403:
-        hint = (
-            " Allow s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket: "
-            "without the last one a missing object looks like a forbidden one."
-        )
-    return StoreRefused(
-        f"The store refused while {doing}: HTTP {answer.status}{said}.{hint}"
-    )
 
 
 def is_unclear(answer: Answer) -> bool:
@@ -64,7 +42,7 @@ def read_head() -> Steps[Head]:
             f"another one. Restore it; this host's replica still has its rows."
         )
     if answer.status != 200:
-        raise failure(answer, f"reading {HEAD}")
+        raise failure(answer, f"read {HEAD}")
     return decode_head(answer.body)
 
 
@@ -112,6 +90,6 @@ def open_entry(
                 return None
             raise EntryFormatError(f"{name}, the body of {key}, is missing.")
         if found.status != 200:
-            raise failure(found, f"reading {name}")
+            raise failure(found, f"read {name}")
         blob = found.body
     return unseal(answer.body, key=key, signing_keys=signing_keys, blob=blob)

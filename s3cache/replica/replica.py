@@ -28,7 +28,6 @@ from s3cache.log.commit import CommitOptions, commit
 from s3cache.log.effects import Position, Staged, Steps
 from s3cache.log.head import Head, encode_head
 from s3cache.log.keys import HEAD, LOG
-from s3cache.log.proof import failure
 from s3cache.replica import clock, meta
 from s3cache.replica.analysis import Analyser
 from s3cache.replica.batch import Committer, stage_batch
@@ -46,6 +45,7 @@ from s3cache.replica.tables import Schema, read_schema, schema_version
 from s3cache.replica.watch import Watch
 from s3cache.replica.writer import Writer
 from s3cache.stores.base import Store
+from s3cache.stores.failures import failure
 from s3cache.stores.probe import probe
 
 T = TypeVar("T")
@@ -237,7 +237,7 @@ class Replica:
         """Create ``_head`` in an empty location."""
         page = self.store.list(LOG)
         if page.status != 200:
-            raise failure(page, f"listing {self.store.name}")
+            raise failure(page, "list its keys", store=self.store.name)
         if page.keys:
             raise LogDiverged(
                 f"{self.store.name} has a log but no {HEAD}: it was deleted, or the "
@@ -251,7 +251,7 @@ class Replica:
         answer = self.store.put(HEAD, encode_head(head), if_none_match=True)
         # 412: another host was first, and its database is as good.
         if answer.status not in (200, 412):
-            raise failure(answer, f"creating {HEAD} of {self.store.name}")
+            raise failure(answer, f"create {HEAD}", store=self.store.name)
 
     @property
     def file(self) -> ReplicaFile:

@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Generic, Literal, TypeVar
 
-from s3cache.exceptions import StoreError, StoreRefused, StoreUnavailable
-
 __all__ = [
     "DELETE_MANY_LIMIT",
     "LIST_LIMIT",
@@ -355,19 +353,6 @@ class Store(ABC):
         label = keys[0] if len(keys) == 1 else f"{keys[0]} and {len(keys) - 1} more"
         return self._timed("DELETE", label, lambda: self._delete_many(keys))
 
-    def error(self, answer: Answer, doing: str) -> StoreError:
-        """
-        The exception for an answer that its caller could not use.
-
-        ``doing`` completes "could not ..."; the message ends in what to do.
-        """
-        said = answer.message or (f"status {answer.status}" if answer.status else "")
-        text = f"{self.name}: could not {doing}"
-        if answer.unclear or answer.status in _TRY_AGAIN:
-            return StoreUnavailable(f"{text}: {said or 'no answer'}")
-        advice = _ADVICE.get(answer.status, "")
-        return StoreRefused(f"{text}: {said}{advice and '. '}{advice}")
-
     @abstractmethod
     def _get(self, key: str) -> Answer: ...
 
@@ -440,15 +425,3 @@ class Store(ABC):
 
 _DOTS: Final = frozenset({".", ".."})
 _CONTROL: Final = re.compile("[\\x00-\\x1f\\x7f\\ufffe\\uffff]")
-
-_TRY_AGAIN: Final = frozenset({409, 429})
-"""Had no effect, and may have it the next time."""
-
-_ADVICE: Final = {
-    403: (
-        "The credentials need s3:GetObject, s3:PutObject and s3:DeleteObject on the "
-        "location and s3:ListBucket on the bucket, and this host's clock must be right"
-    ),
-    410: "Create the bucket, or correct its name or the endpoint",
-    413: "Make room on the disk",
-}

@@ -15,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NoReturn
 
-from s3cache.exceptions import StoreUnavailable, UnsuitableStore
+from s3cache.exceptions import StoreError, StoreUnavailable, UnsuitableStore
 from s3cache.stores.base import Answer, Store
+from s3cache.stores.failures import failure
 
 __all__ = ["PREFIX", "ProbeResult", "probe"]
 
@@ -153,7 +154,7 @@ class _Probe:
         answers = [racer.result() for racer in racers]
         for answer in answers:
             if answer.status not in {200, 412}:
-                raise self._store.error(answer, "create an object with If-None-Match")
+                raise self._failure(answer, "create an object with If-None-Match")
         won = sum(answer.ok for answer in answers)
         if won != 1:
             self._refuse(
@@ -228,12 +229,15 @@ class _Probe:
     def _expect(self, answer: Answer, status: int, doing: str) -> None:
         if answer.status == status:
             return
-        error = self._store.error(answer, doing)
+        error = self._failure(answer, doing)
         if isinstance(error, StoreUnavailable):
             raise error
         raise UnsuitableStore(
-            str(error) if not answer.ok else f"{error}, but {status} was expected"
+            str(error) if not answer.ok else f"{error} {status} was expected"
         )
+
+    def _failure(self, answer: Answer, doing: str) -> StoreError:
+        return failure(answer, doing, store=self._store.name)
 
     def _refuse(self, why: str) -> NoReturn:
         raise UnsuitableStore(f"{self._store.name} cannot hold a database: {why}.")

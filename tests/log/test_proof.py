@@ -7,7 +7,6 @@ import pytest
 from s3cache.exceptions import (
     EntryFormatError,
     LogDiverged,
-    StoreRefused,
     StoreUnavailable,
 )
 from s3cache.log import entry as entry_module
@@ -18,7 +17,6 @@ from s3cache.log.keys import HEAD, blob_key, entry_key
 from s3cache.log.proof import (
     BELIEVED_FOR,
     believable,
-    failure,
     is_unclear,
     open_entry,
     read_head,
@@ -130,26 +128,8 @@ def test_a_blob_that_cannot_be_read_is_the_stores_failure(with_blob):
 @pytest.mark.parametrize("status", [0, 408, 409, 429, 500, 502, 503, 504, 599])
 def test_a_request_that_may_have_had_its_effect_is_unclear(status):
     assert is_unclear(Answer(status))
-    assert type(failure(Answer(status), "doing it")) is StoreUnavailable
 
 
 @pytest.mark.parametrize("status", [200, 304, 400, 403, 404, 410, 411, 412, 413])
 def test_the_rest_is_clear(status):
     assert not is_unclear(Answer(status))
-
-
-def test_the_error_says_what_failed():
-    error = failure(Answer(503, message="SlowDown"), "reading _head")
-    assert str(error) == "The store failed while reading _head: HTTP 503 (SlowDown)."
-    error = failure(Answer(0), "reading _head")
-    assert str(error) == "The store failed while reading _head: no answer."
-
-
-def test_the_error_says_what_to_allow():
-    error = failure(Answer(403, message="AccessDenied"), "asking for _log/1")
-    assert type(error) is StoreRefused
-    assert str(error) == (
-        "The store refused while asking for _log/1: HTTP 403 (AccessDenied). Allow "
-        "s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket: without "
-        "the last one a missing object looks like a forbidden one."
-    )

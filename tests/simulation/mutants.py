@@ -20,7 +20,8 @@ from s3cache.log import effects as e
 from s3cache.log.commit import Outcome, Sent
 from s3cache.log.entry import Entry, unseal
 from s3cache.log.keys import BLOBS, LOG, entry_key
-from s3cache.log.proof import failure, is_recent, is_untrimmed, read_head
+from s3cache.log.proof import is_recent, is_untrimmed, read_head
+from s3cache.stores.failures import failure
 
 from . import keeper
 from .database import apply
@@ -88,7 +89,7 @@ def lost_by_412(stack):
     def whose(entry, position, options):
         answer = yield e.Get(entry_key(entry.number))
         if answer.status != 200:
-            raise failure(answer, "reading")
+            raise failure(answer, "read")
         return Outcome.LOST, answer
 
     swap(stack, whose=whose)
@@ -117,7 +118,7 @@ def _thawed(stack: ExitStack) -> None:
             yield e.Sleep(0.05)
             answer = e.Answer(0)
         elif answer.status not in (200, 412):
-            raise failure(answer, "creating")
+            raise failure(answer, "create")
         return Sent(answer, sent_at, 0.1)
 
     def judge(entry, position, sent, options):
@@ -157,7 +158,7 @@ def failed_by_404(stack):
             if unclear:
                 answer = yield e.Get(entry_key(entry.number))
                 if answer.status == 404:
-                    raise failure(result, "creating")
+                    raise failure(result, "create")
             try:
                 effect = steps.send(result)
             except StopIteration as stop:
@@ -188,7 +189,7 @@ def refused_is_failure(stack):
         while True:
             result = yield effect
             if isinstance(effect, e.Create) and result.status == 403:
-                raise failure(result, "creating")
+                raise failure(result, "create")
             try:
                 effect = steps.send(result)
             except StopIteration as stop:
@@ -337,7 +338,7 @@ def zombie_believed(stack):
     def whose(entry, position, options):
         answer = yield e.Get(entry_key(entry.number))
         if answer.status != 200:
-            raise failure(answer, "reading")
+            raise failure(answer, "read")
         if not commit.is_ours(entry, answer, options):
             return Outcome.LOST, answer
         return Outcome.WON, answer

@@ -148,9 +148,10 @@ def test_credentials_that_may_not_write(s3_store: Store, s3_server: S3Server) ->
         probe(s3_store)
     assert str(caught.value) == (
         f"{s3_store.name}: could not create an object with If-None-Match: "
-        "AccessDenied: injected. The credentials need s3:GetObject, s3:PutObject and "
-        "s3:DeleteObject on the location and s3:ListBucket on the bucket, and this "
-        "host's clock must be right"
+        "HTTP 403 (AccessDenied: injected). The credentials need s3:GetObject, "
+        "s3:PutObject and s3:DeleteObject on the location and s3:ListBucket on the "
+        "bucket (without it a missing object looks like a forbidden one), and this "
+        "host's clock must be right."
     )
 
 
