@@ -223,10 +223,10 @@ class Threads:
 
 class CreateInOneThread(_LeavesRows):
     name = "create() in 1 thread"
-    rounds = 9
+    rounds = 7
     threads = 1
-    #: Of each thread.
-    creates = 20
+    #: Of each thread: so many that how it starts and ends matters little.
+    creates = 60
     operations = creates
     databases = _ONLY_DELAYED
 
