@@ -159,12 +159,34 @@ class Writer:
             return Result(self.capture.run(sql, params, many=many))
         first = next(iter(params), ()) if many else params
         written = set(self.capture.written_by(sql, first))
-        result = Result(self.capture.run(sql, params, many=many))
-        # An UPDATE of a parent's key is not a deletion.
-        if self.schema.actions and words(sql, 1) != ["UPDATE"]:
-            run_actions(self.connection, self.capture, self.schema, written)
+        if not (many or self.schema.actions or "FAIL" in sql.upper()):
+            result = Result(self.capture.run(sql, params, many=False))
+        else:
+            with self._whole():
+                result = Result(self.capture.run(sql, params, many=many))
+                # An UPDATE of a parent's key is not a deletion.
+                if self.schema.actions and words(sql, 1) != ["UPDATE"]:
+                    run_actions(self.connection, self.capture, self.schema, written)
         self.touched |= written
         return result
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Let nothing stay of what fails halfway.
+
+        SQLite would keep the first rows of an ``executemany`` and of an
+        ``OR FAIL``, and a deletion whose ON DELETE actions are refused.
+        """
+        self.connection.execute("SAVEPOINT s3cache_statement")
+        try:
+            yield
+        except BaseException:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK TO s3cache_statement")
+            raise
+        finally:
+            if self.connection.in_transaction:
+                self.connection.execute("RELEASE s3cache_statement")
 
     def touched_tables(self) -> list[Table]:
         """The captured tables that were written, by name."""

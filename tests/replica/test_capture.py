@@ -63,16 +63,6 @@ def test_what_a_statement_changes(
     assert changes_of(table, sql) == (rows, deleted)
 
 
-def test_or_fail_keeps_what_it_did_before(table: Host) -> None:
-    sql = "INSERT OR FAIL INTO t VALUES (4, 'd', 0), (5, 'a', 0), (6, 'f', 0)"
-    table.writer.begin([(sql, ())])
-    with pytest.raises(sqlite3.IntegrityError):
-        table.writer.execute(sql, ())
-    capture = table.writer.capture
-    assert capture.changed_keys(table.table("t")) == {(4,)}
-    table.writer.rollback()
-
-
 def test_a_row_is_read_as_the_last_statement_left_it(table: Host) -> None:
     statements = (
         "UPDATE t SET n = 1 WHERE id = 1",

@@ -70,6 +70,35 @@ def test_changes_are_by_table_and_then_the_sequences(table: Host) -> None:
     assert sequences(changes) == {"t": 2}
 
 
+@pytest.mark.parametrize(
+    ("sql", "params", "many"),
+    [
+        ("INSERT INTO t VALUES (?, ?)", [(2, 2), (1, 1), (3, 3)], True),
+        ("INSERT OR FAIL INTO t VALUES (2, 2), (1, 1), (3, 3)", (), False),
+    ],
+)
+def test_nothing_stays_of_what_fails_halfway(
+    table: Host, sql: str, params: object, many: bool
+) -> None:
+    with table.trying("UPDATE t SET n = 7") as writer:
+        with pytest.raises(sqlite3.IntegrityError):
+            writer.execute(sql, params, many=many)
+        assert changed(writer.changes()) == {"t": ([[1, 7]], [])}
+
+
+def test_nothing_stays_of_a_deletion_that_an_action_refuses(table: Host) -> None:
+    table.create(
+        "CREATE TABLE child (id INTEGER PRIMARY KEY, t NOT NULL "
+        "REFERENCES t ON DELETE SET NULL)"
+    )
+    table.commit("INSERT INTO child VALUES (1, 1)")
+    sql = "DELETE FROM t WHERE id = 1"
+    with table.trying("UPDATE t SET n = 7", tables=["t", "child"]) as writer:
+        with pytest.raises(sqlite3.IntegrityError):
+            writer.execute(sql, ())
+        assert changed(writer.changes()) == {"t": ([[1, 7]], [])}
+
+
 def test_what_changed_nothing_has_no_changes(table: Host) -> None:
     with table.trying("DELETE FROM t WHERE id = 99", "SELECT * FROM t") as writer:
         assert writer.changes() == []
