@@ -1,0 +1,447 @@
+"""
+A cache in the memory of this process, with limits that hold.
+
+The entries of one LOCATION are on a `Shelf` at module level: Django makes one
+cache object per thread. A hit takes no lock, but with ``lru``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable
+from sys import getsizeof
+from typing import Any, Final, TypedDict
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func
+from django.core.exceptions import ImproperlyConfigured
+
+from s3cache.caches.base import (
+    Cache,
+    Inline,
+    Timeout,
+    portable,
+    positive,
+    resolved,
+    whole,
+)
+from s3cache.caches.compression import pack, unpack
+from s3cache.caches.immutables import kept, weigh
+from s3cache.caches.machine import Machine
+from s3cache.caches.policies import MOST_USES, POLICIES
+from s3cache.caches.shelf import Entry, Limits, Make, now, shelf_for
+from s3cache.caches.statistics import Statistics, hit_rate
+from s3cache.conf import is_number, optional, refuse, seconds
+
+__all__ = ["MemoryCache", "MemoryStatistics"]
+
+DEFAULT_ENTRIES: Final = 1000
+
+logger = logging.getLogger("s3cache.caches")
+
+
+class MemoryStatistics(TypedDict):
+    """What ``memory_stats()`` returns. Bytes, unless it says otherwise."""
+
+    memory_usage: dict[str, Any]
+    """``current``, ``max`` (None: no limit), and both as text."""
+    memory_usage_percent: float | None
+    """The share of the limit that is used, 0 to 100."""
+    max_memory_percent: float | None
+    evicted_due_to_memory: int
+    total_items: int
+    average_item_size: float
+    system_memory: dict[str, Any]
+    """``total``: what this process may use; ``cache_percent`` of it."""
+    process_memory: int | None
+    """What this process uses, with all that it is."""
+    watchdog: dict[str, int]
+    """How often it ``shrunk`` and ``cleared`` the cache."""
+
+
+def _percent(path: str, value: object) -> float:
+    if not is_number(value) or not 0 <= value <= 100:
+        raise refuse(path, value, "a percentage, above 0 and up to 100, or 0: no limit")
+    if 0 < value < 1:
+        raise ImproperlyConfigured(
+            f"{path} is {value!r}, which is less than one percent; "
+            f"did you mean {value * 100:g}?"
+        )
+    return value
+
+
+def _policy(path: str, value: object) -> str:
+    if not isinstance(value, str) or value not in POLICIES:
+        raise refuse(path, value, f"one of {', '.join(map(repr, POLICIES))}")
+    return value
+
+
+class MemoryCache(Inline, Cache):
+    """
+    A cache in this process, bounded by entries, bytes, or a share of memory.
+
+    Callers never share an object that can change: what is immutable is kept as
+    it is, a list, dict or set of immutable objects is copied, and all else is
+    kept as bytes. Safe to use from many threads, and across ``fork``.
+    """
+
+    readers = {
+        **Cache.readers,
+        "MAX_ENTRIES": optional(whole),
+        "CULL_FREQUENCY": optional(whole),
+        "max_memory_bytes": whole,
+        "max_memory_percent": _percent,
+        "max_entry_bytes": optional(positive),
+        "policy": _policy,
+        "cleanup_interval": seconds,
+        "watchdog_percent": optional(_percent),
+        "watchdog_interval": seconds,
+    }
+    defaults = {
+        **Cache.defaults,
+        "MAX_ENTRIES": DEFAULT_ENTRIES,
+        "CULL_FREQUENCY": None,
+        "max_memory_bytes": 0,
+        "max_memory_percent": 0,
+        "max_entry_bytes": None,
+        "policy": "s3fifo",
+        "cleanup_interval": 60,
+        "watchdog_percent": 95,
+        "watchdog_interval": 30,
+    }
+
+    def __init__(self, location: str, params: dict[str, Any]) -> None:
+        super().__init__(location, params)
+        limits = self._limits(params.get("OPTIONS") or {})
+        self._shelf = shelf_for(location, limits)
+        # What a hit needs, found without asking through other objects.
+        self._entries = self._shelf.entries
+        self._tally = self._shelf.counters.tally
+        self._default_keys = type(self).make_key is Cache.make_key and not self._folds
+        self._default_checks = type(self).validate_key is Cache.validate_key
+        self._packs: str | None = self.options["compression"]
+        self._threshold: int = self.options["compression_threshold"]
+        self._most = limits.entry_bytes or limits.bytes or 2**31
+        self.counters = self._shelf.counters
+
+    def _limits(self, given: Any) -> Limits:
+        options = self.options
+        most, percent = options["max_memory_bytes"], options["max_memory_percent"]
+        if most and percent:
+            raise ImproperlyConfigured(
+                f"OPTIONS of s3cache.caches.{type(self).__name__} have both "
+                f"'max_memory_bytes' ({most!r}) and 'max_memory_percent' "
+                f"({percent!r}); give one of them."
+            )
+        if percent:
+            most = int(Machine().total() * percent / 100)
+        entries = options["MAX_ENTRIES"]
+        if most and "MAX_ENTRIES" not in given:
+            entries = None
+        return Limits(
+            entries=entries,
+            bytes=most or None,
+            entry_bytes=options["max_entry_bytes"],
+            policy=options["policy"],
+            cull_frequency=options["CULL_FREQUENCY"],
+            cleanup_interval=options["cleanup_interval"],
+            watchdog_percent=options["watchdog_percent"] or None,
+            watchdog_interval=options["watchdog_interval"],
+        )
+
+    # Django's API
+
+    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        if self._default_keys and self.key_func is default_key_func:
+            # default_key_func, without the two calls.
+            number = self.version if version is None else version
+            made = f"{self.key_prefix}:{number}:{key}"
+        else:
+            made = self.make_key(key, version)
+        entry = self._entries.get(made)
+        if entry is None or (entry.expires is not None and entry.expires <= now()):
+            self.validate_key(made)
+            return self._missed(entry, default)
+        if entry.slow:
+            self.validate_key(made)
+            self._shelf.used(entry)
+        if entry.uses < MOST_USES:
+            entry.uses += 1
+        make = entry.make
+        if make is None:
+            self._tally.cell.hits += 1
+            return entry.value
+        try:
+            value = make(entry.value)
+        except Exception:
+            return self._unreadable(entry, default)
+        self._tally.cell.hits += 1
+        return value
+
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> None:
+        made = self.make_and_validate_key(key, version)
+        self._put(made, value, self._seconds(timeout))
+
+    def add(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> bool:
+        made = self.make_and_validate_key(key, version)
+        return self._put(made, value, self._seconds(timeout), add=True)
+
+    def touch(
+        self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        made = self.make_and_validate_key(key, version)
+        left = self._seconds(timeout)
+        with self._shelf.lock:
+            entry = self._shelf.live(made)
+            if entry is None:
+                return False
+            # One assignment: a hit sees the old time or the new one.
+            entry.expires = None if left is None else now() + left
+            return True
+
+    def delete(self, key: Any, version: int | None = None) -> bool:
+        return self._shelf.remove(self.make_and_validate_key(key, version))
+
+    def has_key(self, key: Any, version: int | None = None) -> bool:
+        return self._shelf.live(self.make_and_validate_key(key, version)) is not None
+
+    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Add to a number, keeping its time. Atomic."""
+        made = self.make_and_validate_key(key, version)
+        with self._shelf.lock:
+            entry = self._shelf.live(made)
+            if entry is None:
+                raise ValueError(f"Key '{key}' not found")
+            value = entry.value if entry.make is None else entry.make(entry.value)
+            value += delta
+            left = None if entry.expires is None else entry.expires - now()
+            self._put(made, value, left)
+            return value  # type: ignore[no-any-return]
+
+    def clear(self) -> None:
+        """Remove all entries of the LOCATION, as Django's own backends do."""
+        self._shelf.clear()
+
+    # Beyond Django's API
+
+    def keys(
+        self, pattern: str = "*", version: int | None = None, limit: int | None = None
+    ) -> list[str]:
+        """
+        Return the keys that match, as callers wrote them, oldest first.
+
+        ``*`` stands for anything. With a KEY_FUNCTION the keys are those that
+        it made, since nothing tells what it made them of.
+        """
+        matches = self._pattern(pattern, version).fullmatch
+        found: list[str] = []
+        for entry in list(self._entries.values()):
+            if limit is not None and len(found) >= limit:
+                break
+            made = entry.key
+            if isinstance(made, str) and matches(made) and _is_live(entry):
+                found.append(self._named(made, version))
+        return found
+
+    def delete_pattern(self, pattern: str, version: int | None = None) -> int:
+        """Delete the keys that match, ``*`` for anything; return how many."""
+        matches = self._pattern(pattern, version).fullmatch
+        return sum(
+            self._shelf.remove(made)
+            for made in list(self._entries)
+            if isinstance(made, str) and matches(made)
+        )
+
+    async def adelete_pattern(self, pattern: str, version: int | None = None) -> int:
+        return self.delete_pattern(pattern, version)
+
+    def peek(self, key: Hashable, default: Any = None) -> Any:
+        """
+        Return what ``keep`` stored under `key`, or `default`.
+
+        The shortest way to a value: no key is made or checked. Counted as a
+        hit or a miss.
+        """
+        entry = self._entries.get(key)
+        if entry is None or (entry.expires is not None and entry.expires <= now()):
+            return self._missed(entry, default)
+        if entry.slow:
+            self._shelf.used(entry)
+        if entry.uses < MOST_USES:
+            entry.uses += 1
+        self._tally.cell.hits += 1
+        return entry.value
+
+    def keep(
+        self,
+        key: Hashable,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        *,
+        weight: int | None = None,
+    ) -> bool:
+        """
+        Store an object itself, for ``peek``; return whether it was stored.
+
+        The caller promises that nobody ever changes `value`: all callers get
+        the same object. `key` is used as it is; a tuple cannot meet a key of
+        ``set()``. `weight` is the size of `value` in bytes; without it `value`
+        must be of immutable types (`TypeError` otherwise), which are weighed.
+        """
+        if weight is None:
+            weight = weigh(value)
+            if weight is None:
+                raise TypeError(
+                    f"keep() cannot weigh a {type(value).__qualname__}: pass weight="
+                )
+        left = self._seconds(timeout)
+        if left is not None and left <= 0:
+            self._shelf.remove(key)
+            return False
+        expires = None if left is None else now() + left
+        return self._shelf.put(key, value, None, weight + _key_bytes(key), expires)
+
+    def drop(self, key: Hashable) -> bool:
+        """Remove what ``keep`` stored; return whether it was there."""
+        return self._shelf.remove(key)
+
+    def stats(self) -> Statistics:
+        """Return what happened since the start, and what is there now."""
+        total = self.counters.total()
+        hits, misses = total["hits"], total["misses"]
+        limits = self._shelf.limits
+        return {
+            "hits": hits,
+            "misses": misses,
+            "hit_rate": hit_rate(hits, misses),
+            "evictions": total["evictions"],
+            "evicted_due_to_memory": total["evicted_due_to_memory"],
+            "expired": total["expired"],
+            "rejected": total["rejected"],
+            "undecodable": total["undecodable"],
+            "errors": 0,
+            "size": len(self._entries),
+            "max_size": limits.entries,
+            "memory_usage_bytes": self._shelf.weight,
+            "max_memory_bytes": limits.bytes,
+            "default_ttl": self.default_timeout,
+            "enabled": True,
+        }
+
+    def reset_stats(self) -> None:
+        """Count from 0 again."""
+        self.counters.reset()
+
+    def memory_stats(self) -> MemoryStatistics:
+        """Return what the cache weighs, and what it shares memory with."""
+        total = self.counters.total()
+        shelf = self._shelf
+        weight, most, count = shelf.weight, shelf.limits.bytes, len(self._entries)
+        available = shelf.machine.total()
+        return {
+            "memory_usage": {
+                "current": weight,
+                "max": most,
+                "current_text": _text(weight),
+                "max_text": "no limit" if most is None else _text(most),
+            },
+            "memory_usage_percent": None if most is None else 100 * weight / most,
+            "max_memory_percent": self.options["max_memory_percent"] or None,
+            "evicted_due_to_memory": total["evicted_due_to_memory"],
+            "total_items": count,
+            "average_item_size": weight / count if count else 0.0,
+            "system_memory": {
+                "total": available,
+                "cache_percent": 100 * weight / available,
+            },
+            "process_memory": shelf.machine.resident(),
+            "watchdog": {
+                "shrunk": total["watchdog_shrunk"],
+                "cleared": total["watchdog_cleared"],
+            },
+        }
+
+    def cleanup(self) -> int:
+        """Remove expired entries now; return how many there were."""
+        return self._shelf.cleanup()
+
+    def _missed(self, entry: Entry | None, default: Any) -> Any:
+        if entry is not None:
+            self._shelf.expire(entry)
+        self._tally.cell.misses += 1
+        return default
+
+    def _unreadable(self, entry: Entry, default: Any) -> Any:
+        """An entry whose model has changed, or whose serializer is broken."""
+        logger.warning("Dropped an entry that cannot be read", exc_info=True)
+        self._shelf.discard(entry, "undecodable")
+        self._tally.cell.misses += 1
+        return default
+
+    def _put(
+        self, made: str, value: Any, left: float | None, *, add: bool = False
+    ) -> bool:
+        value = resolved(value)
+        make: Make | None
+        simple = kept(value)
+        if simple is not None and (
+            self._packs is None or simple.weight < self._threshold
+        ):
+            make = simple.copier
+            weight = simple.weight
+            if make is not None:
+                value = make(value)  # the caller goes on changing its own
+        else:
+            value, make = self._encoded(value)
+            weight = getsizeof(value)
+        if left is not None and left <= 0:
+            if add and self._shelf.live(made) is not None:
+                return False
+            self._shelf.remove(made)
+            return True
+        return self._shelf.put(
+            made,
+            value,
+            make,
+            weight,
+            None if left is None else now() + left,
+            slow=not (self._default_checks and portable(made)),
+            add=add,
+        )
+
+    def _encoded(self, value: Any) -> tuple[bytes, Make]:
+        loads = self.serializer.loads
+        number, data = pack(self.serializer.dumps(value), self._packs, self._threshold)
+        if not number:
+            return data, loads
+        return data, lambda data: loads(unpack(number, data, self._most))
+
+
+def _is_live(entry: Entry) -> bool:
+    return entry.expires is None or entry.expires > now()
+
+
+def _key_bytes(key: Hashable) -> int:
+    """What the parts of a key weigh; the shelf counts the key itself."""
+    return sum(map(getsizeof, key)) if isinstance(key, tuple) else 0
+
+
+def _text(size: float) -> str:
+    if size < 1024:
+        return f"{size} bytes"
+    for unit in ("KB", "MB", "GB"):  # noqa: B007 - the last one holds
+        size /= 1024
+        if size < 1024:
+            break
+    return f"{size:.1f} {unit}"

@@ -1,0 +1,117 @@
+"""
+Django's own tests of a cache backend, its code unmodified, on ours.
+
+    python -m tests.caches.django_suite NAME [TEST ...]
+
+NAME is a key of ``BACKENDS``. Exits with 1 if a test fails, or is skipped:
+none of those in ``BaseCacheTests`` may be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import unittest
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import django
+from django.conf import settings
+from django.test.runner import DiscoverRunner
+
+from tests.conformance import sdist
+
+PACKAGE = "s3cache.caches"
+# The tests store functions, which only pickle can.
+PICKLE = {"serializer": "pickle"}
+# Django's default, which is none of ours: as much is evicted as is needed.
+CULLS = {"cull": {"CULL_FREQUENCY": 3}}
+
+Caches = dict[str, dict[str, Any]]
+
+
+def memory(policy: str) -> Callable[[Path], Caches]:
+    return lambda folder: {
+        "default": {
+            "BACKEND": f"{PACKAGE}.MemoryCache",
+            "OPTIONS": {**PICKLE, "policy": policy},
+        }
+    }
+
+
+BACKENDS: dict[str, Callable[[Path], Caches]] = {
+    "memory-s3fifo": memory("s3fifo"),
+    "memory-lru": memory("lru"),
+    "memory-fifo": memory("fifo"),
+}
+
+
+def caches_setting(tests: Any, base: dict[str, Any], extra: Caches) -> Caches:
+    """Django's own aliases, each with the options of `base` beside its own."""
+    made: Caches = tests.caches_setting_for_tests(base=base)
+    for alias, params in made.items():
+        params["OPTIONS"] = {
+            **base.get("OPTIONS", {}),
+            **params.get("OPTIONS", {}),
+            **CULLS.get(alias, {}),
+        }
+    return {**made, **extra}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.caches.django_suite")
+    parser.add_argument("backend", choices=sorted(BACKENDS))
+    parser.add_argument("tests", nargs="*", help="names of single tests")
+    asked = parser.parse_args(arguments)
+    sys.path.insert(0, str(sdist.tests_folder()))
+    with tempfile.TemporaryDirectory() as folder:
+        return run(asked.backend, asked.tests, Path(folder))
+
+
+def run(backend: str, names: Sequence[str], folder: Path) -> int:
+    aliases = BACKENDS[backend](folder)
+    settings.configure(
+        SECRET_KEY="not a secret: tests only",
+        INSTALLED_APPS=["s3cache", "cache"],
+        DATABASES={
+            "default": {"ENGINE": "django.db.backends.sqlite3"},
+            "other": {"ENGINE": "django.db.backends.sqlite3"},
+        },
+        ROOT_URLCONF="",
+        USE_TZ=False,
+        DEFAULT_AUTO_FIELD="django.db.models.AutoField",
+        STORAGES={"cache": storage(folder)},
+    )
+    django.setup()
+    # Both live in Django's tests folder, which is not a package of this one.
+    from cache import tests as theirs  # type: ignore[import-not-found]
+    from django.test import TestCase, override_settings
+
+    base = aliases.pop("default")
+    case = override_settings(CACHES=caches_setting(theirs, base, aliases))(
+        type(backend, (theirs.BaseCacheTests, TestCase), {})
+    )
+    loader = unittest.defaultTestLoader
+    chosen = names or loader.getTestCaseNames(case)
+    suite = unittest.TestSuite(case(name) for name in chosen)
+    runner = DiscoverRunner(verbosity=1, interactive=False)
+    runner.setup_test_environment()
+    databases = runner.setup_databases()
+    result = runner.run_suite(suite)
+    runner.teardown_databases(databases)
+    for test, reason in result.skipped:
+        sys.stderr.write(f"SKIPPED {test}: {reason}\n")
+    return 0 if result.wasSuccessful() and not result.skipped else 1
+
+
+def storage(folder: Path) -> dict[str, Any]:
+    return {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": str(folder / "bucket")},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
