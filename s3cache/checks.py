@@ -111,7 +111,9 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         given = conf.settings()
     except ImproperlyConfigured as error:
         return [Error(str(error), id="s3cache.E005")]
-    messages: list[CheckMessage] = [*_check_cache("S3CACHE['CACHE']", given.cache)]
+    messages: list[CheckMessage] = []
+    if given.cache is not None:
+        messages += _check_cache("S3CACHE['CACHE']", given.cache)
     for option, labels in (("INCLUDE", given.include), ("EXCLUDE", given.exclude)):
         messages += [
             Error(

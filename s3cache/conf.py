@@ -3,7 +3,8 @@ The settings of s3cache: defaults, units, and what is refused.
 
 ``S3CACHE`` holds what concerns the result cache::
 
-    CACHE        "default"  the CACHES alias that results are kept in
+    CACHE        "default"  the CACHES alias that results are kept in; None:
+                            nowhere
     TTL          300        seconds that a result is kept
     KEY_VERSION  1          the application's own part of every key
     INCLUDE      None       labels of the models to cache; None: all
@@ -39,7 +40,7 @@ Reader: TypeAlias = Callable[[str, object], _T]
 class Settings:
     """``S3CACHE``, checked: each setting by its name in lower case."""
 
-    cache: str = "default"
+    cache: str | None = "default"
     ttl: float = 300
     key_version: int | str = 1
     include: tuple[str, ...] | None = None
@@ -50,7 +51,7 @@ class Settings:
         """Raise `ImproperlyConfigured` unless `values` is a valid S3CACHE."""
         given = mapping("S3CACHE", values)
         readers: dict[str, Reader[object]] = {
-            "CACHE": text,
+            "CACHE": optional(text),
             "TTL": positive_seconds,
             "KEY_VERSION": _key_version,
             "INCLUDE": optional(labels),

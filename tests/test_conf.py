@@ -51,7 +51,7 @@ def test_unknown_settings_are_refused_with_those_that_are_known() -> None:
     ("name", "value", "allowed"),
     [
         ("CACHE", "", "a string that is not empty"),
-        ("CACHE", None, "a string that is not empty"),
+        ("CACHE", 1, "a string that is not empty"),
         ("TTL", 0, "a number of seconds above 0"),
         ("TTL", -1, "a number of seconds above 0"),
         ("TTL", True, "a number of seconds above 0"),

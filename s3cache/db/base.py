@@ -25,6 +25,7 @@ from s3cache.db.features import DatabaseFeatures
 from s3cache.db.introspection import DatabaseIntrospection
 from s3cache.db.operations import DatabaseOperations
 from s3cache.db.schema import DatabaseSchemaEditor
+from s3cache.replica import clock
 from s3cache.replica.block import Block
 from s3cache.replica.foreign_keys import find_orphan
 from s3cache.replica.replica import Replica, replica_at
@@ -32,6 +33,7 @@ from s3cache.replica.requests import StatementRequest
 from s3cache.replica.results import Result
 from s3cache.replica.sql import Kind, kind_of, words
 from s3cache.replica.tables import Schema, Table
+from s3cache.results.reading import Reading
 from s3cache.signals import rows_changed
 from s3cache.stores import DirectoryStore, store_for
 from s3cache.stores.base import Store
@@ -136,12 +138,17 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
 
     # Statements.
 
-    def run(self, sql: str, params: Any, many: bool) -> Result:
+    def run(
+        self, sql: str, params: Any, many: bool, reading: Reading | None = None
+    ) -> Result:
         """Execute a statement, wherever it belongs.
 
         ``params`` is a sequence or a mapping; with ``many`` a list of them.
+        ``reading`` is the query of a SELECT that Django compiled.
         """
         if self._block is not None:
+            if reading is not None:
+                reading.bypass()
             return self._run_in_block(self._block, sql, params, many)
         kind = kind_of(sql)
         if self._manual and kind is not Kind.PRAGMA:
@@ -150,6 +157,8 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         if kind is Kind.EITHER:
             access = self._connected.replica.analyser.access(sql, params)
             kind = Kind.WRITE if access.writes else Kind.READ
+        if kind is Kind.READ:
+            return self._read(sql, params, reading)
         return self._runners[kind](self, sql, params, many)
 
     def _run_in_block(self, block: Block, sql: str, params: Any, many: bool) -> Result:
@@ -170,16 +179,27 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         with requests_log.noted_by(self):
             return block.execute(sql, params, many=many)
 
-    def _read(self, sql: str, params: Any, many: bool) -> Result:
-        replica = self._connected.replica
+    def _read(self, sql: str, params: Any, reading: Reading | None) -> Result:
+        connection = self._connected
+        replica, statements = connection.replica, connection.statements
         max_age = replica.options.max_age
         if apps.models_ready and (ages := max_ages()):
             # The most demanding table counts; one that a model does not
             # speak for is as old as the database may be.
-            reads = replica.analyser.access(sql, params).reads
-            max_age = min((ages.get(t, max_age) for t in reads), default=max_age)
+            tables = statements.plan(sql, params).tables
+            max_age = min(
+                (ages.get(table, max_age) for table in tables), default=max_age
+            )
+        oldest = clock.now() - max_age
         self._refresh(max_age)
-        return self._connected.reader.execute(sql, params)
+        return statements.read(
+            connection.reader,
+            sql,
+            params,
+            reading=reading,
+            # Asked before this read came, and too long ago: it was in vain.
+            stale=replica.side.asked_at < oldest,
+        )
 
     def _write(self, sql: str, params: Any, many: bool) -> Result:
         request = StatementRequest([(sql, params, many)], self._foreign_keys)
@@ -225,7 +245,6 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         )
 
     _runners: Mapping[Kind, Callable[..., Result]] = {
-        Kind.READ: _read,
         Kind.WRITE: _write,
         Kind.SCHEMA: _change_schema,
         Kind.TRANSACTION: _transaction,

@@ -1,4 +1,4 @@
-"""SQL compilers: ids from chunks, and ``select_for_update()``."""
+"""SQL compilers: which query it is, ids, and ``select_for_update()``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from django.db import NotSupportedError
 from django.db.models import Field, Model
 from django.db.models.options import Options
 from django.db.models.sql import compiler
-from django.db.models.sql.compiler import (
-    SQLAggregateCompiler,
-    SQLDeleteCompiler,
-    SQLUpdateCompiler,
-)
+from django.db.models.sql.compiler import SQLDeleteCompiler, SQLUpdateCompiler
+
+from s3cache.results.reading import QuerySQL, Reading
 
 if TYPE_CHECKING:
     from s3cache.db.base import DatabaseWrapper
@@ -27,7 +25,28 @@ __all__ = [
 ]
 
 
-class SQLCompiler(compiler.SQLCompiler):
+class _Reads(compiler.SQLCompiler):
+    """A compiler whose SQL says which query it is of."""
+
+    _keep: bool | None = None
+
+    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
+        """Tell what is executed of what is only compiled."""
+        self._keep = not (kwargs.get("chunked_fetch") or any(args[1:2]))
+        try:
+            return super().execute_sql(*args, **kwargs)
+        finally:
+            self._keep = None
+
+    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
+        """SQL that carries its query, if it is about to be executed."""
+        sql, params = super().as_sql(*args, **kwargs)
+        if self._keep is not None:
+            sql = QuerySQL(sql, Reading(self.query, keep=self._keep))
+        return sql, params
+
+
+class SQLCompiler(_Reads):
     """SELECT, with ``select_for_update()`` as a turn among blocks."""
 
     connection: DatabaseWrapper
@@ -47,6 +66,10 @@ class SQLCompiler(compiler.SQLCompiler):
                 )
             self.connection.take_turn(wait=not query.select_for_update_nowait)
         return super().execute_sql(*args, **kwargs)
+
+
+class SQLAggregateCompiler(_Reads, compiler.SQLAggregateCompiler):
+    """SELECT of aggregates over another query."""
 
 
 def id_column(options: Options[Any], fields: Iterable[object]) -> str:

@@ -9,6 +9,7 @@ from s3cache.replica.connections import Registration
 from s3cache.replica.reader import Reader
 from s3cache.replica.replica import Replica
 from s3cache.replica.results import Result
+from s3cache.results.statements import statements_of
 
 
 def _refuse() -> sqlite3.Connection:
@@ -30,12 +31,15 @@ class Connection:
     def __init__(self, replica: Replica, reader: Reader) -> None:
         self.replica = replica
         self.reader = reader
+        self.statements = statements_of(replica)
 
     def _register(self, method: str, args: Any, kwargs: Any) -> None:
         registration = Registration(method, args, kwargs)
         with self.reader.held() as connection:
             registration.on(connection)
         self.replica.register(registration)
+        if method != "create_collation":
+            self.statements.redefine(str(registration.args[0]))
 
     def create_function(self, *args: Any, **kwargs: Any) -> None:
         """See ``sqlite3.Connection.create_function``."""

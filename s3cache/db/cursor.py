@@ -10,14 +10,18 @@ from typing import Any
 from django.db.backends.sqlite3.base import FORMAT_QMARK_REGEX
 
 from s3cache.replica.results import Result
+from s3cache.results.reading import QuerySQL
 
 
 class Cursor:
-    """A DB-API cursor; ``run(sql, params, many)`` executes its statements."""
+    """A DB-API cursor.
+
+    ``run(sql, params, many, reading)`` executes its statements.
+    """
 
     arraysize = 1
 
-    def __init__(self, run: Callable[[str, Any, bool], Result]) -> None:
+    def __init__(self, run: Callable[..., Result]) -> None:
         self._run = run
         self._result: Result | None = None
         self._closed = False
@@ -25,12 +29,13 @@ class Cursor:
     def execute(self, query: str, params: Any = None) -> Cursor:
         """Execute a statement with Django's placeholders."""
         self._check_open()
+        reading = query.reading if isinstance(query, QuerySQL) else None
         if params is None:
             params = ()
         else:
             query = _convert(query, params)
             params = dict(params) if isinstance(params, Mapping) else tuple(params)
-        self._result = self._run(query, params, False)
+        self._result = self._run(query, params, False, reading)
         return self
 
     def executemany(self, query: str, param_list: Iterable[Any]) -> Cursor:

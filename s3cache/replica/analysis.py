@@ -29,10 +29,16 @@ _OPENS = frozenset(["OpenRead", "ReopenIdx"])
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The lower-case names of the tables that a statement reads, writes."""
+    """The lower-case names of the tables that a statement reads, writes.
+
+    ``functions`` are those that it calls, operators like LIKE among them.
+    ``virtual`` says that it reads a virtual table, such as ``json_each``.
+    """
 
     reads: frozenset[str]
     writes: frozenset[str]
+    functions: frozenset[str] = frozenset()
+    virtual: bool = False
 
 
 class Analyser:
@@ -53,11 +59,19 @@ class Analyser:
         self._table_at: dict[int, str] = {}
         self._reads: set[str] = set()
         self._writes: set[str] = set()
+        self._functions: set[str] = set()
 
     def _authorize(
-        self, action: int, table: str | None, _: Any, schema: str | None, __: Any
+        self,
+        action: int,
+        table: str | None,
+        name: str | None,
+        schema: str | None,
+        _: Any,
     ) -> int:
-        if table is not None and schema != "temp":
+        if action == sqlite3.SQLITE_FUNCTION and name is not None:
+            self._functions.add(name.lower())
+        elif table is not None and schema != "temp":
             if action == sqlite3.SQLITE_READ:
                 self._reads.add(table.lower())
             elif action in _WRITES:
@@ -75,7 +89,7 @@ class Analyser:
                 self._table_at = _tables_by_root_page(connection)
             known = self._known.get(sql)
             if known is None:
-                self._reads, self._writes = set(), set()
+                self._reads, self._writes, self._functions = set(), set(), set()
                 try:
                     program = connection.execute(f"EXPLAIN {sql}", params).fetchall()
                 except (sqlite3.Error, OverflowError):
@@ -87,7 +101,12 @@ class Analyser:
                     for _n, opcode, _p1, root_page, database, *_ in program
                     if opcode in _OPENS and not database and root_page in self._table_at
                 )
-                known = Access(frozenset(self._reads), frozenset(self._writes))
+                known = Access(
+                    frozenset(self._reads),
+                    frozenset(self._writes),
+                    frozenset(self._functions),
+                    any(row[1] == "VOpen" for row in program),
+                )
                 self._known[sql] = known
             return known
 

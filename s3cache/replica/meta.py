@@ -14,7 +14,7 @@ from s3cache.log.effects import Position
 from s3cache.log.entry import Change, Entry, Row, Rows, Statement
 
 #: The layout of the replica file. A file of another layout is made anew.
-LAYOUT = 1
+LAYOUT = 2
 
 #: For how many entries the changed keys are kept.
 RECENT = 2000
@@ -52,12 +52,30 @@ _CREATE = (
         outcome TEXT NOT NULL
     )
     """,
+    # What the table (or all tables, under "") was last changed by.
+    """
+    CREATE TABLE _s3cache_versions (
+        scope TEXT PRIMARY KEY,
+        number INTEGER NOT NULL,
+        token TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
     # sqlite_sequence exists from the first AUTOINCREMENT table on.
     "CREATE TABLE _s3cache_ids (id INTEGER PRIMARY KEY AUTOINCREMENT)",
     "DROP TABLE _s3cache_ids",
 )
 
 Key = tuple[Any, ...]
+
+#: The number of an entry, and the first characters of its token: a log that
+#: went on from an older state has other tokens.
+Version = tuple[int, str]
+
+#: How many characters of a token a version has.
+_TOKEN = 8
+
+#: The scope of all tables: a change of the schema concerns each of them.
+ALL_TABLES = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +97,12 @@ class Recent:
     number: int
     host: str
     touched: Touched
+    token: str
+
+    @property
+    def version(self) -> Version:
+        """The version that it gave to what it changed."""
+        return self.number, self.token[:_TOKEN]
 
 
 def create(connection: sqlite3.Connection, *, generation: str, store: str) -> None:
@@ -171,11 +195,25 @@ def record(
     connection.execute(
         "DELETE FROM main._s3cache_recent WHERE number <= ?", [entry.number - RECENT]
     )
+    _move_versions(connection, (entry.number, entry.token[:_TOKEN]), touched)
     connection.execute(
         "UPDATE main._s3cache_pending SET outcome = "
         "CASE WHEN token = ? THEN 'committed' ELSE 'lost' END "
         "WHERE number = ? AND outcome = ''",
         [entry.token, entry.number],
+    )
+
+
+def _move_versions(
+    connection: sqlite3.Connection, version: Version, touched: Touched
+) -> None:
+    scopes: Iterable[str] = touched.keys
+    if touched.schema:
+        connection.execute("DELETE FROM main._s3cache_versions")
+        scopes = [ALL_TABLES]
+    connection.executemany(
+        "INSERT OR REPLACE INTO main._s3cache_versions VALUES (?, ?, ?)",
+        [(scope, *version) for scope in scopes],
     )
 
 
@@ -192,13 +230,29 @@ def read_recent(
 ) -> list[Recent] | None:
     """The entries ``after`` < n <= ``up_to``; None if one is not kept."""
     rows = connection.execute(
-        "SELECT number, host, changes FROM main._s3cache_recent "
+        "SELECT number, host, changes, token FROM main._s3cache_recent "
         "WHERE number > ? AND number <= ? ORDER BY number",
         [after, up_to],
     ).fetchall()
     if len(rows) != max(up_to - after, 0):
         return None
-    return [Recent(n, host, _decode(changes)) for n, host, changes in rows]
+    return [
+        Recent(number, host, _decode(changes), token)
+        for number, host, changes, token in rows
+    ]
+
+
+def read_versions(connection: sqlite3.Connection) -> dict[str, Version]:
+    """The versions of the tables that were changed, by lower-case name.
+
+    Of all others it is that of ``ALL_TABLES``.
+    """
+    return {
+        scope: (number, token)
+        for scope, number, token in connection.execute(
+            "SELECT scope, number, token FROM main._s3cache_versions"
+        )
+    }
 
 
 def _encode(touched: Touched) -> bytes:

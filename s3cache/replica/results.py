@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections.abc import Iterable
 from typing import Any
 
 #: Results of up to so many rows are kept to compare with; of larger ones a
 #: digest.
 _KEPT_ROWS = 100
+
+#: What SQLite's module tells of a column beside its name.
+_NOT_TOLD = (None,) * 6
 
 
 class Result:
@@ -31,7 +35,7 @@ class Result:
     )
 
     def __init__(self, cursor: sqlite3.Cursor | None = None) -> None:
-        self.description = None if cursor is None else cursor.description
+        self.description: Any = None if cursor is None else cursor.description
         self.rows: list[Any] = []
         if cursor is not None and cursor.description:
             self.rows = cursor.fetchall()
@@ -40,6 +44,20 @@ class Result:
         self.rowcount_seen = False
         self.lastrowid_seen = False
         self._next = 0
+
+    @classmethod
+    def of(cls, names: Iterable[str], rows: list[Any]) -> Result:
+        """A result that was read before: its columns and its rows."""
+        made = cls()
+        made.description = tuple((name, *_NOT_TOLD) for name in names)
+        made.rows = rows
+        return made
+
+    def again(self) -> Result:
+        """The same rows for another reader, from the first one on."""
+        made = type(self)()
+        made.description, made.rows = self.description, self.rows
+        return made
 
     @property
     def lastrowid(self) -> int | None:

@@ -100,3 +100,30 @@ def test_a_schema_change_is_noticed(analyser: Analyser, host: Host) -> None:
     assert analyser.access(sql, ()).reads >= {"a", "b"}
     host.create("DROP VIEW v", "CREATE VIEW v AS SELECT id FROM c")
     assert analyser.access(sql, ()).reads == {"c", "v"}
+
+
+@pytest.mark.parametrize(
+    ("sql", "functions"),
+    [
+        ("SELECT x FROM a", ""),
+        ("SELECT Lower(x) FROM a", "lower"),
+        ("SELECT count(*) FROM a WHERE x LIKE 'b'", "count like"),
+        ("SELECT x ->> '$' FROM b ORDER BY random()", "->> random"),
+        ("SELECT current_timestamp FROM a", "current_timestamp"),
+        ("SELECT 1 FROM a WHERE x IN (SELECT upper(x) FROM b)", "upper"),
+    ],
+)
+def test_functions(analyser: Analyser, sql: str, functions: str) -> None:
+    assert analyser.access(sql, ()).functions == set(functions.split())
+
+
+@pytest.mark.parametrize(
+    ("sql", "virtual"),
+    [
+        ("SELECT x FROM a", False),
+        ("SELECT value FROM a, json_each(x)", True),
+        ("SELECT name FROM pragma_table_info('a')", True),
+    ],
+)
+def test_virtual_tables(analyser: Analyser, sql: str, virtual: bool) -> None:
+    assert analyser.access(sql, ()).virtual is virtual

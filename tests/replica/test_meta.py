@@ -118,3 +118,40 @@ def test_a_pending_commit_learns_what_became_of_it(host: Host) -> None:
     assert host.file.outcome_of("mine") == "committed"
     assert host.file.outcome_of("also mine") == "lost"
     assert host.file.outcome_of("nobody's") == ""
+
+
+def versions(host: Host) -> dict[str, int]:
+    """The numbers of the versions, without their tokens."""
+    found = meta.read_versions(host.file.connection)
+    return {scope: number for scope, (number, _token) in found.items()}
+
+
+def test_a_table_has_the_version_of_the_entry_that_changed_it_last(host: Host) -> None:
+    host.create("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    host.create("CREATE TABLE U (id INTEGER PRIMARY KEY)")
+    host.commit("INSERT INTO t VALUES (1)")
+    entry = host.commit("INSERT INTO u VALUES (1)")
+    host.commit("DELETE FROM t")
+    assert versions(host) == {"": 2, "u": 4, "t": 5}
+    assert meta.read_versions(host.file.connection)["u"] == (4, entry.token[:8])
+
+
+def test_a_change_of_the_schema_gives_every_table_a_new_version(host: Host) -> None:
+    host.create("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    host.commit("INSERT INTO t VALUES (1)")
+    host.create("CREATE INDEX i ON t (id)")
+    assert versions(host) == {"": 3}
+
+
+def test_an_entry_without_rows_gives_no_table_a_new_version(host: Host) -> None:
+    host.create("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    host.apply(host.entry([Sequences({})]))
+    assert versions(host) == {"": 1}
+
+
+def test_a_recent_entry_tells_the_version_that_it_gave(host: Host) -> None:
+    host.create("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    host.commit("INSERT INTO t VALUES (1)")
+    recent = meta.read_recent(host.file.connection, 1, 2)
+    assert recent is not None
+    assert recent[0].version == meta.read_versions(host.file.connection)["t"]

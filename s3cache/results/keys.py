@@ -1,0 +1,56 @@
+"""The keys of results: readable, and safe for any cache."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from s3cache.replica.meta import Version
+from s3cache.results.policy import Policy
+from s3cache.results.versions import At
+
+__all__ = ["key_of"]
+
+NAMESPACE: Final = "s3cache"
+
+#: Changes with what is stored under a key.
+_FORMAT: Final = 1
+
+#: So many versions are written out; more of them are folded into one word.
+_READABLE = 4
+
+_UNSAFE = re.compile(r"[^\w.-]", re.ASCII)
+
+#: Types whose ``repr`` tells all of their values apart.
+_PLAIN: Final = frozenset([int, float, str, bytes, bool, type(None)])
+
+
+def key_of(policy: Policy, action: str, at: At, sql: str, params: Any) -> str | None:
+    """The key of a result, at most 250 characters.
+
+    Namespace, model, action, versions and a hash. None for parameters that
+    cannot be told apart safely.
+    """
+    if isinstance(params, Mapping):
+        params = sorted(params.items())
+        plain = _PLAIN.issuperset(type(value) for _name, value in params)
+    else:
+        plain = _PLAIN.issuperset(map(type, params))
+    if not plain:
+        return None
+    text = f"{_FORMAT}|{policy.key_version!r}|{params!r}|{sql}"
+    digest = hashlib.blake2b(
+        text.encode("utf-8", "surrogatepass"), key=at.schema, digest_size=16
+    ).hexdigest()
+    label = _UNSAFE.sub("_", policy.label)[:100]
+    return f"{NAMESPACE}:{label}:{action}:{_readable(at.versions)}:{digest}"
+
+
+def _readable(versions: Iterable[Version]) -> str:
+    words = [f"{number}-{_UNSAFE.sub('_', token)}" for number, token in versions]
+    if len(words) <= _READABLE:
+        return ",".join(words)
+    folded = hashlib.blake2b(",".join(words).encode(), digest_size=12).hexdigest()
+    return f"{max(versions)[0]}-of-{len(words)}-{folded}"

@@ -1,0 +1,102 @@
+"""What the result of a statement depends on, and whether it may be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.db.backends.sqlite3._functions import register
+
+from s3cache.replica.analysis import Access
+from s3cache.replica.tables import OWN_PREFIX
+
+__all__ = ["PURE_FUNCTIONS", "Plan", "plan_of"]
+
+#: SQLite's functions whose result depends on nothing but their arguments and
+#: the rows. Those for dates are not among them: each takes 'now'.
+_OF_SQLITE: Final = """
+    abs char coalesce concat concat_ws format glob hex ifnull iif instr length
+    like likelihood likely lower ltrim max min nullif octet_length printf quote
+    replace round rtrim sign soundex substr substring trim typeof unhex unicode
+    unlikely upper zeroblob
+    avg count group_concat string_agg sum total
+    row_number rank dense_rank percent_rank cume_dist ntile lag lead
+    first_value last_value nth_value
+    acos acosh asin asinh atan atan2 atanh ceil ceiling cos cosh degrees exp
+    floor ln log log10 log2 mod pi pow power radians sin sinh sqrt tan tanh trunc
+    json json_array json_array_length json_error_position json_extract -> ->>
+    json_insert json_object json_patch json_quote json_remove json_replace
+    json_set json_type json_valid json_group_array json_group_object
+"""
+
+
+class _Names:
+    """Takes what Django registers on a connection, and notes what is pure."""
+
+    def __init__(self) -> None:
+        self.pure: set[str] = set()
+
+    def create_function(
+        self,
+        name: str,
+        narg: int,
+        function: Callable[..., Any],
+        *,
+        deterministic: bool = False,
+    ) -> None:
+        if deterministic:
+            self.pure.add(name.lower())
+
+    def create_aggregate(self, name: str, *args: object) -> None:
+        self.pure.add(name.lower())  # statistics over the rows
+
+    def execute(self, sql: str) -> _Names:
+        return self
+
+    def fetchone(self) -> tuple[int]:
+        return (0,)  # as if SQLite had no mathematics, so that all are named
+
+
+def _pure_functions() -> frozenset[str]:
+    names = _Names()
+    register(names)
+    return frozenset(names.pure).union(_OF_SQLITE.split())
+
+
+#: The lower-case names of the functions that a kept result may depend on.
+PURE_FUNCTIONS: Final = _pure_functions()
+
+#: Tables that change without a commit of rows; but for ``sqlite_master``,
+#: which a connection reads for itself, and which DDL alone changes.
+_INTERNAL = ("sqlite_", OWN_PREFIX)
+_SCHEMA = frozenset(["sqlite_master", "sqlite_schema"])
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The tables that a statement reads, sorted, in lower case.
+
+    ``cacheable`` is whether the same rows always give the same result.
+    """
+
+    tables: tuple[str, ...]
+    cacheable: bool
+
+
+def plan_of(access: Access, redefined: frozenset[str] = frozenset()) -> Plan:
+    """What to do with a statement of which SQLite says ``access``.
+
+    ``redefined`` are functions that the project has registered, whatever
+    they are called.
+    """
+    tables = tuple(sorted(access.reads - _SCHEMA))
+    cacheable = (
+        bool(tables)
+        and not access.virtual
+        and not access.writes
+        and access.functions <= PURE_FUNCTIONS
+        and access.functions.isdisjoint(redefined)
+        and not any(table.startswith(_INTERNAL) for table in tables)
+    )
+    return Plan(tables, cacheable)

@@ -1,0 +1,243 @@
+"""SELECTs, answered from the cache or from the replica."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from django.core.cache import BaseCache, caches
+from django.core.cache.backends.db import BaseDatabaseCache
+from django.core.cache.backends.dummy import DummyCache
+
+from s3cache.replica.results import Result
+from s3cache.results.codec import Undecodable, decode, encode
+from s3cache.results.counters import counters
+from s3cache.results.flights import Flights
+from s3cache.results.keys import key_of
+from s3cache.results.plans import Plan, plan_of
+from s3cache.results.policy import Policy, policy_for
+from s3cache.results.reading import Reading, action_of
+from s3cache.results.versions import At, Versions
+
+if TYPE_CHECKING:
+    from s3cache.replica.reader import Reader
+    from s3cache.replica.replica import Replica
+
+__all__ = ["MOST_ROWS", "Statements", "statements_of"]
+
+logger = logging.getLogger("s3cache.results")
+
+#: Results with more rows are not kept.
+MOST_ROWS = 10_000
+
+#: Caches that cannot keep a result: one keeps nothing, the other asks a
+#: database, perhaps this one.
+_UNSUITABLE = (DummyCache, BaseDatabaseCache)
+
+
+class Statements:
+    """The SELECTs of one replica in this process, for all its threads."""
+
+    def __init__(self, replica: Replica) -> None:
+        # Not the replica itself: it is the key under which this is found.
+        self._replica = weakref.proxy(replica)
+        self._redefined: frozenset[str] = frozenset()
+        self._flights: Flights[Result] = Flights()
+        self.versions = Versions()
+
+    def redefine(self, function: str) -> None:
+        """The project has a function of its own that is called so."""
+        if function.lower() not in self._redefined:
+            self._redefined |= {function.lower()}
+            self.versions.plans = {}
+
+    def plan(self, sql: str, params: Any) -> Plan:
+        """The tables of ``sql``, and whether its result may be kept."""
+        plans = self.versions.plans
+        plan = plans.get(sql)
+        if plan is None:
+            access = self._replica.analyser.access(sql, params)
+            plan = plan_of(access, self._redefined)
+            if access.reads:
+                plans[sql] = plan  # of the schema that it was made for
+        return plan
+
+    def read(
+        self,
+        reader: Reader,
+        sql: str,
+        params: Any,
+        *,
+        reading: Reading | None,
+        stale: bool = False,
+    ) -> Result:
+        """The result of a SELECT, on a replica that is fresh enough.
+
+        ``reading`` is None for SQL that was written by hand. ``stale`` says
+        that the replica is older than it should be, for the statistics.
+        """
+        is_known = self._follow(reader)
+        # Not before: a change of the schema may have come.
+        plan = self.plan(sql, params)
+        model = reading.model if reading is not None else None
+        policy = policy_for(model, plan.tables)
+        if policy is None:
+            return reader.execute(sql, params)
+        action = action_of(reading.query) if reading is not None else "query"
+        call = _Call(self, reader, sql, params, plan, policy, action)
+        if stale:
+            call.count("stale")
+        cache = caches[policy.cache] if is_known and plan.cacheable else None
+        if cache is None or isinstance(cache, _UNSUITABLE):
+            return call.bypass()
+        if reading is None:
+            return call.answer(cache, policy.ttl)
+        hints = reading.hints
+        if hints.skip_cache or not reading.keep:
+            return call.bypass()
+        ttl = policy.ttl if hints.ttl is None else hints.ttl
+        if hints.fresh:
+            return call.compute_and_count(cache, ttl)
+        return call.answer(cache, ttl)
+
+    def _follow(self, reader: Reader) -> bool:
+        side = self._replica.side
+        if self.versions.is_current(side):
+            return True
+        with reader.held() as connection:
+            return self.versions.follow(connection, side)
+
+    def compute(
+        self, reader: Reader, sql: str, params: Any, plan: Plan
+    ) -> tuple[Result, At | None]:
+        """The result with the versions that it belongs to.
+
+        Both are read in one transaction: between two of them somebody might
+        commit, and a newer result would get an older key.
+        """
+        versions = self.versions
+        with reader.held() as connection:
+            connection.execute("BEGIN")
+            try:
+                at = versions.at(connection, plan.tables)
+                result = Result(connection.execute(sql, params))
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+        # With another schema the statement may read other tables.
+        return result, at if versions.plans.get(sql) is plan else None
+
+
+class _Call:
+    """One execution of one statement."""
+
+    __slots__ = (
+        "_action", "_params", "_plan", "_policy", "_reader", "_sql", "_statements"
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        statements: Statements,
+        reader: Reader,
+        sql: str,
+        params: Any,
+        plan: Plan,
+        policy: Policy,
+        action: str,
+    ) -> None:
+        self._statements = statements
+        self._reader = reader
+        self._sql = sql
+        self._params = params
+        self._plan = plan
+        self._policy = policy
+        self._action = action
+
+    def count(self, event: str) -> None:
+        """Count that this happened."""
+        counters.count(self._policy.label, self._action, event)
+
+    def bypass(self) -> Result:
+        """The result, past the cache."""
+        self.count("bypass")
+        return self._reader.execute(self._sql, self._params)
+
+    def answer(self, cache: BaseCache, ttl: float) -> Result:
+        """The result, from the cache if it is there."""
+        key = self._key_now()
+        if key is None:
+            return self.bypass()
+        found = self._look_up(cache, key)
+        if found is not None:
+            self.count("hit")
+            return found
+        flight, is_mine = self._statements._flights.join(key)
+        if not is_mine:
+            outcome = flight.wait()
+            if outcome is not None:
+                self.count("wait")
+                return outcome.again()
+            return self.compute_and_count(cache, ttl)
+        try:
+            # Those who wait have the same key: at the time of their call the
+            # versions were those of this one's, or older.
+            flight.outcome = result = self.compute_and_count(cache, ttl)
+            return result.again()
+        finally:
+            self._statements._flights.leave(key, flight)
+
+    def _key_now(self) -> str | None:
+        versions = self._statements.versions
+        at = At(versions.schema, versions.of(self._plan.tables))
+        return self._key(at)
+
+    def _key(self, at: At) -> str | None:
+        return key_of(self._policy, self._action, at, self._sql, self._params)
+
+    def _look_up(self, cache: BaseCache, key: str) -> Result | None:
+        try:
+            data = cache.get(key)
+            return None if data is None else decode(data)
+        except Undecodable as error:
+            self.count("broken")
+            logger.warning("The result %s cannot be read: %s", key, error)
+        except Exception as error:
+            # Any cache serves, so any error is possible. The replica has
+            # the answer.
+            self.count("failed")
+            logger.warning("The cache %r failed: %s", self._policy.cache, error)
+        return None
+
+    def compute_and_count(self, cache: BaseCache, ttl: float) -> Result:
+        """The result from the replica, which is stored."""
+        self.count("miss")
+        statements = self._statements
+        result, at = statements.compute(
+            self._reader, self._sql, self._params, self._plan
+        )
+        if at is not None and len(result.rows) <= MOST_ROWS:
+            key, data = self._key(at), encode(result)
+            if key is not None and data is not None:
+                self._store(cache, key, data, ttl)
+        return result
+
+    def _store(self, cache: BaseCache, key: str, data: bytes, ttl: float) -> None:
+        try:
+            cache.set(key, data, ttl)
+        except Exception as error:  # as above
+            self.count("failed")
+            logger.warning("The cache %r failed: %s", self._policy.cache, error)
+
+
+_statements: weakref.WeakKeyDictionary[Replica, Statements] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def statements_of(replica: Replica) -> Statements:
+    """The statements of ``replica``; the same object for all threads."""
+    found = _statements.get(replica)
+    if found is None:
+        found = _statements.setdefault(replica, Statements(replica))
+    return found

@@ -1,0 +1,23 @@
+"""Fixtures for tests of the result cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from django.core.cache import caches
+
+from s3cache.results.counters import counters
+from tests.db.hosts import processes
+from tests.engine import bucket, host, hosts, tables
+
+__all__ = ["bucket", "host", "hosts", "processes", "tables"]
+
+
+@pytest.fixture(autouse=True)
+def empty_caches() -> Iterator[None]:
+    """Begin with nothing kept and nothing counted."""
+    caches["default"].clear()
+    counters.clear()
+    yield
+    caches["default"].clear()

@@ -1,0 +1,72 @@
+"""Counts are exact, whatever the threads do."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from s3cache.results.counters import EVENTS, Counters, Counts
+
+
+@pytest.fixture
+def counters() -> Counters:
+    return Counters()
+
+
+def test_events_are_counted_by_label_and_action(counters: Counters) -> None:
+    counters.count("shop.product", "get", "hit")
+    counters.count("shop.product", "get", "hit")
+    counters.count("shop.product", "count", "miss")
+    assert counters.read() == {
+        ("shop.product", "get"): Counts(hit=2),
+        ("shop.product", "count"): Counts(miss=1),
+    }
+
+
+def test_every_event_has_its_count() -> None:
+    assert Counts.__slots__ == EVENTS
+
+
+def test_threads_that_count_at_once_lose_nothing(counters: Counters) -> None:
+    ready = threading.Barrier(8)
+
+    def run() -> None:
+        ready.wait()
+        for _ in range(2_000):
+            counters.count("a", "get", "hit")
+            counters.count("a", "get", "miss")
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        counters.read()  # which disturbs nobody
+    assert counters.read() == {("a", "get"): Counts(hit=16_000, miss=16_000)}
+
+
+def test_threads_that_have_ended_leave_no_cell(counters: Counters) -> None:
+    for _ in range(20):
+        thread = threading.Thread(target=counters.count, args=("a", "get", "hit"))
+        thread.start()
+        thread.join()
+    assert counters.read() == {("a", "get"): Counts(hit=20)}
+    assert counters._cells == []
+
+
+def test_a_child_of_a_fork_counts_for_itself() -> None:
+    from s3cache.results.counters import counters
+
+    counters.clear()
+    counters.count("a", "get", "hit")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writing, str(len(counters.read())).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 10) == b"0"
+    assert counters.read() == {("a", "get"): Counts(hit=1)}
+    os.close(reading)
+    os.close(writing)
