@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from s3cache.exceptions import LogDiverged
+from s3cache.log.cold_start import begin_anew
 from s3cache.log.effects import (
     Apply,
     Get,
@@ -18,7 +19,6 @@ from s3cache.log.effects import (
     Proved,
     Recall,
     Remember,
-    StartOver,
     Steps,
     TakeOver,
     Where,
@@ -317,7 +317,7 @@ def rebuild(
             asked_at: float = yield Now()
             head = yield from read_head()
             reason, diverged = yield from why_not_ours(position, head)
-            start: Position | None = yield StartOver(head, reason, diverged)
+            start = yield from begin_anew(head, reason, diverged, signing_keys)
             if start is None:
                 continue
             listed, page = yield from list_entries(start.number + 1, sys.maxsize)

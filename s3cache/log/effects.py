@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from s3cache.log.entry import Change, Entry
 from s3cache.log.head import Head
 from s3cache.stores.base import Answer
+
+if TYPE_CHECKING:
+    from s3cache.log.catalog import Catalog, Pack
 
 T = TypeVar("T")
 
@@ -173,12 +176,13 @@ class KeepPending:
 
 @dataclass(frozen=True, slots=True)
 class StartOver:
-    """Begin a new replica beside the one in use, from the packs of ``head``.
+    """Begin a new replica beside the one in use.
 
     Until ``TakeOver`` or the end of this protocol its ``Where``, ``Apply``
     and ``Proved`` mean the new one, of which at most one exists at a time.
-    The result is its ``Position``, or None when a pack that ``head`` leads to
-    is gone by now.
+    The result is its ``Position``. With a ``catalog`` it has that one's
+    tables, whose rows come by ``Load`` and ``Loaded``; else it is empty, at
+    the beginning of the log of ``head``.
 
     ``diverged`` says that the log is no longer the one that the replica in
     use has followed: commits that it holds may exist nowhere else. It is to
@@ -188,6 +192,23 @@ class StartOver:
     head: Head
     reason: str
     diverged: bool = False
+    catalog: Catalog | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Put the rows of a pack into the new replica."""
+
+    pack: Pack
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """All packs of the catalog are loaded: make the new replica complete.
+
+    The result is its ``Position``, that of the catalog.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +283,13 @@ class HoldRebuildLock:
     deadline: float
 
 
+class OtherEffect:
+    """An effect of a protocol that builds on this one, as the keeper's do."""
+
+
 Effect = (
-    Get
+    OtherEffect
+    | Get
     | GetMany
     | Create
     | ListPage
@@ -273,6 +299,8 @@ Effect = (
     | Stage
     | KeepPending
     | StartOver
+    | Load
+    | Loaded
     | TakeOver
     | Now
     | Sleep
@@ -299,7 +327,10 @@ __all__ = [
     "HostState",
     "KeepPending",
     "ListPage",
+    "Load",
+    "Loaded",
     "Now",
+    "OtherEffect",
     "Position",
     "Proved",
     "Recall",

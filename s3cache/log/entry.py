@@ -74,6 +74,10 @@ class Sequences(msgspec.Struct, frozen=True, tag="sequences"):
 Change = Rows | Statement | Sequences
 
 
+class NewerFormat(EntryFormatError):
+    """A newer release wrote it: it is whole, and not for this one to mend."""
+
+
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One entry of the log: one commit, atomic and in its place for ever.
 
@@ -201,6 +205,35 @@ def token_of(sealed: bytes, *, key: str, signing_keys: Sequence[bytes] = ()) -> 
     return unseal(sealed, key=key, signing_keys=signing_keys).token
 
 
+def seal_text(body: bytes, *, key: str, signing_keys: Sequence[bytes] = ()) -> bytes:
+    """The bytes of another JSON object of the log, stored under ``key``.
+
+    With a header like an entry's, and compressed and signed like one.
+    """
+    header = _Header(s3cache=FORMAT, sha256=hashlib.sha256(body).hexdigest())
+    if len(body) > COMPRESS_ABOVE:
+        body = zstandard.ZstdCompressor(level=3).compress(body)
+        header.encoding = "zstd"
+    if signing_keys:
+        header.signature = _signature(signing_keys[0], key, header, body)
+    return msgspec.json.encode(header) + b"\n" + body
+
+
+def unseal_text(
+    sealed: bytes, *, key: str, signing_keys: Sequence[bytes] = ()
+) -> bytes:
+    """What ``seal_text`` was given; raises what ``unseal`` raises."""
+    header, body = _verified(sealed, key, signing_keys)
+    try:
+        if header.encoding:
+            body = _decompressed(body, header.encoding)
+    except DAMAGE as error:
+        raise EntryFormatError(f"{key} is damaged: {error}") from error
+    if hashlib.sha256(body).hexdigest() != header.sha256:
+        raise EntryFormatError(f"{key} is damaged: its SHA-256 is another one.")
+    return body
+
+
 def _verified(
     sealed: bytes, key: str, signing_keys: Sequence[bytes]
 ) -> tuple[_Header, bytes]:
@@ -224,7 +257,7 @@ def _split(sealed: bytes, key: str) -> tuple[_Header, bytes]:
     try:
         version = msgspec.json.decode(line, type=_Version).s3cache
         if version > FORMAT:
-            raise EntryFormatError(newer_format(key, version, FORMAT))
+            raise NewerFormat(newer_format(key, version, FORMAT))
         header = msgspec.json.decode(line, type=_Header)
     except DAMAGE as error:
         raise EntryFormatError(

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from s3cache.exceptions import EntryFormatError
-from s3cache.log.entry import DAMAGE, newer_format
+from s3cache.log.entry import DAMAGE, NewerFormat, newer_format
 from s3cache.log.keys import HEAD
 
 FORMAT = 1
@@ -17,13 +17,19 @@ class Head(msgspec.Struct, frozen=True):
     """What a protocol has to know before it can believe the log.
 
     ``database`` identifies the database for ever. Entries up to ``trimmed``
-    are gone from the log: packs hold what they said. ``probe`` is what the
-    store was found to honour when the database was created.
+    are gone from the log: the packs of ``catalog``, the key of one, hold what
+    they said. ``keeper`` is the token of the keeper at work, if there is one,
+    and ``revision`` counts how often this object was replaced: no two of them
+    have the same bytes. ``probe`` is what the store was found to honour when
+    the database was created.
     """
 
     database: str
     format: int = FORMAT
     trimmed: int = 0
+    catalog: str = ""
+    keeper: str = ""
+    revision: int = 0
     created: str = ""
     probe: dict[str, Any] = {}
 
@@ -32,9 +38,15 @@ class _Version(msgspec.Struct):
     format: int
 
 
-def encode_head(head: Head) -> bytes:
-    """The bytes of ``_head``: JSON, indented for people."""
-    return msgspec.json.format(msgspec.json.encode(head), indent=2)
+def encode_head(head: Head, *, over: bytes = b"{}") -> bytes:
+    """The bytes of ``_head``: JSON, indented for people.
+
+    What a newer release has put into ``over``, the bytes that these replace,
+    is kept.
+    """
+    kept: dict[str, Any] = msgspec.json.decode(over)
+    merged = {**kept, **msgspec.to_builtins(head)}
+    return msgspec.json.format(msgspec.json.encode(merged), indent=2)
 
 
 def decode_head(body: bytes) -> Head:
@@ -42,7 +54,7 @@ def decode_head(body: bytes) -> Head:
     try:
         version = msgspec.json.decode(body, type=_Version).format
         if version > FORMAT:
-            raise EntryFormatError(newer_format(HEAD, version, FORMAT))
+            raise NewerFormat(newer_format(HEAD, version, FORMAT))
         head = msgspec.json.decode(body, type=Head)
     except DAMAGE as error:
         raise EntryFormatError(f"{HEAD} is damaged: {error}") from error

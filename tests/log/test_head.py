@@ -20,6 +20,9 @@ def test_people_can_read_it():
         "database": "0123abcd",
         "format": FORMAT,
         "trimmed": 0,
+        "catalog": "",
+        "keeper": "",
+        "revision": 0,
         "created": "",
         "probe": {},
     }
@@ -33,6 +36,13 @@ def test_its_format_is_always_written():
 def test_fields_of_a_newer_release_do_not_stop_an_older_one():
     body = json.dumps({"database": "x", "format": FORMAT, "lease": {"host": "a"}})
     assert decode_head(body.encode()) == Head("x")
+
+
+def test_fields_of_a_newer_release_survive_an_older_one():
+    before = json.dumps({"database": "x", "format": FORMAT, "lease": {"host": "a"}})
+    after = json.loads(encode_head(Head("x", trimmed=3), over=before.encode()))
+    assert after["lease"] == {"host": "a"}
+    assert after["trimmed"] == 3
 
 
 def test_a_newer_format_is_refused_whatever_else_it_holds():

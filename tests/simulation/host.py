@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import OperationalError
 
-from s3cache.exceptions import S3CacheError, StoreUnavailable
+from s3cache.exceptions import S3CacheError
+from s3cache.keeper import effects as k
 from s3cache.log import effects as e
-from s3cache.log.head import encode_head
 from s3cache.stores.base import Answer
 
-from . import keeper as k
 from .database import State, apply, run_batch
 from .oracle import Oracle
+from .packs import build_pack, load_pack, schema_of, state_of, touched_by
 from .store import NO_FAULTS, Network, Request, Store
 from .workload import Write
 from .world import Violation, World, clock
@@ -109,6 +109,8 @@ class Replica:
     position: Position
     state: State
     pending: dict[tuple[int, str], Write] = field(default_factory=dict)
+    recent: tuple[Entry, ...] = ()
+    """The entries that it has applied since it was made."""
 
 
 class Host:
@@ -225,6 +227,7 @@ class Task:
         self.write = write
         self.results: list[Any] = []
         self.building: Replica | None = None
+        self.surveyed: Replica | None = None
         self.told: e.StartOver | None = None
         self._steps = steps
         self._ended = ended
@@ -368,9 +371,12 @@ class Run:
             e.Remember: self._remember,
             e.HoldCommitLock: self._hold_commit_lock,
             e.HoldRebuildLock: self._hold_rebuild_lock,
+            e.Load: self._load,
+            e.Loaded: self._loaded,
             k.Replace: self._replace,
             k.Delete: self._delete,
-            k.Pack: self._pack,
+            k.Survey: self._survey,
+            k.Build: self._build,
         }
 
     def perform(self, task: Task, effect: Effect) -> Any:
@@ -439,6 +445,7 @@ class Run:
         if self.world.chance(self.hazards.disk_full):
             raise OperationalError("database or disk is full")
         replica.state = apply(replica.state, entry.changes)
+        replica.recent += (entry,)
         replica.position = e.Position(
             entry.database, entry.number, entry.token, effect.etag, effect.modified
         )
@@ -476,38 +483,24 @@ class Run:
         if effect.number > replica.position.number:
             replica.pending[effect.number, effect.token] = task.write
 
-    def _start_over(self, task: Task, effect: e.StartOver) -> Any:
-        host = task.host
+    def _start_over(self, task: Task, effect: e.StartOver) -> Position:
+        host, catalog = task.host, effect.catalog
         task.told = effect
         self.world.note(task, f"a new replica: {effect.reason}")
-        trimmed = effect.head.trimmed
-        if not trimmed:
+        if catalog is None:
             start = e.Position(effect.head.database)
             task.building = Replica(start, host.start)
             return start
+        task.building = Replica(catalog.position, state_of(catalog))
+        return catalog.position
 
-        def with_catalog(answer: Answer) -> None:
-            if answer.status == 404:
-                task.wake(None)
-            elif answer.status != 200:
-                task.fail(StoreUnavailable("reading the catalog"))
-            else:
-                name = answer.body.decode()
-                self._send(
-                    task, Request("GET", name), lambda answer: with_pack(answer, name)
-                )
+    def _load(self, task: Task, effect: e.Load) -> None:
+        if task.building is None:
+            raise Violation(f"{task} loads a pack into the replica in use")
+        task.building.state = load_pack(task.building.state, effect.body)
 
-        def with_pack(answer: Answer, name: str) -> None:
-            if answer.status == 404:
-                task.wake(None)
-            elif answer.status != 200:
-                task.fail(StoreUnavailable("reading a pack"))
-            else:
-                position, state = k.packs_of(self.store)[name]
-                task.building = Replica(position, state)
-                task.wake(position)
-
-        return self._send(task, Request("GET", k.catalog_key(trimmed)), with_catalog)
+    def _loaded(self, task: Task, effect: e.Loaded) -> Position:
+        return self._replica(task).position
 
     def _take_over(self, task: Task, effect: e.TakeOver) -> bool:
         built, task.building = task.building, None
@@ -577,18 +570,41 @@ class Run:
     # The keeper
 
     def _replace(self, task: Task, effect: k.Replace) -> Any:
-        body = encode_head(effect.head)
-        return self._send(task, Request("REPLACE", effect.key, body, effect.etag))
+        request = Request("REPLACE", effect.key, effect.body, effect.etag)
+        return self._send(task, request)
 
     def _delete(self, task: Task, effect: k.Delete) -> Any:
-        return self._send(task, Request("DELETE", "", keys=effect.keys))
+        """Some at a time, in any order, and perhaps not all of them."""
+        keys = list(effect.keys)
+        self.world.random.shuffle(keys)
+        waiting = [keys[start : start + 5] for start in range(0, len(keys), 5)]
+        answers: list[Answer] = []
 
-    def _pack(self, task: Task, effect: k.Pack) -> k.Packed:
-        replica = task.host.replica
-        self._tokens += 1
-        name = f"_packs/{replica.position.number:012d}-{self._tokens}"
-        k.packs_of(self.store)[name] = (replica.position, replica.state)
-        return k.Packed(name, replica.position)
+        def reply(answer: Answer) -> None:
+            answers.append(answer)
+            if len(answers) == len(waiting):
+                failed = [one for one in answers if one.status != 200]
+                task.wake((failed or answers)[0])
+
+        for some in waiting:
+            self._send(task, Request("DELETE", "", keys=some), reply)
+        return _WAITING
+
+    def _survey(self, task: Task, effect: k.Survey) -> k.Contents:
+        replica = task.surveyed = replace(task.host.replica)
+        return k.Contents(
+            position=replica.position,
+            schema=schema_of(replica.state),
+            sequences=replica.state.sequences,
+            tables=list(replica.state.tables),
+            touched=touched_by(replica.recent, effect.since, replica.position.number),
+            versions={},
+        )
+
+    def _build(self, task: Task, effect: k.Build) -> k.Built:
+        if task.surveyed is None:
+            raise Violation(f"{task} has nothing to pack")
+        return build_pack(task.surveyed.state, effect.segments, effect.limit)
 
 
 def describe(thing: Any) -> str:
@@ -604,6 +620,11 @@ def describe(thing: Any) -> str:
         return f"at {thing.number} {thing.token or '-'} (proved {thing.proved_at:.0f})"
     if isinstance(thing, e.Create):
         return f"Create {thing.key}"
+    if isinstance(thing, k.Replace):
+        return f"Replace {thing.key} {thing.body.decode()}"
+    if isinstance(thing, e.StartOver):
+        number = thing.catalog.number if thing.catalog else 0
+        return f"StartOver from {number}: {thing.reason}"
     if isinstance(thing, e.Apply):
         own = " (own)" if thing.own else ""
         return f"Apply {thing.entry.number} {thing.entry.token}{own}"

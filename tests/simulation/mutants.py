@@ -15,20 +15,22 @@ from typing import Any
 from unittest.mock import ANY, patch
 
 from s3cache.exceptions import CommitOutcomeUnknown, StoreUnavailable
-from s3cache.log import catch_up, commit, patience, proof
+from s3cache.keeper import effects as k
+from s3cache.keeper import plan, rounds
+from s3cache.log import catch_up, cold_start, commit, patience, proof
 from s3cache.log import effects as e
 from s3cache.log.commit import Outcome, Sent
 from s3cache.log.entry import Entry, unseal
-from s3cache.log.keys import BLOBS, LOG, entry_key
+from s3cache.log.keys import BLOBS, entry_key
 from s3cache.log.proof import is_recent, is_untrimmed, read_head
 from s3cache.stores.failures import failure
 
-from . import keeper
 from .database import apply
 from .host import Run, Task
-from .store import DAY
+from .packs import build_pack
+from .store import DAY, Request
 
-MODULES = (proof, patience, catch_up, commit)
+MODULES = (proof, patience, cold_start, catch_up, commit, plan, rounds)
 
 Mutation = Callable[[ExitStack], None]
 
@@ -61,7 +63,7 @@ def swap(stack: ExitStack, **replacements: Any) -> None:
     for name, new in replacements.items():
         homes = [module for module in MODULES if hasattr(module, name)]
         if not homes:
-            raise LookupError(f"s3cache.log has no {name}")
+            raise LookupError(f"no protocol has {name}")
         for module in homes:
             stack.enter_context(patch.object(module, name, new))
 
@@ -447,54 +449,108 @@ def chain_ignored(stack):
     stack.enter_context(patch.object(Entry, "follows", follows))
 
 
+# 5.3 and 8: the keeper
+
+
 @breaks("5.3: the keeper packs only a replica of this very log")
 def packs_of_another_log(stack):
-    stack.enter_context(
-        patch.object(keeper, "is_of_this_log", lambda position, head, listed: True)
-    )
+    swap(stack, is_of_this_log=lambda position, head, log: True)
 
 
 @breaks("5.3: the keeper trims only what is a day old")
 def trimmed_young(stack):
-    def is_old(one, date):
+    def may_go(one, date, options):
         return date is not None and date - one.modified >= DAY / 100
 
-    stack.enter_context(patch.object(keeper, "is_old", is_old))
+    swap(stack, may_go=may_go)
 
 
 @breaks("5.3: the keeper trims only what is packed")
 def trimmed_unpacked(stack):
-    original = keeper.trim_to
+    original = rounds.trim_to
 
-    def trim_to(head, listed, packed):
-        return original(head, listed, packed + 1)
+    def trim_to(this, packed=None):
+        return original(this, (this.catalog.number if this.catalog else 0) + 1)
 
-    stack.enter_context(patch.object(keeper, "trim_to", trim_to))
+    swap(stack, trim_to=trim_to)
 
 
 @breaks("5.3: the keeper moves _head before it deletes")
 def deleted_first(stack):
-    original = keeper.move
+    original = rounds.replace_head
 
-    def move(head, etag, packed, trim):
-        listed = yield from keeper.list_all(LOG)
-        doomed = [one.key for one, _ in listed or () if one.key <= entry_key(trim)]
-        if doomed:
-            yield keeper.Delete(doomed)
-        return (yield from original(head, etag, packed, trim))
+    def replace_head(this, **changes):
+        if trimmed := changes.get("trimmed"):
+            entries = this.log.entries.items()
+            doomed = [one.key for number, one in entries if number <= trimmed]
+            if doomed:
+                yield k.Delete(doomed)
+        yield from original(this, **changes)
 
-    stack.enter_context(patch.object(keeper, "move", move))
+    swap(stack, replace_head=replace_head)
 
 
-@breaks("3: a blob goes when its number is taken or trimmed, not by its age")
+@breaks("3: a blob goes when its number is trimmed, not by its age")
 def blobs_by_age(stack):
-    def delete_blobs(head, listed):
-        blobs = yield from keeper.list_all(BLOBS)
-        doomed = [one.key for one, date in blobs or () if keeper.is_old(one, date)]
-        if doomed:
-            yield keeper.Delete(doomed)
+    original = rounds.delete_trimmed
 
-    stack.enter_context(patch.object(keeper, "delete_blobs", delete_blobs))
+    def delete_trimmed(this):
+        yield from original(this)
+        blobs = yield from rounds.list_all(BLOBS)
+        doomed = [
+            one.key
+            for one in blobs.objects
+            if rounds.may_go(one, blobs.date, this.options)
+        ]
+        yield from rounds.delete(this, doomed)
+
+    swap(stack, delete_trimmed=delete_trimmed)
+
+
+@breaks("5.6: a pack stays only as long as no entry touches its rows")
+def packs_of_old_rows(stack):
+    swap(stack, is_changed=lambda segment, touched: False)
+
+
+@breaks("5.6: all packs of a catalog are of one state, that of its entry")
+def packs_of_several_states(stack):
+    def build(run, task, effect):
+        return build_pack(task.host.replica.state, effect.segments, effect.limit)
+
+    perform(stack, build=build)
+
+
+@breaks("8: a keeper replaces only the _head that it has read")
+def head_replaced_blindly(stack):
+    def replace_blindly(run, task, effect):
+        def reply(answer):
+            found = run.store.objects[effect.key]
+            request = Request("REPLACE", effect.key, effect.body, found.etag)
+            run.network.send(task, request, task.host.latency, task.answer)
+
+        return run._send(task, Request("GET", effect.key), reply)
+
+    perform(stack, replace=replace_blindly)
+
+
+@breaks("8: who has not replaced _head since deletes nothing that others may use")
+def tidied_without_the_lease(stack):
+    def replace_head(this, **changes):
+        if changes.get("keeper"):
+            return  # as if it had the lease
+        yield from original(this, **changes)
+
+    original = rounds.replace_head
+    swap(stack, replace_head=replace_head)
+
+
+@breaks("5.3: packs are read back before _head leads to them")
+def not_read_back(stack):
+    def store(key, body):
+        answer = yield e.Create(key, body)
+        return answer.etag
+
+    swap(stack, store=store)
 
 
 __all__ = ["RULES", "Task", "mutant"]

@@ -18,14 +18,14 @@ from s3cache.exceptions import (
     StoreError,
     StoreUnavailable,
 )
-from s3cache.log import effects as e
+from s3cache.keeper.rounds import KeeperOptions, Kept, keep
 from s3cache.log import entry
 from s3cache.log.catch_up import CHECK_EVERY, catch_up
 from s3cache.log.commit import CommitOptions, commit
+from s3cache.log.effects import Steps
 from s3cache.log.head import Head, encode_head
 from s3cache.log.keys import HEAD
 
-from . import keeper
 from .database import Statements, initial
 from .host import NO_HAZARDS, Hazards, Host, Process, Run, Task
 from .oracle import Log, Oracle
@@ -72,6 +72,9 @@ class Scenario:
     page_size: int = 1000
     keepers: bool = True
     keep_every: float = 2.0
+    pack_after: int = 1
+    lease: float = 60.0
+    target: int = 3
     timeout: float = 20.0
     blob_above: int = entry.BLOB_ABOVE
     disaster: str = ""
@@ -158,6 +161,8 @@ def sleepy(random: Random) -> Scenario:
             long=random.choice([0.0, 0.002, 0.01]),
         ),
         keep_every=random.choice([0.3, 1.0, 3.0]),
+        pack_after=random.choice([1, 1, 5, 20]),
+        lease=random.choice([0.0, 0.5, 60.0]),
         timeout=random.choice([3.0, 20.0]),
     )
 
@@ -188,6 +193,8 @@ def dormant(random: Random) -> Scenario:
         ),
         page_size=random.choice([3, 1000]),
         keep_every=random.choice([0.3, 1.0, 5.0]),
+        pack_after=random.choice([1, 1, 5, 20]),
+        lease=random.choice([0.0, 0.5, 60.0]),
         timeout=random.choice([3.0, 20.0]),
     )
 
@@ -454,7 +461,7 @@ class Simulation(Run):
             else:
                 write.status = "failed"
             write.error = error
-            self._check_error(task, error)
+            self.check_error(task, error)
             then()
 
         def abandoned() -> None:
@@ -477,7 +484,7 @@ class Simulation(Run):
         host, boots = process.host, process.host.boots
 
         def ended(position: Any, error: Exception | None) -> None:
-            self._check_error(task, error)
+            self.check_error(task, error)
             if error is None and not self._is_unaware(began_at):
                 self.oracle.check_fresh(task, position.number, began)
                 if host.boots == boots:
@@ -489,7 +496,18 @@ class Simulation(Run):
         self.world.note(task, "catch up")
         task.begin()
 
-    def _check_error(self, task: Task, error: Exception | None) -> None:
+    def keeping(self) -> Steps[Kept]:
+        """One round of a keeper."""
+        return keep(
+            KeeperOptions(
+                signing_keys=self.plan.signing_keys,
+                pack_after=self.plan.pack_after,
+                lease=self.plan.lease,
+                target=self.plan.target,
+            )
+        )
+
+    def check_error(self, task: Task, error: Exception | None) -> None:
         plan = self.plan
         loud = isinstance(error, (LogDiverged, EntryFormatError))
         if loud and (not plan.disaster or self._is_whole_to(error)):
@@ -529,6 +547,16 @@ class Simulation(Run):
             behind = host.replica.position.number != self.oracle.newest
             if behind and self.oracle.is_whole:
                 raise Violation(f"{host} stays behind")
+        if self.oracle.is_whole:
+            self._start_cold()
+
+    def _start_cold(self) -> None:
+        """Packs and tail are the log: a new host ends where all others are."""
+        host = Host(self, "N", self.start, 0.01)
+        Process(host, "1")
+        told = self._catch_up_at_the_end(host)
+        if told is not None or host.replica.position.number != self.oracle.newest:
+            raise Violation(f"a new host cannot start: {told!r}")
 
     def _check_the_end(self, host: Host, doing: str, told: Exception | None) -> None:
         """All is well again; or, after some disasters, loudly not."""
@@ -616,10 +644,12 @@ class Keeper:
         run = self.run
         if not self.process.alive or run.finishing:
             return
-        steps: e.Steps[None] = keeper.keep(run.world.random)
-        task = Task(
-            self.process, "k", steps, lambda result, error: self.rest(), lambda: None
-        )
+
+        def ended(result: Any, error: Exception | None) -> None:
+            run.check_error(task, error)
+            self.rest()
+
+        task = Task(self.process, "k", run.keeping(), ended, lambda: None)
         task.begin()
 
 

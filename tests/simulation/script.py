@@ -10,7 +10,6 @@ from typing import Any
 
 from s3cache.log.effects import Effect
 
-from . import keeper
 from .host import _WAITING, Hazards, Host, Process, Task
 from .scenario import Scenario, Simulation
 from .store import DAY
@@ -40,8 +39,12 @@ class Script(Simulation):
     def keep(self, name: str) -> None:
         """Have a host pack and trim, and wait until it has."""
         process = Process(self.host(name), "k")
-        steps = keeper.keep(self.world.random)
-        Task(process, "k", steps, lambda result, error: None, lambda: None).begin()
+
+        def ended(result: Any, error: Exception | None) -> None:
+            self.check_error(task, error)
+
+        task = Task(process, "k", self.keeping(), ended, lambda: None)
+        task.begin()
         self.wait(60.0)
         process.kill()
 

@@ -38,7 +38,7 @@ def an_entry_reappears_between_list_and_get():
     run.wait()
     run.write("B", key=2)
     run.wait()
-    run.stop("A", e.GetMany, start + 1.2 * DAY + 10.0)
+    run.stop("A", e.GetMany, start + 1.2 * DAY + 10.0, key=LOG)
     run.read("A")
     run.wait(1.1 * DAY)
     run.keep("B")

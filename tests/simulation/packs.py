@@ -1,0 +1,86 @@
+"""Packs of the model's database: JSON, with a row for each byte of size."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+from s3cache.keeper.effects import Built
+from s3cache.log.catalog import Catalog, Segment
+from s3cache.log.entry import Entry, Rows, Statement
+
+from .database import State, Table
+
+
+def schema_of(state: State) -> list[str]:
+    """A line for each table: its name and its columns."""
+    return [" ".join([name, *t.columns]) for name, t in state.tables.items()]
+
+
+def state_of(catalog: Catalog) -> State:
+    """The tables of ``catalog``, without their rows."""
+    tables = {}
+    for line in catalog.schema:
+        name, *columns = line.split()
+        tables[name] = Table(tuple(columns))
+    return State(tables, dict(catalog.sequences))
+
+
+def touched_by(
+    recent: Sequence[Entry], since: int, number: int
+) -> Mapping[str, frozenset[int] | None] | None:
+    """What the entries from ``since`` to ``number`` changed."""
+    entries = [entry for entry in recent if since < entry.number <= number]
+    if len(entries) != number - since:
+        return None
+    touched: dict[str, frozenset[int]] = {}
+    for entry in entries:
+        for change in entry.changes:
+            if isinstance(change, Statement):
+                return None
+            if isinstance(change, Rows):
+                keys = {row[0] for row in change.rows} | {k for (k,) in change.deleted}
+                known = touched.get(change.table, frozenset())
+                touched[change.table] = known | keys
+    return touched
+
+
+def build_pack(state: State, segments: Sequence[Segment], limit: int) -> Built:
+    """A pack of the first ``limit`` rows of ``segments``."""
+    packed: list[tuple[str, list[object]]] = []
+    done: list[Segment] = []
+    left = limit
+    waiting = list(segments)
+    while waiting and left:
+        segment = waiting.pop(0)
+        rows = state.tables[segment.table].rows
+        keys = sorted(filter(segment.has, rows))
+        some = keys[:left]
+        packed.append((segment.table, [rows[key] for key in some]))
+        left -= len(some)
+        if len(some) < len(keys):
+            done.append(Segment(segment.table, segment.after, some[-1]))
+            waiting.insert(0, Segment(segment.table, some[-1], segment.upto))
+        else:
+            done.append(segment)
+    body = json.dumps(packed).encode()
+    return Built(
+        body=body,
+        rows=limit - left,
+        raw_size=limit - left,
+        raw_sha256=hashlib.sha256(body).hexdigest(),
+        segments=done,
+        rest=waiting,
+    )
+
+
+def load_pack(state: State, body: bytes) -> State:
+    """``state`` with the rows of a pack."""
+    tables = dict(state.tables)
+    for name, rows in json.loads(body):
+        table = tables.get(name)
+        if table is not None:
+            known = {row[0]: tuple(row) for row in rows}
+            tables[name] = Table(table.columns, {**table.rows, **known})
+    return State(tables, state.sequences)
