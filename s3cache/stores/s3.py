@@ -91,9 +91,11 @@ class S3Store(Store):
             )
         self.storage = storage
         self.bucket: str = storage.bucket_name
-        location = str(storage.location or "").strip("/")
+        self.location = str(storage.location or "").strip("/")
         self._connection = PerProcess(lambda: _Connection(storage))
-        super().__init__(f"s3://{self.bucket}/{location}".rstrip("/"), location)
+        super().__init__(
+            f"s3://{self.bucket}/{self.location}".rstrip("/"), self.location
+        )
 
     @property
     def client(self) -> S3Client:

@@ -1,0 +1,135 @@
+"""``manage.py s3cache_doctor``: look the stores of databases over."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from s3cache import conf
+from s3cache.doctor import Finding, Level, examine
+from s3cache.doctor.policy import smallest_policy
+from s3cache.stores import store_for
+from s3cache.stores.s3 import S3Store
+
+
+class Command(BaseCommand):
+    help = (
+        "Looks the store of each database that lives in a bucket over: what it "
+        "honours, how fast it is, how the bucket is configured, and what it costs. "
+        "Changes nothing. The exit status is 1 if something has to be done "
+        "(--fail-level)."
+    )
+    requires_system_checks = ()  # they would refuse what is to be looked at
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--database",
+            metavar="ALIAS",
+            help="Which one (default: all that live in a bucket).",
+        )
+        parser.add_argument(
+            "--hosts",
+            type=int,
+            default=1,
+            help="How many hosts share it, for what it costs (default: 1).",
+        )
+        parser.add_argument(
+            "--fail-level",
+            choices=["WARNING", "ERROR"],
+            default="ERROR",
+            help="What makes the exit status 1 (default: ERROR).",
+        )
+        parser.add_argument("--json", action="store_true", help="For programs.")
+        parser.add_argument(
+            "--policy",
+            action="store_true",
+            help="Print the smallest IAM policy that suffices, and do nothing else.",
+        )
+
+    def handle(
+        self,
+        *,
+        database: str | None,
+        hosts: int,
+        fail_level: str,
+        policy: bool,
+        verbosity: int,
+        **options: Any,
+    ) -> None:
+        aliases = self._aliases(database)
+        if hosts < 1:
+            raise CommandError(f"--hosts is {hosts}, but must be at least 1.")
+        if policy:
+            self._print_policies(aliases)
+            return
+        found = {alias: self._examine(alias, hosts) for alias in aliases}
+        if options["json"]:
+            self.stdout.write(json.dumps(_for_programs(found), indent=2))
+        else:
+            for alias, findings in found.items():
+                self._print(alias, findings, verbosity)
+        worst = max(one.level for findings in found.values() for one in findings)
+        if worst >= Level[fail_level]:
+            raise CommandError("Something has to be done.", returncode=1)
+
+    def _aliases(self, database: str | None) -> tuple[str, ...]:
+        known = conf.bucket_aliases()
+        if database is None and known:
+            return known
+        if database in known:
+            return (database,)
+        raise CommandError(
+            f"{database!r} is no database that lives in a bucket: "
+            f"{'there are ' + conf.listed(known) if known else 'there is none'}."
+            if database
+            else f"No database has the ENGINE {conf.ENGINE!r}."
+        )
+
+    def _options(self, alias: str) -> conf.DatabaseOptions:
+        return conf.DatabaseOptions.from_settings(
+            alias, settings.DATABASES[alias].get("OPTIONS", {})
+        )
+
+    def _examine(self, alias: str, hosts: int) -> list[Finding]:
+        options = self._options(alias)
+        return list(examine(store_for(options.storage), options, hosts=hosts))
+
+    def _print(self, alias: str, findings: list[Finding], verbosity: int) -> None:
+        styles = {
+            Level.OK: self.style.SUCCESS,
+            Level.NOTE: self.style.NOTICE,
+            Level.WARNING: self.style.WARNING,
+            Level.ERROR: self.style.ERROR,
+        }
+        self.stdout.write(self.style.MIGRATE_HEADING(f"Database {alias!r}"))
+        for one in findings:
+            if verbosity < 1 and one.level < Level.WARNING:
+                continue
+            mark = styles[one.level](f"{one.level.name.lower():>8}")
+            self.stdout.write(f"{mark}  {one.message}")
+            if one.advice:
+                self.stdout.write(f"          {one.advice}")
+
+    def _print_policies(self, aliases: tuple[str, ...]) -> None:
+        for alias in aliases:
+            store = store_for(self._options(alias).storage)
+            if not isinstance(store, S3Store):
+                raise CommandError(
+                    f"The database {alias!r} is in {store.name}, which needs no policy."
+                )
+            partition = store.client.meta.partition
+            document = smallest_policy(
+                store.bucket, store.location, partition=partition
+            )
+            self.stdout.write(json.dumps(document, indent=2))
+
+
+def _for_programs(found: dict[str, list[Finding]]) -> dict[str, Any]:
+    return {
+        alias: [asdict(one) | {"level": one.level.name} for one in findings]
+        for alias, findings in found.items()
+    }
