@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 # What pytest is given besides pyproject.toml: make test PYTEST_ARGS="-x -k store"
 PYTEST_ARGS ?= -n 2
-# How long to simulate, in seconds, and from which seed.
+# How long to simulate, in seconds; or the one seed whose trace to print.
 SECONDS ?= 600
 SEED ?=
 

@@ -39,7 +39,8 @@ def read_head() -> Steps[Head]:
     if answer.status == 404:
         raise LogDiverged(
             f"{HEAD} is missing: the bucket was emptied, or the location is "
-            f"another one. Restore it; this host's replica still has its rows."
+            f"another one. Restore it; this host's replica still has its rows. "
+            f"(Where an empty database is wanted, delete the replica first.)"
         )
     if answer.status != 200:
         raise failure(answer, f"read {HEAD}")
