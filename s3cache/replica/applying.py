@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from s3cache.log.entry import Entry, Row, Rows, Sequences, Statement
+from s3cache.log.entry import Change, Entry, Row, Rows, Sequences, Statement
 from s3cache.replica import meta
-from s3cache.replica.sql import quote
+from s3cache.replica.sql import quote, quote_column
 from s3cache.replica.tables import Table
 
 
@@ -22,6 +23,10 @@ def apply_entry(
 ) -> None:
     """Apply ``entry`` in the caller's transaction, and move the position."""
     resets_ids = False
+    touched = meta.touched_by(entry.changes)
+    if not touched.schema:
+        scopes = _scopes(connection, entry.changes)
+        touched = replace(touched, scopes=frozenset(scopes))
     for change in entry.changes:
         if isinstance(change, Sequences):
             resets_ids |= set_sequences(connection, change)
@@ -32,21 +37,54 @@ def apply_entry(
         entry,
         etag=etag,
         modified=modified,
-        touched=meta.touched_by(entry.changes),
+        touched=touched,
         resets_ids=resets_ids,
     )
 
 
+def _scopes(connection: sqlite3.Connection, changes: Iterable[Change]) -> Iterator[str]:
+    """The parts of tables that ``changes``, not applied yet, concern."""
+    partitions = meta.read_partitions(connection)
+    for change in changes if partitions else ():
+        if isinstance(change, Rows):
+            for columns in partitions.get(change.table.lower(), ()):
+                yield from _parts(connection, change, columns)
+
+
+def _parts(
+    connection: sqlite3.Connection, change: Rows, columns: Sequence[str]
+) -> Iterator[str]:
+    """The parts that the changed rows are in, before and after."""
+    table = change.table.lower()
+    keys = _keys(change)
+    if len(keys) > meta.MANY_KEYS or not set(columns) <= set(change.columns):
+        yield meta.part_scope(table, columns)
+        return
+    names = ", ".join(f"+{quote_column(column)}" for column in columns)
+    where = " AND ".join(f"{quote_column(column)} IS ?" for column in change.key)
+    find = f"SELECT {names} FROM main.{quote(change.table)} WHERE {where}"
+    for key in keys:
+        for values in connection.execute(find, key):
+            yield meta.part_scope(table, columns, values)
+    indexes = [change.columns.index(column) for column in columns]
+    for row in change.rows:
+        yield meta.part_scope(table, columns, [row[index] for index in indexes])
+
+
+def _keys(change: Rows) -> list[Sequence[Any]]:
+    indexes = [change.columns.index(column) for column in change.key]
+    return [*meta.keys_of(change.rows, indexes), *change.deleted]
+
+
 def _apply(connection: sqlite3.Connection, change: Rows | Statement) -> None:
     if isinstance(change, Rows):
-        indexes = [change.columns.index(column) for column in change.key]
         replace_rows(
             connection,
             table=change.table,
             key=change.key,
             columns=change.columns,
             rows=change.rows,
-            keys=[*meta.keys_of(change.rows, indexes), *change.deleted],
+            keys=_keys(change),
         )
     else:
         connection.execute(change.sql, change.params)
@@ -76,8 +114,8 @@ def replace_rows(
 def _replacing(
     table: str, key: tuple[str, ...], columns: tuple[str, ...]
 ) -> tuple[str, str]:
-    where = " AND ".join(f"{_column(column)} IS ?" for column in key)
-    names = ", ".join(map(_column, columns))
+    where = " AND ".join(f"{quote_column(column)} IS ?" for column in key)
+    names = ", ".join(map(quote_column, columns))
     marks = ", ".join("?" * len(columns))
     return (
         f"DELETE FROM main.{quote(table)} WHERE {where}",
@@ -127,7 +165,7 @@ def lay_rows(
             keys=[*keys, *deleted],
         )
         return
-    where = " AND ".join(f"{_column(column)} IS ?" for column in table.key)
+    where = " AND ".join(f"{quote_column(column)} IS ?" for column in table.key)
     find = f"SELECT {table.rowid} FROM main.{quote(table.name)} WHERE {where}"
     old, new = [], []
     for key, row in zip(keys, rows, strict=True):
@@ -160,8 +198,3 @@ def _replacer(
         )
 
     return lay
-
-
-def _column(name: str) -> str:
-    # A quoted "rowid" that names no column would be read as a string.
-    return name if name in ("rowid", "_rowid_", "oid") else quote(name)

@@ -15,10 +15,11 @@ from typing import Any
 
 from s3cache.exceptions import LogDiverged
 from s3cache.log import effects
+from s3cache.log.catalog import Catalog
 from s3cache.log.effects import Position
 from s3cache.log.entry import Entry
 from s3cache.log.head import Head
-from s3cache.replica import meta
+from s3cache.replica import meta, packs
 from s3cache.replica.applying import apply_entry
 from s3cache.replica.connections import Registration, connect, make_durable
 from s3cache.replica.results import Result
@@ -61,12 +62,12 @@ class ReplicaFile:
         anew: what it held is in the store.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        _create_private(path)
+        create_private(path)
         connection = connect(path)
         if not _is_sound(connection):
             connection.close()
             delete_file(path)
-            _create_private(path)
+            create_private(path)
             connection = connect(path)
             make_durable(connection)
             with transaction(connection):
@@ -152,9 +153,27 @@ class ReplicaFile:
         """Note that the database is reached as ``name`` now."""
         self.execute("UPDATE main._s3cache_meta SET store = ?", [name])
 
-    def begin_at(self, head: Head) -> None:
-        """Make this new, empty file a replica of the database of ``head``."""
+    def begin_at(self, head: Head, catalog: Catalog | None = None) -> None:
+        """Make this new, empty file a replica of the database of ``head``.
+
+        With the tables of ``catalog``, which are empty until ``load``.
+        """
         self.execute("UPDATE main._s3cache_meta SET database = ?", [head.database])
+        if catalog is not None:
+            with self.lock:
+                # Until it is complete, it is made anew after a crash.
+                self.connection.execute("PRAGMA synchronous = OFF")
+                packs.begin(self.connection, catalog)
+
+    def load(self, effect: effects.Load) -> None:
+        """Put the rows of a pack into this new file."""
+        with self.lock:
+            packs.load(self.connection, effect.pack, effect.body)
+
+    def complete(self, catalog: Catalog) -> None:
+        """Be the replica of ``catalog``: all of its packs are loaded."""
+        with self.lock, transaction(self.connection):
+            packs.complete(self.connection, catalog)
 
     def copy_over(self, other: ReplicaFile) -> None:
         """Put the content of this file into ``other``, in one transaction."""
@@ -167,7 +186,7 @@ class ReplicaFile:
         path = self.path.with_name(
             f"{self.path.name}-diverged-{position.number}-{position.token[:8]}"
         )
-        _create_private(path)
+        create_private(path)
         if not path.stat().st_size:
             self.execute("VACUUM INTO ?", [str(path)])
         return path
@@ -193,7 +212,7 @@ def _connect_again(
     return connection
 
 
-def _create_private(path: Path) -> None:
+def create_private(path: Path) -> None:
     """Create the file, readable by its owner alone, if there is none.
 
     One that is there is not opened: closing it again would drop the locks

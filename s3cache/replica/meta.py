@@ -14,7 +14,7 @@ from s3cache.log.effects import Position
 from s3cache.log.entry import Change, Entry, Row, Rows, Statement
 
 #: The layout of the replica file. A file of another layout is made anew.
-LAYOUT = 2
+LAYOUT = 3
 
 #: For how many entries the changed keys are kept.
 RECENT = 2000
@@ -60,6 +60,14 @@ _CREATE = (
         token TEXT NOT NULL
     ) WITHOUT ROWID
     """,
+    # The columns, as JSON, by whose values versions are kept as well.
+    """
+    CREATE TABLE _s3cache_partitions (
+        table_name TEXT NOT NULL,
+        columns TEXT NOT NULL,
+        PRIMARY KEY (table_name, columns)
+    ) WITHOUT ROWID
+    """,
     # sqlite_sequence exists from the first AUTOINCREMENT table on.
     "CREATE TABLE _s3cache_ids (id INTEGER PRIMARY KEY AUTOINCREMENT)",
     "DROP TABLE _s3cache_ids",
@@ -84,10 +92,12 @@ class Touched:
 
     ``keys`` has the keys of the changed rows by lower-case table name, None
     for a table with too many. ``schema`` is true if it was more than rows.
+    ``scopes`` are the parts of tables; see ``part_scope``.
     """
 
     keys: Mapping[str, frozenset[Key] | None]
     schema: bool = False
+    scopes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +132,29 @@ def is_usable(connection: sqlite3.Connection) -> bool:
     except sqlite3.DatabaseError:
         return False
     return row is not None and row[0] == LAYOUT
+
+
+def begin_at(
+    connection: sqlite3.Connection, position: Position, versions: Mapping[str, Version]
+) -> None:
+    """Put a new replica, whose tables are made, at ``position``."""
+    connection.execute(
+        "UPDATE main._s3cache_meta SET database = ?, number = ?, token = ?, "
+        "etag = ?, proved_at = ?, ids_reset_at = ?",
+        [
+            position.database,
+            position.number,
+            position.token,
+            position.etag,
+            position.proved_at,
+            position.number,
+        ],
+    )
+    known = dict(versions) or {ALL_TABLES: (position.number, position.token[:_TOKEN])}
+    connection.executemany(
+        "INSERT OR REPLACE INTO main._s3cache_versions VALUES (?, ?, ?)",
+        [(scope, *version) for scope, version in known.items()],
+    )
 
 
 def read_position(connection: sqlite3.Connection) -> Position:
@@ -207,9 +240,11 @@ def record(
 def _move_versions(
     connection: sqlite3.Connection, version: Version, touched: Touched
 ) -> None:
-    scopes: Iterable[str] = touched.keys
+    scopes: Iterable[str] = [*touched.keys, *touched.scopes]
     if touched.schema:
         connection.execute("DELETE FROM main._s3cache_versions")
+        # Columns may be gone, or be others. Who reads says again what counts.
+        connection.execute("DELETE FROM main._s3cache_partitions")
         scopes = [ALL_TABLES]
     connection.executemany(
         "INSERT OR REPLACE INTO main._s3cache_versions VALUES (?, ?, ?)",
@@ -255,21 +290,64 @@ def read_versions(connection: sqlite3.Connection) -> dict[str, Version]:
     }
 
 
+def read_partitions(connection: sqlite3.Connection) -> dict[str, list[list[str]]]:
+    """The columns whose values have versions, by lower-case table name."""
+    found: dict[str, list[list[str]]] = {}
+    for table, columns in connection.execute(
+        "SELECT table_name, columns FROM main._s3cache_partitions"
+    ):
+        found.setdefault(table, []).append(msgspec.json.decode(columns))
+    return found
+
+
+def add_partition(
+    connection: sqlite3.Connection, table: str, columns: Sequence[str]
+) -> None:
+    """Keep versions by the values of ``columns`` from here on.
+
+    In the caller's transaction. ``table`` is in lower case.
+    """
+    added = connection.execute(
+        "INSERT OR IGNORE INTO main._s3cache_partitions VALUES (?, ?)",
+        [table, msgspec.json.encode(columns).decode()],
+    )
+    if added.rowcount:
+        connection.execute(
+            "INSERT OR REPLACE INTO main._s3cache_versions "
+            "SELECT ?, number, substr(token, 1, ?) FROM main._s3cache_meta",
+            [part_scope(table, columns), _TOKEN],
+        )
+
+
+def part_scope(
+    table: str, columns: Sequence[str], values: Sequence[Any] | None = None
+) -> str:
+    """What a version is kept under: the rows with ``values`` in ``columns``.
+
+    Without values it is what holds for all that have no version of their
+    own, or an older one.
+    """
+    parts = [table, columns] if values is None else [table, columns, values]
+    return msgspec.json.encode(parts).decode()
+
+
 def _encode(touched: Touched) -> bytes:
     return msgspec.msgpack.encode(
         [
             touched.schema,
             {n: None if k is None else list(k) for n, k in touched.keys.items()},
+            list(touched.scopes),
         ]
     )
 
 
 def _decode(blob: bytes) -> Touched:
-    schema, keys = msgspec.msgpack.decode(blob)
+    schema, keys, scopes = msgspec.msgpack.decode(blob)
     return Touched(
         {
             name: None if some is None else frozenset(map(tuple, some))
             for name, some in keys.items()
         },
         schema,
+        frozenset(scopes),
     )

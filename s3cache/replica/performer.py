@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django.db import DatabaseError, OperationalError
 
 from s3cache.log import effects
+from s3cache.log.catalog import Catalog
 from s3cache.log.drive import drive
 from s3cache.log.effects import Effect, Position, Staged, Steps
 from s3cache.replica import clock
@@ -61,6 +62,7 @@ class Performer:
         self._target = self._file
         self._created_key, self._created_at = "", 0.0
         self._diverged = False
+        self._catalog: Catalog | None = None
         self._asked_at = 0.0
         self._performers: dict[type, Callable[[Any], Any]] = {
             effects.Get: self._get,
@@ -73,6 +75,8 @@ class Performer:
             effects.Stage: self._run_stage,
             effects.KeepPending: self._keep_pending,
             effects.StartOver: self._start_over,
+            effects.Load: self._load,
+            effects.Loaded: self._loaded,
             effects.TakeOver: self._take_over,
             effects.Now: self._now,
             effects.Sleep: self._sleep,
@@ -179,7 +183,16 @@ class Performer:
         self._diverged = effect.diverged
         if self._target is not self._file:
             self._target.discard()
-        self._target = self._replica.new_file(effect.head)
+        self._catalog = effect.catalog
+        self._target = self._replica.new_file(effect.head, effect.catalog)
+        return self._target.position()
+
+    def _load(self, effect: effects.Load) -> None:
+        self._target.load(effect)
+
+    def _loaded(self, effect: effects.Loaded) -> Position:
+        if self._catalog is not None:
+            self._target.complete(self._catalog)
         return self._target.position()
 
     def _take_over(self, effect: effects.TakeOver) -> bool:

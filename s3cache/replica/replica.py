@@ -23,6 +23,7 @@ from django.db import OperationalError
 
 from s3cache.conf import DatabaseOptions
 from s3cache.exceptions import LogDiverged, StoreError
+from s3cache.log.catalog import Catalog
 from s3cache.log.catch_up import catch_up, rebuild
 from s3cache.log.commit import CommitOptions, commit
 from s3cache.log.effects import Position, Staged, Steps
@@ -658,13 +659,13 @@ class Replica:
 
     # The new file of a rebuild.
 
-    def new_file(self, head: Head) -> ReplicaFile:
+    def new_file(self, head: Head, catalog: Catalog | None = None) -> ReplicaFile:
         """An empty replica of the database of ``head``, beside this one."""
         path = self.path.with_name(f"{self.path.name}-new-{secrets.token_hex(4)}")
         file = ReplicaFile.open(
             path, store=self.store.name, registrations=self._registrations.values()
         )
-        file.begin_at(head)
+        file.begin_at(head, catalog)
         return file
 
     def replace_by(

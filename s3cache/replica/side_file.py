@@ -68,6 +68,7 @@ class SideFile:
         self.rebuilding = ProcessLock(
             self._descriptor, 5, "another process makes the replica anew"
         )
+        self.keeping = ProcessLock(self._descriptor, 6, "another process keeps")
         header = _HEADER.pack(_MAGIC, clock.boot_identity())
         with self.opening.held(30.0):
             if self._map[: _HEADER.size] != header:
@@ -164,7 +165,14 @@ class SideFile:
         self.path.unlink(missing_ok=True)
 
     def _locks(self) -> tuple[ProcessLock, ...]:
-        return self.commit, self.turn, self.asking, self.opening, self.rebuilding
+        return (
+            self.commit,
+            self.turn,
+            self.asking,
+            self.opening,
+            self.rebuilding,
+            self.keeping,
+        )
 
     def after_fork_in_child(self) -> None:
         """Hold what a process holds, and nothing that the parent held."""

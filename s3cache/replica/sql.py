@@ -99,6 +99,14 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def quote_column(name: str) -> str:
+    """A column, or the rowid, as SQL.
+
+    A quoted "rowid" that names no column would be read as a string.
+    """
+    return name if name in ("rowid", "_rowid_", "oid") else quote(name)
+
+
 _REFUSED_OBJECTS = {
     "TRIGGER": (
         "triggers would run on each replica again, on top of what they did "

@@ -1,0 +1,148 @@
+"""Performing the keeper's effects: a store, and a copy of the replica."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from s3cache.keeper.effects import Build, Built, Contents, Delete, Replace, Survey
+from s3cache.log.effects import Effect
+from s3cache.replica import meta
+from s3cache.replica.applying import read_sequences
+from s3cache.replica.connections import connect
+from s3cache.replica.file import create_private, delete_file
+from s3cache.replica.packs import compress, make_pack, read_statements
+from s3cache.replica.performer import Performer
+from s3cache.replica.replica import Replica
+from s3cache.replica.tables import Schema, read_schema, schema_version
+from s3cache.stores.base import Answer
+
+
+class KeeperPerformer(Performer):
+    """Performs the effects of one round of the keeper.
+
+    Use it as a context: at its end the copy is deleted. Only one process of a
+    host has one at a time, which holds ``side.keeping``: copies that are
+    there already belonged to processes that died.
+    """
+
+    def __init__(self, replica: Replica) -> None:
+        super().__init__(replica)
+        self._of = replica
+        self._copy: _Copy | None = None
+        own: dict[type, Any] = {
+            Replace: self._replace,
+            Delete: self._delete,
+            Survey: self._survey,
+            Build: self._build,
+        }
+        self._own = own
+
+    def __enter__(self) -> KeeperPerformer:
+        for left in self._of.path.parent.glob(f"{self._of.path.name}-keeper-????????"):
+            delete_file(left)
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        if self._copy is not None:
+            self._copy.delete()
+
+    def _perform(self, effect: Effect) -> Any:
+        perform = self._own.get(type(effect))
+        return perform(effect) if perform else super()._perform(effect)
+
+    def _replace(self, effect: Replace) -> Answer:
+        return self._store.put(effect.key, effect.body, if_match=effect.etag)
+
+    def _delete(self, effect: Delete) -> Answer:
+        return self._store.delete_many(effect.keys)
+
+    def _survey(self, effect: Survey) -> Contents:
+        self._copy = _Copy(self._of)
+        return self._copy.contents(effect.since)
+
+    def _build(self, effect: Build) -> Built:
+        if self._copy is None:
+            raise sqlite3.ProgrammingError("there is no copy to pack")
+        return self._copy.build(effect)
+
+
+class _Copy:
+    """A copy of a replica that nobody else knows.
+
+    What is packed is of one state, and neither a commit nor a fork has to
+    wait for it.
+    """
+
+    def __init__(self, replica: Replica) -> None:
+        self._path: Path = replica.path.with_name(
+            f"{replica.path.name}-keeper-{secrets.token_hex(4)}"
+        )
+        create_private(self._path)
+        self._connection = connect(self._path)
+        reader = replica.new_reader()
+        try:
+            with reader.held() as connection:
+                connection.backup(self._connection)
+        finally:
+            replica.give_back(reader)
+        self._schema: Schema = read_schema(
+            self._connection, schema_version(self._connection)
+        )
+
+    def contents(self, since: int) -> Contents:
+        """What there is, and what changed after entry ``since``."""
+        connection = self._connection
+        position = meta.read_position(connection)
+        return Contents(
+            position=position,
+            schema=read_statements(connection),
+            sequences=read_sequences(connection),
+            tables=[table.name for table in self._schema],
+            touched=self._touched(since, position.number),
+            versions=meta.read_versions(connection),
+        )
+
+    def _touched(
+        self, since: int, number: int
+    ) -> Mapping[str, frozenset[int] | None] | None:
+        recent = meta.read_recent(self._connection, since, number)
+        if recent is None or any(one.touched.schema for one in recent):
+            return None
+        touched: dict[str, frozenset[int] | None] = {}
+        for one in recent:
+            for name, keys in one.touched.keys.items():
+                known = touched.get(name, frozenset())
+                table = self._schema.get(name)
+                if (
+                    keys is None
+                    or known is None
+                    or table is None
+                    or table.key != (table.rowid,)
+                ):
+                    touched[name] = None
+                else:
+                    touched[name] = known | {rowid for (rowid,) in keys}
+        return touched
+
+    def build(self, effect: Build) -> Built:
+        """A pack of some of its rows."""
+        packed = make_pack(
+            self._connection, self._schema, effect.segments, effect.limit
+        )
+        return Built(
+            body=compress(packed.raw),
+            rows=packed.rows,
+            raw_size=len(packed.raw),
+            raw_sha256=hashlib.sha256(packed.raw).hexdigest(),
+            segments=packed.segments,
+            rest=packed.rest,
+        )
+
+    def delete(self) -> None:
+        self._connection.close()
+        delete_file(self._path)

@@ -1,0 +1,230 @@
+"""Packs: tables, or ranges of their rows, as small SQLite files.
+
+A pack has each of its tables under its own name, with the columns that the
+log carries and without types: values are what they are. The rowid, where a
+table has one, is its primary key, so that rows keep their natural order.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import zstandard
+
+from s3cache.exceptions import EntryFormatError
+from s3cache.log.catalog import Catalog, Pack, Segment
+from s3cache.log.entry import Sequences
+from s3cache.replica import meta
+from s3cache.replica.applying import read_sequences, set_sequences
+from s3cache.replica.sql import quote, quote_column
+from s3cache.replica.tables import OWN_PREFIX, Schema, Table
+
+#: Rows that are copied at once, at first and at most.
+_FIRST_ROWS = 64
+_MOST_ROWS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A pack as an SQLite file in memory; ``rest`` did not fit."""
+
+    raw: bytes
+    rows: int
+    segments: Sequence[Segment]
+    rest: Sequence[Segment]
+
+
+def read_statements(connection: sqlite3.Connection) -> list[str]:
+    """The statements that make the schema of the database, in order."""
+    return [
+        sql
+        for name, table, sql in connection.execute(
+            "SELECT name, tbl_name, sql FROM main.sqlite_master "
+            "WHERE sql IS NOT NULL ORDER BY rowid"
+        )
+        if not name.lower().startswith(("sqlite_", OWN_PREFIX))
+        and not table.lower().startswith(OWN_PREFIX)
+    ]
+
+
+def make_pack(
+    connection: sqlite3.Connection,
+    schema: Schema,
+    segments: Sequence[Segment],
+    limit: int,
+) -> Packed:
+    """Copy the rows of ``segments`` from ``main`` until there are enough.
+
+    ``limit`` is in bytes; what follows then is left. The same rows always
+    make the same bytes, with the same release of SQLite. The connection has
+    no transaction open.
+    """
+    done: list[Segment] = []
+    waiting = list(segments)
+    rows = 0
+    with _attached(connection):
+        while waiting and (not done or _size(connection) < limit):
+            segment = waiting.pop(0)
+            table = schema.get(segment.table)
+            if table is None:
+                raise sqlite3.OperationalError(f"no such table: {segment.table}")
+            copied, reached = _copy(connection, table, segment, limit)
+            rows += copied
+            if reached is None:
+                done.append(segment)
+            else:
+                done.append(Segment(segment.table, segment.after, reached))
+                waiting.insert(0, Segment(segment.table, reached, segment.upto))
+        raw = connection.serialize(name="pack")
+    return Packed(raw, rows, done, waiting)
+
+
+def _copy(
+    connection: sqlite3.Connection, table: Table, segment: Segment, limit: int
+) -> tuple[int, int | None]:
+    """Copy rows of a segment: how many, and the last one if more are left."""
+    name = quote(table.name)
+    columns = ", ".join(map(quote_column, table.columns))
+    _create(connection, table)
+    insert = f"INSERT INTO pack.{name} SELECT {columns} FROM main.{name}"
+    if not table.rowid:
+        order = ", ".join(map(quote_column, table.key))
+        return connection.execute(f"{insert} ORDER BY {order}").rowcount, None
+    rowid = quote_column(table.rowid)
+    last = f"SELECT max({quote(table.rowid)}) FROM pack.{name}"
+    after, copied, count = segment.after, 0, _FIRST_ROWS
+    while True:
+        where, params = _range(rowid, after, segment.upto)
+        found = connection.execute(
+            f"{insert}{where} ORDER BY {rowid} LIMIT ?", [*params, count]
+        ).rowcount
+        copied += found
+        if found < count:
+            return copied, None
+        after = connection.execute(last).fetchone()[0]
+        size = _size(connection)
+        if size >= limit:
+            return copied, after
+        fitting = (limit - size) * copied // size
+        count = min(max(fitting, _FIRST_ROWS), 2 * count, _MOST_ROWS)
+
+
+def _create(connection: sqlite3.Connection, table: Table) -> None:
+    columns = [
+        f"{quote(column)} INTEGER PRIMARY KEY"
+        if column == table.rowid
+        else quote(column)
+        for column in table.columns
+    ]
+    connection.execute(
+        f"CREATE TABLE IF NOT EXISTS pack.{quote(table.name)} ({', '.join(columns)})"
+    )
+
+
+def _range(rowid: str, after: int | None, upto: int | None) -> tuple[str, list[int]]:
+    terms, params = [], []
+    if after is not None:
+        terms.append(f"{rowid} > ?")
+        params.append(after)
+    if upto is not None:
+        terms.append(f"{rowid} <= ?")
+        params.append(upto)
+    return (f" WHERE {' AND '.join(terms)}" if terms else ""), params
+
+
+def _size(connection: sqlite3.Connection) -> int:
+    pages: int = connection.execute("PRAGMA pack.page_count").fetchone()[0]
+    size: int = connection.execute("PRAGMA pack.page_size").fetchone()[0]
+    return pages * size
+
+
+@contextmanager
+def _attached(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("ATTACH ':memory:' AS pack")
+    try:
+        yield
+    finally:
+        connection.execute("DETACH pack")
+
+
+def compress(raw: bytes) -> bytes:
+    """The object that a pack becomes."""
+    return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(raw)
+
+
+def decompress(pack: Pack, body: bytes) -> bytes:
+    """What ``compress`` was given; ``body`` is what the catalog says."""
+    try:
+        return zstandard.ZstdDecompressor().decompress(
+            body, max_output_size=pack.raw_size
+        )
+    except zstandard.ZstdError as error:
+        raise EntryFormatError(f"{pack.key} is damaged: {error}") from error
+
+
+# A new replica.
+
+
+def begin(connection: sqlite3.Connection, catalog: Catalog) -> None:
+    """Make the tables of ``catalog``; what else it has comes at the end."""
+    for statement in catalog.schema:
+        if _is_table(statement):
+            connection.execute(statement)
+
+
+def load(connection: sqlite3.Connection, pack: Pack, body: bytes) -> None:
+    """Put the rows of a pack into the tables that are there.
+
+    Raises ``EntryFormatError`` for what is no pack, and then has changed
+    nothing. The connection has no transaction open.
+    """
+    raw = decompress(pack, body)
+    try:
+        with _attached(connection):
+            connection.deserialize(raw, name="pack")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                for name in dict.fromkeys(s.table for s in pack.segments):
+                    _load_table(connection, name)
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+    except sqlite3.DatabaseError as error:
+        raise EntryFormatError(f"{pack.key} is damaged: {error}") from error
+
+
+def _load_table(connection: sqlite3.Connection, name: str) -> None:
+    columns = [
+        column
+        for _cid, column, *_rest in connection.execute(
+            f"PRAGMA pack.table_info({quote(name)})"
+        )
+    ]
+    connection.execute(
+        f"INSERT INTO main.{quote(name)} ({', '.join(map(quote_column, columns))}) "
+        f"SELECT {', '.join(map(quote, columns))} FROM pack.{quote(name)}"
+    )
+
+
+def complete(connection: sqlite3.Connection, catalog: Catalog) -> None:
+    """Make what is not a table, and be where ``catalog`` is.
+
+    In the caller's transaction. Indexes that are made after their rows are
+    faster, and smaller.
+    """
+    for statement in catalog.schema:
+        if not _is_table(statement):
+            connection.execute(statement)
+    if read_sequences(connection):
+        connection.execute("DELETE FROM main.sqlite_sequence")
+    set_sequences(connection, Sequences(catalog.sequences))
+    meta.begin_at(connection, catalog.position, catalog.versions)
+
+
+def _is_table(statement: str) -> bool:
+    # sqlite_master has all statements begin like this.
+    return statement.startswith("CREATE TABLE")
