@@ -1,0 +1,410 @@
+"""
+A cache in files, for the processes of one machine.
+
+    LOCATION/<partition>/<2 hex digits>/<38 hex digits>.zst   an entry
+    LOCATION/_index.sqlite3                                   what there is
+    LOCATION/_locks/<2 hex digits>                            who is writing
+    LOCATION/_tmp/                                            what is changing
+
+The name of a file is a hash of its key, so no key leaves the directory. A file
+is written under another name and renamed, so a reader sees an entry or none.
+Whoever writes or removes an entry holds the lock of its two digits, and has a
+file in ``_tmp`` from before it changes anything until it is done: what is
+found there while its lock is free was left by a process that died, and its
+entry is dropped, so that the index and the files say the same again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import math
+import os
+import re
+import secrets
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from django.core.exceptions import ImproperlyConfigured
+
+from s3cache.caches.base import whole
+from s3cache.caches.compression import SUFFIXES
+from s3cache.caches.envelope import expiry
+from s3cache.caches.file_index import Index, Row, Usage, remove
+from s3cache.caches.stored import Change, StoredCache
+from s3cache.conf import boolean, optional, seconds
+
+__all__ = ["FileSystemCache"]
+
+logger = logging.getLogger("s3cache.caches")
+
+_PARTITION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+_DEFAULT_PARTITION: Final = "_"
+_EVICTED_AT_ONCE: Final = 50
+
+
+class Directory:
+    """One LOCATION: paths, locks and the index, once per process."""
+
+    def __init__(self, root: Path, suffix: str) -> None:
+        self.root = root
+        self._suffix = suffix
+        self._threads = [threading.Lock() for _ in range(256)]
+        self._reset()
+
+    def _reset(self) -> None:
+        self._descriptors: dict[int, int] = {}
+        self._opening = threading.Lock()
+        self.index = Index(self.root / "_index.sqlite3")
+        self._ready = False
+        self.next_cleanup = 0.0
+        self.usage: dict[str, tuple[int, float]] = {}
+        self.usage_lock = threading.Lock()
+
+    def forked(self) -> None:
+        """Use nothing of the parent's: neither its locks nor its index."""
+        # Kept, or the garbage collector would close the parent's connection.
+        _parents.append(self.index)
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._threads = [threading.Lock() for _ in range(256)]
+        self._reset()
+
+    def name_of(self, made: str) -> str:
+        digest = hashlib.blake2b(made.encode(errors="surrogatepass"), digest_size=20)
+        return digest.hexdigest()
+
+    def path_of(self, name: str, partition: str) -> str:
+        return f"{self.root}/{partition}/{name[:2]}/{name[2:]}{self._suffix}"
+
+    def read(self, path: str) -> bytes | None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123
+            return file.read()
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Exclude all others, of every process, from the entries beside."""
+        number = int(name[:2], 16)
+        with self._threads[number]:
+            descriptor = self._descriptors.get(number)
+            if descriptor is None:
+                descriptor = self._lock_file(number)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def ready(self) -> None:
+        """Open the index, and repair what a crash left; once per process."""
+        if self._ready:
+            return
+        with self._opening:
+            if self._ready:
+                return
+            (self.root / "_tmp").mkdir(parents=True, exist_ok=True)
+            (self.root / "_locks").mkdir(exist_ok=True)
+            try:
+                self.index.open()
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise  # a full disk, a directory that is read-only
+                logger.warning("%s: the index is damaged: %s", self.root, error)
+                remove(self.root / "_index.sqlite3")
+                self._remove_files()
+                self.index.open()
+            self._recover()
+            if self.index.rebooted:
+                self._compare()
+            self._ready = True
+
+    def write(self, made: str, name: str, partition: str, data: bytes) -> None:
+        """Write an entry; its lock is held."""
+        temporary = self._under_way(name, partition)
+        try:
+            with open(temporary, "xb", buffering=0) as file:  # noqa: PTH123
+                file.write(data)
+            expires = expiry(data)
+            until = None if expires == math.inf else expires
+            self.index.record(name, made, partition, len(data), until)
+            target = self.path_of(name, partition)
+            try:
+                os.replace(temporary, target)  # noqa: PTH105
+            except FileNotFoundError:
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(temporary, target)  # noqa: PTH105
+        except BaseException:
+            self._drop(temporary, name, partition)
+            raise
+
+    def remove(self, name: str, partition: str) -> bool:
+        """Remove an entry; its lock is held."""
+        temporary = self._under_way(name, partition)
+        try:
+            os.rename(self.path_of(name, partition), temporary)  # noqa: PTH104
+        except FileNotFoundError:
+            self.index.forget([name])  # somebody else has removed the file
+            return False
+        self.index.forget([name])
+        os.unlink(temporary)  # noqa: PTH108
+        return True
+
+    def clear(self) -> None:
+        for row in self.index.rows():
+            with self.locked(row.name):
+                self.remove(row.name, row.partition)
+        self.index.clear()
+
+    def _under_way(self, name: str, partition: str) -> str:
+        return f"{self.root}/_tmp/{name}~{partition}~{secrets.token_hex(4)}"
+
+    def _lock_file(self, number: int) -> int:
+        path = self.root / "_locks" / f"{number:02x}"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptors[number] = descriptor
+        return descriptor
+
+    def _drop(self, temporary: str, name: str, partition: str) -> None:
+        """Drop an entry that was being changed; its lock is held."""
+        try:
+            self.index.forget([name])
+            Path(self.path_of(name, partition)).unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)
+        except (OSError, sqlite3.Error):
+            # What is left in _tmp says so, to whoever starts next.
+            logger.warning("%s: could not drop %s", self.root, name, exc_info=True)
+
+    def _recover(self) -> None:
+        for found in (self.root / "_tmp").iterdir():
+            name, _, rest = found.name.partition("~")
+            partition = rest.rpartition("~")[0]
+            with self.locked(name):
+                if found.exists():  # its writer is not at work, since we have the lock
+                    self._drop(str(found), name, partition)
+
+    def _compare(self) -> None:
+        """Drop what only the files, or only the index, know."""
+        known = self.index.sizes()
+        wrong: list[str] = []
+        for path, size in self._files():
+            name = path.parent.name + path.name.removesuffix(self._suffix)
+            if known.pop(name, None) != size:
+                path.unlink(missing_ok=True)
+                wrong.append(name)
+        self.index.forget([*known, *wrong])
+
+    def _files(self) -> Iterator[tuple[Path, int]]:
+        for partition in self._partitions():
+            for folder in partition.iterdir():
+                with os.scandir(folder) as found:
+                    for entry in found:
+                        yield Path(entry.path), entry.stat().st_size
+
+    def _partitions(self) -> Iterator[Path]:
+        for path in self.root.iterdir():
+            if path.is_dir() and path.name not in {"_tmp", "_locks"}:
+                yield path
+
+    def _remove_files(self) -> None:
+        for partition in self._partitions():
+            shutil.rmtree(partition)
+
+
+_directories: dict[tuple[str, str], Directory] = {}
+_parents: list[Index] = []
+
+
+def _forked() -> None:
+    for directory in _directories.values():
+        directory.forked()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+class FileSystemCache(StoredCache):
+    """
+    A cache in the directory LOCATION, shared by the processes of a machine.
+
+    Bounded by `max_bytes` and MAX_ENTRIES: what has expired goes first, then
+    what was written first. It survives restarts and crashes.
+    """
+
+    readers = {
+        **StoredCache.readers,
+        "MAX_ENTRIES": optional(whole),
+        "CULL_FREQUENCY": optional(whole),
+        "max_bytes": whole,
+        "create_directory": boolean,
+        "cleanup_interval": seconds,
+        "track_usage": boolean,
+    }
+    defaults = {
+        **StoredCache.defaults,
+        "MAX_ENTRIES": None,
+        "CULL_FREQUENCY": None,
+        "max_bytes": 2**30,
+        "create_directory": True,
+        "cleanup_interval": 300,
+        "track_usage": True,
+    }
+    failures = (OSError, sqlite3.Error)
+
+    def __init__(
+        self, location: str | os.PathLike[str], params: dict[str, Any]
+    ) -> None:
+        if not location:
+            raise ImproperlyConfigured(
+                f"s3cache.caches.{type(self).__name__} needs a LOCATION: a directory "
+                "of its own."
+            )
+        root = Path(location).resolve()
+        super().__init__(str(root), params)
+        if not self.options["create_directory"] and not root.is_dir():
+            raise ImproperlyConfigured(
+                f"s3cache.caches.{type(self).__name__}: the LOCATION {str(root)!r} is "
+                "missing, and 'create_directory' is False."
+            )
+        suffix = SUFFIXES[self.options["compression"]] or ".bin"
+        self._directory = _directories.setdefault(
+            (str(root), suffix), Directory(root, suffix)
+        )
+        self._max_bytes: int = self.options["max_bytes"]
+        self._max: int | None = self.options["MAX_ENTRIES"]
+
+    def cleanup(self) -> int:
+        """Remove expired entries now; return how many there were."""
+        directory = self._directory
+        directory.ready()
+        removed = self._remove_rows(directory.index.expired(time.time()))
+        self.counters.count("expired", removed)
+        self._flush_usage()
+        return removed
+
+    def usage(self) -> dict[str, Usage]:
+        """
+        Return entries, bytes, hits and last access by partition.
+
+        The partition of a key is what stands before its first colon.
+        """
+        self._directory.ready()
+        self._flush_usage()
+        return self._directory.index.usage()
+
+    def _fetch(self, made: str) -> bytes | None:
+        directory = self._directory
+        partition = self._partition(made)
+        data = directory.read(directory.path_of(directory.name_of(made), partition))
+        if data is not None and self.options["track_usage"]:
+            with directory.usage_lock:
+                hits, _ = directory.usage.get(partition, (0, 0.0))
+                directory.usage[partition] = (hits + 1, time.time())
+        return data
+
+    def _write(self, made: str, data: bytes) -> None:
+        self._exchange(made, lambda old: data, size=len(data))
+
+    def _exchange(self, made: str, change: Change, *, size: int | None = None) -> None:
+        directory = self._directory
+        directory.ready()
+        name, partition = directory.name_of(made), self._partition(made)
+        self._make_room(name, size or 0)
+        with directory.locked(name):
+            # Whoever knows the size has no need of the old bytes.
+            path = directory.path_of(name, partition)
+            data = change(directory.read(path) if size is None else None)
+            if data is not None:
+                directory.write(made, name, partition, data)
+        self._upkeep()
+
+    def _erase(self, made: str) -> bool:
+        directory = self._directory
+        directory.ready()
+        name, partition = directory.name_of(made), self._partition(made)
+        with directory.locked(name):
+            data = directory.read(directory.path_of(name, partition))
+            if data is None:
+                return False
+            directory.remove(name, partition)
+        return True
+
+    def _names(self) -> Iterator[str]:
+        self._directory.ready()
+        return (row.key for row in self._directory.index.rows())
+
+    def _erase_all(self) -> None:
+        self._directory.ready()
+        self._directory.clear()
+
+    def _usage(self) -> tuple[int | None, int | None]:
+        with self._failing("stats"):
+            self._directory.ready()
+            return self._directory.index.totals()
+        return None, None
+
+    def _partition(self, made: str) -> str:
+        first, colon, _ = self._named(made).partition(":")
+        return first if colon and _PARTITION.fullmatch(first) else _DEFAULT_PARTITION
+
+    def _make_room(self, name: str, size: int) -> None:
+        index = self._directory.index
+        if not self._max_bytes and self._max is None:
+            return
+        entries, used = index.totals()
+        full = self._max is not None and entries >= self._max
+        if not full and not (self._max_bytes and used + size > self._max_bytes):
+            return
+        replaced = index.size_of(name)
+        if self._max is not None and replaced is None and entries >= self._max:
+            frequency = self.options["CULL_FREQUENCY"]
+            count = entries - self._max + 1
+            if frequency is not None:
+                count = entries // frequency if frequency else entries
+            self._evict(index.oldest(count))
+        if not self._max_bytes:
+            return
+        over = index.totals()[1] - (replaced or 0) + size - self._max_bytes
+        while over > 0 and (rows := index.oldest(_EVICTED_AT_ONCE)):
+            for row in rows:
+                if over <= 0:
+                    break
+                self._evict([row])
+                over -= row.size
+
+    def _evict(self, rows: Iterable[Row]) -> None:
+        self.counters.count("evictions", self._remove_rows(rows))
+
+    def _remove_rows(self, rows: Iterable[Row]) -> int:
+        directory = self._directory
+        removed = 0
+        for row in rows:
+            with directory.locked(row.name):
+                removed += directory.remove(row.name, row.partition)
+        return removed
+
+    def _upkeep(self) -> None:
+        interval = self.options["cleanup_interval"]
+        moment = time.monotonic()
+        if interval and moment >= self._directory.next_cleanup:
+            first = not self._directory.next_cleanup
+            self._directory.next_cleanup = moment + interval
+            if not first:
+                self.cleanup()
+
+    def _flush_usage(self) -> None:
+        directory = self._directory
+        with directory.usage_lock:
+            usage, directory.usage = directory.usage, {}
+        if usage:
+            directory.index.used(usage)

@@ -1,0 +1,347 @@
+"""
+Backends whose entries others can write to: files, objects of a bucket.
+
+A subclass knows how to read, write and remove the bytes of a key; this class
+makes the bytes, checks them, and counts. What cannot be read is a miss, and a
+place that does not answer is too: the caller then asks the next tier, or the
+source. `strict` turns the latter into an exception, for a tier's breaker.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any, ClassVar
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+
+from s3cache.caches.base import Cache, Timeout, positive, resolved
+from s3cache.caches.envelope import Envelope, Opened, Times, keys
+from s3cache.caches.errors import Undecodable
+from s3cache.caches.statistics import Counters, Statistics, hit_rate
+from s3cache.conf import optional
+
+__all__ = ["Change", "StoredCache", "strict"]
+
+logger = logging.getLogger("s3cache.caches")
+
+_strict: ContextVar[bool] = ContextVar("s3cache.caches.strict", default=False)
+
+Change = Callable[[bytes | None], bytes | None]
+"""From the bytes of a key (None: there are none) to its new bytes, or None:
+leave them."""
+
+
+@contextmanager
+def strict() -> Iterator[None]:
+    """Raise what a place answers with, instead of counting and going on."""
+    token = _strict.set(True)
+    try:
+        yield
+    finally:
+        _strict.reset(token)
+
+
+class StoredCache(Cache):
+    """The base of `FileSystemCache` and `S3Cache`."""
+
+    readers = {
+        **Cache.readers,
+        "max_entry_bytes": positive,
+        "signing_keys": optional(keys),
+        "encryption_keys": keys,
+    }
+    defaults = {
+        **Cache.defaults,
+        "compression": "zstd",
+        "max_entry_bytes": 64 * 2**20,
+        "signing_keys": None,
+        "encryption_keys": (),
+    }
+
+    failures: ClassVar[tuple[type[Exception], ...]] = (OSError,)
+    """What the place of the entries raises when it fails."""
+
+    _all_counters: ClassVar[dict[tuple[type, str], Counters]] = {}
+
+    def __init__(self, location: str, params: dict[str, Any]) -> None:
+        super().__init__(location, params)
+        options = self.options
+        self._most: int = options["max_entry_bytes"]
+        self.envelope = Envelope(
+            self.serializer,
+            compression=options["compression"],
+            threshold=options["compression_threshold"],
+            most=self._most,
+            signing_keys=options["signing_keys"],
+            encryption_keys=options["encryption_keys"],
+        )
+        # Django makes one object per thread; they count together.
+        self.counters = self._all_counters.setdefault(
+            (type(self), self.location), Counters()
+        )
+
+    # What a subclass does; each may raise one of ``failures``
+
+    @abstractmethod
+    def _fetch(self, made: str) -> bytes | None:
+        """Return the bytes of a key."""
+
+    @abstractmethod
+    def _write(self, made: str, data: bytes) -> None:
+        """Replace the bytes of a key, whole or not at all."""
+
+    @abstractmethod
+    def _exchange(self, made: str, change: Change) -> None:
+        """Let `change` decide, with nobody else writing meanwhile."""
+
+    @abstractmethod
+    def _erase(self, made: str) -> bool:
+        """Remove a key; return whether it was there, if that is known."""
+
+    @abstractmethod
+    def _names(self) -> Iterator[str]:
+        """Yield all keys; of every version and prefix."""
+
+    @abstractmethod
+    def _erase_all(self) -> None:
+        """Remove all keys."""
+
+    # Django's API
+
+    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        found = self._find(self.make_and_validate_key(key, version))
+        cell = self.counters.tally.cell
+        if found is None:
+            cell.misses += 1
+            return default
+        cell.hits += 1
+        return found[0]
+
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> None:
+        made = self.make_and_validate_key(key, version)
+        self._put(made, value, self._times(timeout))
+
+    def add(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> bool:
+        made = self.make_and_validate_key(key, version)
+        times = self._times(timeout)
+        data = self._sealed(made, value, times)
+        added = False
+
+        def change(old: bytes | None) -> bytes | None:
+            nonlocal added
+            added = old is None or self._opened(made, old) is None
+            return data if added else None
+
+        if data is None or times.expires <= times.created:
+            return data is not None and not self.has_key(key, version)
+        with self._failing("add") as outcome:
+            self._exchange(made, change)
+        return added and not outcome.failed
+
+    def touch(
+        self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        made = self.make_and_validate_key(key, version)
+        expires = self._times(timeout).expires
+        touched = False
+
+        def change(old: bytes | None) -> bytes | None:
+            nonlocal touched
+            opened = None if old is None else self._opened(made, old)
+            touched = opened is not None
+            if opened is None:
+                return None
+            times = opened.times
+            moved = Times(times.created, expires, math.inf, times.cost)
+            return self.envelope.renewed(made, opened, moved)
+
+        with self._failing("touch") as outcome:
+            self._exchange(made, change)
+        return touched and not outcome.failed
+
+    def delete(self, key: Any, version: int | None = None) -> bool:
+        """
+        Remove a key; return whether there was one.
+
+        Raises what the place raises: that a stale value may still be there is
+        not for this class to hide.
+        """
+        return self._erase(self.make_and_validate_key(key, version))
+
+    def has_key(self, key: Any, version: int | None = None) -> bool:
+        made = self.make_and_validate_key(key, version)
+        with self._failing("has_key"):
+            data = self._fetch(made)
+            return data is not None and self._opened(made, data) is not None
+        return False
+
+    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Add to a number, keeping its time. Atomic across processes."""
+        made = self.make_and_validate_key(key, version)
+        number: Any = None
+
+        def change(old: bytes | None) -> bytes | None:
+            nonlocal number
+            opened = None if old is None else self._opened(made, old)
+            if opened is None:
+                raise ValueError(f"Key '{key}' not found")
+            number = self.envelope.value(opened) + delta
+            return self.envelope.seal(made, number, opened.times)
+
+        self._exchange(made, change)
+        return number  # type: ignore[no-any-return]
+
+    def clear(self) -> None:
+        """Remove all entries of the LOCATION, as Django's own backends do."""
+        self._erase_all()
+
+    # Beyond Django's API
+
+    def keys(
+        self, pattern: str = "*", version: int | None = None, limit: int | None = None
+    ) -> list[str]:
+        """Return the keys that match, as callers wrote them."""
+        found: list[str] = []
+        for made in self._matching(pattern, version):
+            if limit is not None and len(found) >= limit:
+                break
+            found.append(self._named(made, version))
+        return found
+
+    def delete_pattern(self, pattern: str, version: int | None = None) -> int:
+        """Delete the keys that match, ``*`` for anything; return how many."""
+        return sum(self._erase(made) for made in list(self._matching(pattern, version)))
+
+    def stats(self) -> Statistics:
+        """Return what happened since the start, and what is there now."""
+        total = self.counters.total()
+        hits, misses = total["hits"], total["misses"]
+        size, used = self._usage()
+        return {
+            "hits": hits,
+            "misses": misses,
+            "hit_rate": hit_rate(hits, misses),
+            "evictions": total["evictions"],
+            "evicted_due_to_memory": 0,
+            "expired": total["expired"],
+            "rejected": total["rejected"],
+            "undecodable": total["undecodable"],
+            "errors": total["errors"],
+            "size": size,
+            "max_size": self.options.get("MAX_ENTRIES"),
+            "memory_usage_bytes": used,
+            "max_memory_bytes": self.options.get("max_bytes"),
+            "default_ttl": self.default_timeout,
+            "enabled": True,
+        }
+
+    def reset_stats(self) -> None:
+        """Count from 0 again."""
+        self.counters.reset()
+
+    def _usage(self) -> tuple[int | None, int | None]:
+        """Entries and bytes, where they are known without a search."""
+        return None, None
+
+    # Parts
+
+    def _times(self, timeout: Timeout, cost: float = 0.0) -> Times:
+        created = time.time()
+        left = self._seconds(timeout)
+        return Times(created, math.inf if left is None else created + left, cost=cost)
+
+    def _find(self, made: str) -> tuple[Any, Times] | None:
+        """Return the value of a key and its times, or None: a miss."""
+        with self._failing("get"):
+            data = self._fetch(made)
+            if data is None:
+                return None
+            opened = self._opened(made, data)
+            if opened is None:
+                return None
+            try:
+                return self.envelope.value(opened), opened.times
+            except Undecodable as error:
+                self._undecodable(made, error)
+        return None
+
+    def _opened(self, made: str, data: bytes) -> Opened | None:
+        """Return an entry that is right and has not expired."""
+        try:
+            opened = self.envelope.open(made, data)
+        except Undecodable as error:
+            self._undecodable(made, error)
+            return None
+        return opened if opened.times.expires > time.time() else None
+
+    def _undecodable(self, made: str, error: Undecodable) -> None:
+        self.counters.count("undecodable")
+        self.counters.count(error.reason)
+        logger.warning("%s: dropped %r: %s", self.location, made, error)
+
+    def _sealed(self, made: str, value: Any, times: Times) -> bytes | None:
+        """Return the bytes of an entry; None: too large, which is counted."""
+        data = self.envelope.seal(made, resolved(value), times)
+        if len(data) <= self._most:
+            return data
+        self.counters.count("rejected")
+        return None
+
+    def _put(self, made: str, value: Any, times: Times) -> None:
+        data = self._sealed(made, value, times)
+        with self._failing("set") as outcome:
+            if data is None or times.expires <= times.created:
+                self._erase(made)
+            else:
+                self._write(made, data)
+        if outcome.failed:
+            # The old value is worse than none; a full disk lets files go.
+            with suppress(*self.failures):
+                self._erase(made)
+
+    def _failing(self, doing: str) -> _Failing:
+        return _Failing(self, doing)
+
+    def _matching(self, pattern: str, version: int | None) -> Iterator[str]:
+        matches: Callable[[str], re.Match[str] | None]
+        matches = self._pattern(pattern, version).fullmatch
+        return (made for made in self._names() if matches(made))
+
+
+class _Failing:
+    """Counts and logs what the place raises, and goes on."""
+
+    def __init__(self, cache: StoredCache, doing: str) -> None:
+        self._cache = cache
+        self._doing = doing
+        self.failed = False
+
+    def __enter__(self) -> _Failing:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        if not isinstance(error, self._cache.failures):
+            return False
+        self.failed = True
+        self._cache.counters.count("errors")
+        logger.warning("%s: %s failed: %s", self._cache.location, self._doing, error)
+        return not _strict.get()
