@@ -42,7 +42,7 @@ class _Reads(compiler.SQLCompiler):
         """SQL that carries its query, if it is about to be executed."""
         sql, params = super().as_sql(*args, **kwargs)
         if self._keep is not None:
-            sql = QuerySQL(sql, Reading(self.query, keep=self._keep))
+            sql = QuerySQL(sql, Reading(self.query, self.connection, keep=self._keep))
         return sql, params
 
 

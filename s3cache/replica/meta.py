@@ -305,7 +305,8 @@ def add_partition(
 ) -> None:
     """Keep versions by the values of ``columns`` from here on.
 
-    In the caller's transaction. ``table`` is in lower case.
+    In the caller's transaction. ``table`` is in lower case. None of its rows
+    has changed after the version that it has now.
     """
     added = connection.execute(
         "INSERT OR IGNORE INTO main._s3cache_partitions VALUES (?, ?)",
@@ -314,8 +315,9 @@ def add_partition(
     if added.rowcount:
         connection.execute(
             "INSERT OR REPLACE INTO main._s3cache_versions "
-            "SELECT ?, number, substr(token, 1, ?) FROM main._s3cache_meta",
-            [part_scope(table, columns), _TOKEN],
+            "SELECT ?, number, token FROM main._s3cache_versions "
+            "WHERE scope IN (?, ?) ORDER BY number DESC LIMIT 1",
+            [part_scope(table, columns), table, ALL_TABLES],
         )
 
 

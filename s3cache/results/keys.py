@@ -19,7 +19,9 @@ NAMESPACE: Final = "s3cache"
 _FORMAT: Final = 1
 
 #: So many versions are written out; more of them are folded into one word.
-_READABLE = 4
+_READABLE = 3
+
+_UNSAFE_IN_PART = re.compile(r"[^\w.,=-]", re.ASCII)
 
 _UNSAFE = re.compile(r"[^\w.-]", re.ASCII)
 
@@ -27,10 +29,13 @@ _UNSAFE = re.compile(r"[^\w.-]", re.ASCII)
 _PLAIN: Final = frozenset([int, float, str, bytes, bool, type(None)])
 
 
-def key_of(policy: Policy, action: str, at: At, sql: str, params: Any) -> str | None:
+def key_of(
+    policy: Policy, action: str, at: At, sql: str, params: Any, part: str = ""
+) -> str | None:
     """The key of a result, at most 250 characters.
 
-    Namespace, model, action, versions and a hash. None for parameters that
+    Namespace, model, action, the part of the table that the result depends
+    on, versions and a hash. None for parameters that
     cannot be told apart safely.
     """
     if isinstance(params, Mapping):
@@ -44,7 +49,9 @@ def key_of(policy: Policy, action: str, at: At, sql: str, params: Any) -> str | 
     digest = hashlib.blake2b(
         text.encode("utf-8", "surrogatepass"), key=at.schema, digest_size=16
     ).hexdigest()
-    label = _UNSAFE.sub("_", policy.label)[:100]
+    label = _UNSAFE.sub("_", policy.label)[:60]
+    if part:
+        action = f"{action}:{_UNSAFE_IN_PART.sub('_', part)[:40]}"
     return f"{NAMESPACE}:{label}:{action}:{_readable(at.versions)}:{digest}"
 
 

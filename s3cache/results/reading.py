@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 from django.db.models.sql import AggregateQuery, Query
 
@@ -27,10 +28,13 @@ _GET_LIMIT: Final = 21
 class Reading:
     """A query that is being executed; ``keep``: its result may be kept."""
 
-    __slots__ = ("keep", "query")
+    __slots__ = ("connection", "keep", "query")
 
-    def __init__(self, query: Query, *, keep: bool = True) -> None:
+    def __init__(
+        self, query: Query, connection: BaseDatabaseWrapper, *, keep: bool = True
+    ) -> None:
         self.query = query
+        self.connection = connection
         self.keep = keep and not query.select_for_update
 
     @property

@@ -10,15 +10,19 @@ from django.core.cache import BaseCache, caches
 from django.core.cache.backends.db import BaseDatabaseCache
 from django.core.cache.backends.dummy import DummyCache
 
+from s3cache.replica import meta
+from s3cache.replica.file import transaction
 from s3cache.replica.results import Result
+from s3cache.replica.tables import Schema
 from s3cache.results.codec import Undecodable, decode, encode
 from s3cache.results.counters import counters
 from s3cache.results.flights import Flights
 from s3cache.results.keys import key_of
+from s3cache.results.narrowing import narrowed
 from s3cache.results.plans import Plan, plan_of
 from s3cache.results.policy import Policy, policy_for
 from s3cache.results.reading import Reading, action_of
-from s3cache.results.versions import At, Versions
+from s3cache.results.versions import At, PartScope, Scope, Versions
 
 if TYPE_CHECKING:
     from s3cache.replica.reader import Reader
@@ -44,6 +48,7 @@ class Statements:
         self._replica = weakref.proxy(replica)
         self._redefined: frozenset[str] = frozenset()
         self._flights: Flights[Result] = Flights()
+        self._described: tuple[object, Schema | None] = (None, None)
         self.versions = Versions()
 
     def redefine(self, function: str) -> None:
@@ -85,7 +90,11 @@ class Statements:
         if policy is None:
             return reader.execute(sql, params)
         action = action_of(reading.query) if reading is not None else "query"
-        call = _Call(self, reader, sql, params, plan, policy, action)
+        scopes: tuple[Scope, ...] = plan.tables
+        part = ""
+        if is_known and plan.cacheable and reading is not None:
+            scopes, part = self._narrow(reader, plan.tables, reading, sql)
+        call = _Call(self, reader, sql, params, plan, policy, action, scopes, part)
         if stale:
             call.count("stale")
         cache = caches[policy.cache] if is_known and plan.cacheable else None
@@ -108,8 +117,51 @@ class Statements:
         with reader.held() as connection:
             return self.versions.follow(connection, side)
 
+    def _narrow(
+        self, reader: Reader, tables: tuple[str, ...], reading: Reading, sql: str
+    ) -> tuple[tuple[Scope, ...], str]:
+        """What the query depends on, and for people, which part of it."""
+        if any(view in sql.lower() for view in self.versions.views):
+            return tables, ""
+        found = narrowed(reading.query, sql, self._schema(reader), reading.connection)
+        if found is None or found[0] not in tables:
+            return tables, ""
+        table, scope = found
+        if isinstance(scope, PartScope):
+            self._know(reader, scope)
+        scopes: tuple[Scope, ...] = tuple(
+            scope if one == table else one for one in tables
+        )
+        return scopes, str(scope)
+
+    def _schema(self, reader: Reader) -> Schema:
+        plans, schema = self._described
+        if plans is not self.versions.plans or schema is None:
+            plans = self.versions.plans
+            with reader.held() as connection:
+                schema = self._replica.describe(connection)
+            self._described = plans, schema
+        return schema
+
+    def _know(self, reader: Reader, scope: PartScope) -> None:
+        """Have the replica keep versions of such parts, from now on."""
+        if (scope.table, scope.columns) in self.versions.partitions:
+            return
+        replica = self._replica
+        with replica.writer.held():
+            file = replica.file
+            with file.lock, transaction(file.connection):
+                meta.add_partition(file.connection, scope.table, scope.columns)
+        self.versions.look_at_partitions()
+        self._follow(reader)
+
     def compute(
-        self, reader: Reader, sql: str, params: Any, plan: Plan
+        self,
+        reader: Reader,
+        sql: str,
+        params: Any,
+        plan: Plan,
+        scopes: tuple[Scope, ...],
     ) -> tuple[Result, At | None]:
         """The result with the versions that it belongs to.
 
@@ -120,7 +172,7 @@ class Statements:
         with reader.held() as connection:
             connection.execute("BEGIN")
             try:
-                at = versions.at(connection, plan.tables)
+                at = versions.at(connection, scopes)
                 result = Result(connection.execute(sql, params))
             finally:
                 if connection.in_transaction:
@@ -133,8 +185,16 @@ class _Call:
     """One execution of one statement."""
 
     __slots__ = (
-        "_action", "_params", "_plan", "_policy", "_reader", "_sql", "_statements"
-    )  # fmt: skip
+        "_action",
+        "_params",
+        "_part",
+        "_plan",
+        "_policy",
+        "_reader",
+        "_scopes",
+        "_sql",
+        "_statements",
+    )
 
     def __init__(
         self,
@@ -145,7 +205,11 @@ class _Call:
         plan: Plan,
         policy: Policy,
         action: str,
+        scopes: tuple[Scope, ...],
+        part: str,
     ) -> None:
+        self._scopes = scopes
+        self._part = part
         self._statements = statements
         self._reader = reader
         self._sql = sql
@@ -189,11 +253,13 @@ class _Call:
 
     def _key_now(self) -> str | None:
         versions = self._statements.versions
-        at = At(versions.schema, versions.of(self._plan.tables))
+        at = At(versions.schema, versions.of(self._scopes))
         return self._key(at)
 
     def _key(self, at: At) -> str | None:
-        return key_of(self._policy, self._action, at, self._sql, self._params)
+        return key_of(
+            self._policy, self._action, at, self._sql, self._params, self._part
+        )
 
     def _look_up(self, cache: BaseCache, key: str) -> Result | None:
         try:
@@ -214,7 +280,7 @@ class _Call:
         self.count("miss")
         statements = self._statements
         result, at = statements.compute(
-            self._reader, self._sql, self._params, self._plan
+            self._reader, self._sql, self._params, self._plan, self._scopes
         )
         if at is not None and len(result.rows) <= MOST_ROWS:
             key, data = self._key(at), encode(result)

@@ -9,20 +9,56 @@ import threading
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from s3cache.replica import meta
-from s3cache.replica.meta import ALL_TABLES, Version
+from s3cache.replica.meta import ALL_TABLES, Key, Recent, Version
 from s3cache.replica.tables import OWN_PREFIX
 
 if TYPE_CHECKING:
     from s3cache.replica.side_file import SideFile
     from s3cache.results.plans import Plan
 
-__all__ = ["At", "Versions"]
+__all__ = ["At", "PartScope", "RowScope", "Scope", "Versions"]
 
 #: What no entry has given a version.
 _NEVER: Version = (0, "")
+
+
+#: For so many entries the changed rows are known one by one. More than this
+#: are kept by a replica.
+_WINDOW = 1024
+
+#: So many rows are known at most.
+_MOST_ROWS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class RowScope:
+    """One row of a table, by its key."""
+
+    table: str
+    key: Key
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.key))
+
+
+@dataclass(frozen=True, slots=True)
+class PartScope:
+    """The rows of a table with certain values in certain columns."""
+
+    table: str
+    columns: tuple[str, ...]
+    values: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        parts = zip(self.columns, self.values, strict=True)
+        return ",".join(f"{column}={value}" for column, value in parts)
+
+
+#: What a result depends on: a table, by its lower-case name, or a part of it.
+Scope = str | RowScope | PartScope
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +77,13 @@ class Versions:
 
     Threads share one object per replica. ``at`` moves it on, under its lock,
     to what the caller's transaction sees; ``of`` only reads, without a lock.
-    A mixture of two positions, which it may see meanwhile, is a key that
-    nobody stores under: ``at`` alone says what a result is stored under.
+    A mixture of two positions, which it may see meanwhile, is either a key
+    that nobody stores under, or that of a result that was right when the
+    caller came: ``at`` alone says what a result is stored under.
+
+    A version v of a scope means that nothing in it was changed after entry
+    v: the result is that at entry v. A part that was not changed since parts
+    are looked at has the version that the table had then.
     """
 
     def __init__(self) -> None:
@@ -50,8 +91,18 @@ class Versions:
         self._database = ""
         self._number = -1
         self._tables: dict[str, Version] = {}
+        self._rows: dict[tuple[str, Key], Version] = {}
+        #: By table the version of the rows that are not in ``_rows``; a table
+        #: that is not here was not changed since this was begun.
+        self._rest: dict[str, Version] = {}
+        self._rows_since = 0
         self._seen: tuple[float, float, float] | None = None
         self.schema = b""
+        #: Names of views, which hide the tables that SQL reads.
+        self.views: tuple[str, ...] = ()
+        #: The columns of the parts that have versions.
+        self._knows_partitions = False
+        self.partitions: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
         #: Remembered plans by SQL; another dict as soon as the schema is
         #: another one, so that whoever is late adds to the old one.
         self.plans: dict[str, Plan] = {}
@@ -83,54 +134,157 @@ class Versions:
         self._seen = seen
         return True
 
-    def at(self, connection: sqlite3.Connection, tables: Iterable[str]) -> At:
-        """What a result of ``tables`` belongs to that is read hereafter.
+    def at(self, connection: sqlite3.Connection, scopes: Iterable[Scope]) -> At:
+        """What a result of ``scopes`` belongs to that is read hereafter.
 
         The caller has begun a transaction, and has read nothing in it yet.
         """
         with self._lock:
             # Its snapshot is taken here, so none is older than what is known.
-            generation, database, number = connection.execute(
-                "SELECT generation, database, number FROM main._s3cache_meta"
+            *which, number, token = connection.execute(
+                "SELECT generation, database, number, substr(token, 1, 8) "
+                "FROM main._s3cache_meta"
             ).fetchone()
-            if (generation, database) != (self._generation, self._database):
-                self._start_again(connection, generation, database, number)
+            if which != [self._generation, self._database]:
+                self._generation, self._database = which
+                self._start_again(connection, (number, token))
             elif number != self._number:
-                self._go_on(connection, number)
-            return At(self.schema, self.of(tables))
+                self._go_on(connection, (number, token))
+            if not self._knows_partitions:
+                self._tables |= meta.read_versions(connection)
+                self._read_partitions(connection)
+            return At(self.schema, self.of(scopes))
 
-    def of(self, tables: Iterable[str]) -> tuple[Version, ...]:
-        """The versions of ``tables``, as far as is known."""
+    def of(self, scopes: Iterable[Scope]) -> tuple[Version, ...]:
+        """The versions of ``scopes``, as far as is known."""
+        return tuple(
+            [
+                self._of_table(scope)
+                if isinstance(scope, str)
+                else self._of_row(scope)
+                if isinstance(scope, RowScope)
+                else self._of_part(scope)
+                for scope in scopes
+            ]
+        )
+
+    def _of_table(self, table: str) -> Version:
         known = self._tables
-        rest = known.get(ALL_TABLES, _NEVER)
-        return tuple([known.get(table, rest) for table in tables])
+        found = known.get(table)
+        return known.get(ALL_TABLES, _NEVER) if found is None else found
 
-    def _start_again(
-        self, connection: sqlite3.Connection, generation: str, database: str, n: int
-    ) -> None:
+    def _of_row(self, scope: RowScope) -> Version:
+        # In this order: who moves the window on does it the other way round.
+        found = self._rows.get((scope.table, scope.key))
+        if found is not None:
+            return found
+        rest = self._rest.get(scope.table)
+        return self._of_table(scope.table) if rest is None else rest
+
+    def _of_part(self, scope: PartScope) -> Version:
+        known = self._tables
+        table, columns = scope.table, scope.columns
+        if (table, columns) not in self.partitions:
+            return self._of_table(table)
+        found = known.get(meta.part_scope(table, columns, scope.values), _NEVER)
+        rest = known.get(meta.part_scope(table, columns)) or self._of_table(ALL_TABLES)
+        return max(found, rest)
+
+    def look_at_partitions(self) -> None:
+        """Find out which parts have versions, as soon as it matters."""
+        with self._lock:
+            self._seen, self._knows_partitions = None, False
+
+    def _start_again(self, connection: sqlite3.Connection, now: Version) -> None:
         self._seen = None
-        self._generation, self._database, self._number = generation, database, n
-        self._tables = meta.read_versions(connection)
-        self.schema = _schema(connection, database)
+        tables = meta.read_versions(connection)
+        # A replica that was not made from the first entry on does not know
+        # what was before. Nothing was changed after now, that is enough.
+        tables.setdefault(ALL_TABLES, now)
+        rows, since = _read_rows(connection, now)
+        self._rows_since = since[0]
+        # What the window has no row of was last changed before it.
+        self._rest = {
+            table: since for table, version in tables.items() if version > since
+        }
+        self._rows, self._tables = {}, tables
+        self._add(rows)
+        self.schema, self.views = _schema(connection, self._database)
+        self._read_partitions(connection)
         self.plans = {}
+        self._number = now[0]
 
-    def _go_on(self, connection: sqlite3.Connection, number: int) -> None:
+    def _read_partitions(self, connection: sqlite3.Connection) -> None:
+        self.partitions = frozenset(
+            (table, tuple(columns))
+            for table, some in meta.read_partitions(connection).items()
+            for columns in some
+        )
+        self._knows_partitions = True
+
+    def _go_on(self, connection: sqlite3.Connection, now: Version) -> None:
+        number = now[0]
         recent = meta.read_recent(connection, self._number, number)
         if (
             recent is None
             or number < self._number
             or any(entry.touched.schema for entry in recent)
         ):
-            self._start_again(connection, self._generation, self._database, number)
+            self._start_again(connection, now)
             return
-        for entry in recent:
-            for table in entry.touched.keys:
-                self._tables[table] = entry.version
+        self._add(recent)
         self._number = number
+        if number - self._rows_since >= 2 * _WINDOW or len(self._rows) > _MOST_ROWS:
+            self._forget_rows(recent[-1].version)
+
+    def _add(self, entries: Iterable[Recent]) -> None:
+        for entry in entries:
+            version = entry.version
+            for table, keys in entry.touched.keys.items():
+                if keys is None:
+                    self._rest[table] = version
+                    self._rows = {
+                        row: its for row, its in self._rows.items() if row[0] != table
+                    }
+                else:
+                    self._rest.setdefault(table, self._of_table(table))
+                    self._rows.update(((table, key), version) for key in keys)
+            for scope in (*entry.touched.scopes, *entry.touched.keys):
+                self._tables[scope] = version
+
+    def _forget_rows(self, now: Version) -> None:
+        """Move the window on; the same way in all processes, if possible."""
+        start = now[0] // _WINDOW * _WINDOW
+        if len(self._rows) > _MOST_ROWS:
+            start = now[0]
+        kept = {}
+        for row, version in self._rows.items():
+            if version[0] > start:
+                kept[row] = version
+            elif version > self._rest[row[0]]:
+                self._rest[row[0]] = version
+        self._rows, self._rows_since = kept, start
 
 
-def _schema(connection: sqlite3.Connection, database: str) -> bytes:
-    """What tells databases and schemas apart."""
+def _read_rows(
+    connection: sqlite3.Connection, now: Version
+) -> tuple[list[Recent], Version]:
+    """The entries whose changed rows are known, and what they follow."""
+    start = now[0] // _WINDOW * _WINDOW
+    recent = meta.read_recent(connection, start, now[0])
+    token = meta.read_token(connection, start)
+    if recent is None or (start and token is None):
+        return [], now
+    for index in range(len(recent) - 1, -1, -1):
+        if recent[index].touched.schema:
+            return recent[index + 1 :], recent[index].version
+    return recent, (start, (token or "")[:8])
+
+
+def _schema(
+    connection: sqlite3.Connection, database: str
+) -> tuple[bytes, tuple[str, ...]]:
+    """What tells databases and schemas apart, and the names of views."""
     rows = connection.execute(
         "SELECT type, name, sql FROM main.sqlite_master "
         "WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY type, name"
@@ -139,7 +293,8 @@ def _schema(connection: sqlite3.Connection, database: str) -> bytes:
         (kind, name, sql) for kind, name, sql in rows if not name.startswith(OWN_PREFIX)
     ]
     text = repr((database, described)).encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(text, digest_size=16).digest()
+    views = tuple(name.lower() for kind, name, _sql in described if kind == "view")
+    return hashlib.blake2b(text, digest_size=16).digest(), views
 
 
 def _as_number(generation: str) -> float:

@@ -155,3 +155,48 @@ def test_a_recent_entry_tells_the_version_that_it_gave(host: Host) -> None:
     recent = meta.read_recent(host.file.connection, 1, 2)
     assert recent is not None
     assert recent[0].version == meta.read_versions(host.file.connection)["t"]
+
+
+def parts(host: Host) -> dict[str, int]:
+    return {one: n for one, n in versions(host).items() if one.startswith("[")}
+
+
+def test_parts_have_versions_once_somebody_has_asked(host: Host) -> None:
+    """Of the values before and after; also where no statement names them."""
+    host.create("CREATE TABLE T (id INTEGER PRIMARY KEY, region TEXT, x)")
+    host.commit("INSERT INTO t VALUES (1, 'EU', 0), (2, 'US', 0)")
+    assert parts(host) == {}
+    meta.add_partition(host.file.connection, "t", ["region"])
+    assert parts(host) == {'["t",["region"]]': 2}
+    host.commit("UPDATE t SET x = 1 WHERE id = 1")
+    assert parts(host) == {'["t",["region"]]': 2, '["t",["region"],["EU"]]': 3}
+    host.commit("UPDATE t SET region = NULL WHERE id = 2")
+    host.commit("DELETE FROM t WHERE id = 1")
+    assert parts(host) == {
+        '["t",["region"]]': 2,
+        '["t",["region"],["EU"]]': 5,
+        '["t",["region"],["US"]]': 4,
+        '["t",["region"],[null]]': 4,
+    }
+    meta.add_partition(host.file.connection, "t", ["region"])
+    assert parts(host)['["t",["region"]]'] == 2
+
+
+def test_a_change_of_many_rows_is_one_of_all_parts(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meta, "MANY_KEYS", 1)
+    host.create("CREATE TABLE t (id INTEGER PRIMARY KEY, region TEXT)")
+    meta.add_partition(host.file.connection, "t", ["region"])
+    host.commit("INSERT INTO t VALUES (1, 'EU'), (2, 'US')")
+    assert parts(host) == {'["t",["region"]]': 2}
+
+
+def test_a_change_of_the_schema_ends_the_versions_of_parts(host: Host) -> None:
+    host.create("CREATE TABLE t (id INTEGER PRIMARY KEY, region TEXT)")
+    meta.add_partition(host.file.connection, "t", ["region"])
+    host.commit("INSERT INTO t VALUES (1, 'EU')")
+    host.create("ALTER TABLE t RENAME COLUMN region TO r")
+    host.commit("UPDATE t SET r = 'US'")
+    assert versions(host) == {"": 3, "t": 4}
+    assert meta.read_partitions(host.file.connection) == {}
