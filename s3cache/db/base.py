@@ -25,6 +25,7 @@ from s3cache.db.features import DatabaseFeatures
 from s3cache.db.introspection import DatabaseIntrospection
 from s3cache.db.operations import DatabaseOperations
 from s3cache.db.schema import DatabaseSchemaEditor
+from s3cache.keeper.background import keep_after
 from s3cache.replica import clock
 from s3cache.replica.block import Block
 from s3cache.replica.foreign_keys import find_orphan
@@ -33,7 +34,9 @@ from s3cache.replica.requests import StatementRequest
 from s3cache.replica.results import Result
 from s3cache.replica.sql import Kind, kind_of, words
 from s3cache.replica.tables import Schema, Table
+from s3cache.results import open_blocks
 from s3cache.results.reading import Reading
+from s3cache.results.statements import Statements
 from s3cache.signals import rows_changed
 from s3cache.stores import DirectoryStore, store_for
 from s3cache.stores.base import Store
@@ -57,11 +60,13 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
     ops_class = DatabaseOperations
 
     connection: Connection | None
+    _manual = False
+    _in_atomic_block = False
+    _is_marked_open = False
 
     def __init__(self, settings_dict: dict[str, Any], alias: str = "default") -> None:
         super().__init__(settings_dict, alias)
         self._block: Block | None = None
-        self._manual = False
         self._foreign_keys = True
         self.noted_requests: list[str] = []
         #: Set by ``s3cache.transactions.serializable``.
@@ -95,9 +100,11 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         """A connection to the replica, which is made if there is none."""
         with requests_log.noted_by(self):
             replica = replica_at(**conn_params)
+            replica.on_entry = keep_after
             reader = replica.new_reader()
         self._block = None
         self._manual = False
+        self._mark_open()
         self._foreign_keys = True
         return Connection(replica, reader)
 
@@ -183,13 +190,8 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         connection = self._connected
         replica, statements = connection.replica, connection.statements
         max_age = replica.options.max_age
-        if apps.models_ready and (ages := max_ages()):
-            # The most demanding table counts; one that a model does not
-            # speak for is as old as the database may be.
-            tables = statements.plan(sql, params).tables
-            max_age = min(
-                (ages.get(table, max_age) for table in tables), default=max_age
-            )
+        if apps.models_ready and max_ages():
+            max_age = self.max_age_of(statements.plan(sql, params).tables)
         oldest = clock.now() - max_age
         self._refresh(max_age)
         return statements.read(
@@ -200,6 +202,54 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             # Asked before this read came, and too long ago: it was in vain.
             stale=replica.side.asked_at < oldest,
         )
+
+    def max_age_of(self, tables: Iterable[str]) -> float:
+        """How old what is read of ``tables`` may be, in seconds.
+
+        The most demanding table counts; one that a model does not speak for
+        is as old as the database may be.
+        """
+        usual, ages = self.replica.options.max_age, max_ages()
+        return min((ages.get(table, usual) for table in tables), default=usual)
+
+    def refresh_results(self, max_age: float) -> bool:
+        """Do what a read does first; False if it has to do the rest too.
+
+        Not inside a transaction, and not while the store is down.
+        """
+        if self._block is not None or self._manual:
+            return False
+        self.ensure_connection()
+        with self.wrap_database_errors:
+            oldest = clock.now() - max_age
+            self._refresh(max_age)
+            connection = self._connected
+            return (
+                connection.replica.side.asked_at >= oldest
+                and connection.statements.follow(connection.reader)
+            )
+
+    @property
+    def statements(self) -> Statements:
+        """The results of this database."""
+        self.ensure_connection()
+        return self._connected.statements
+
+    @property
+    def in_atomic_block(self) -> bool:
+        """Whether ``atomic()`` is open, as Django says."""
+        return self._in_atomic_block
+
+    @in_atomic_block.setter
+    def in_atomic_block(self, value: bool) -> None:
+        self._in_atomic_block = value
+        self._mark_open()
+
+    def _mark_open(self) -> None:
+        is_open = self._in_atomic_block or self._manual
+        if is_open is not self._is_marked_open:
+            self._is_marked_open = is_open
+            open_blocks.mark(self.alias, is_open=is_open)
 
     def _write(self, sql: str, params: Any, many: bool) -> Result:
         request = StatementRequest([(sql, params, many)], self._foreign_keys)
@@ -304,6 +354,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
     def _set_autocommit(self, autocommit: bool) -> None:
         with self.wrap_database_errors:
             self._manual = not autocommit
+            self._mark_open()
             if autocommit:
                 self._end_block(commit=True)
 

@@ -104,8 +104,17 @@ class _Copy:
             sequences=read_sequences(connection),
             tables=[table.name for table in self._schema],
             touched=self._touched(since, position.number),
-            versions=meta.read_versions(connection),
+            versions=self._versions(),
         )
+
+    def _versions(self) -> dict[str, meta.Version]:
+        # Of tables only: which parts of them have versions of their own is
+        # this host's affair, and another one would not move them on.
+        return {
+            scope: version
+            for scope, version in meta.read_versions(self._connection).items()
+            if scope == meta.ALL_TABLES or self._schema.get(scope) is not None
+        }
 
     def _touched(
         self, since: int, number: int

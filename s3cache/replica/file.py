@@ -161,7 +161,9 @@ class ReplicaFile:
         self.execute("UPDATE main._s3cache_meta SET database = ?", [head.database])
         if catalog is not None:
             with self.lock:
-                # Until it is complete, it is made anew after a crash.
+                # Who crashes before it is complete makes it anew. And it is
+                # copied then: neither a WAL nor a sync is worth its time.
+                self.connection.execute("PRAGMA journal_mode = MEMORY")
                 self.connection.execute("PRAGMA synchronous = OFF")
                 packs.begin(self.connection, catalog)
 

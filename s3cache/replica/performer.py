@@ -61,6 +61,8 @@ class Performer:
         self._file: ReplicaFile = replica.file
         self._target = self._file
         self._created_key, self._created_at = "", 0.0
+        #: The number of the entry that this run has created, or 0.
+        self.created = 0
         self._diverged = False
         self._catalog: Catalog | None = None
         self._asked_at = 0.0
@@ -144,6 +146,8 @@ class Performer:
         return replace(position, proved_at=proved_at) if proved_at else position
 
     def _apply(self, effect: effects.Apply) -> Position:
+        if effect.own:
+            self.created = effect.entry.number
         if self._target is not self._file:
             self._target.apply(effect)
             return self._target.position()

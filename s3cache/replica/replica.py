@@ -118,6 +118,9 @@ class Replica:
         self._retry_at = 0.0
         self._schema: Schema | None = None
         self.stale_reads = 0
+        #: Called with the number of each entry that this process creates,
+        #: once its commit is over; raises nothing.
+        self.on_entry: Callable[[Replica, int], None] | None = None
         self._make_locks()
 
     def _make_locks(self) -> None:
@@ -506,11 +509,16 @@ class Replica:
             with writer.held():
                 return stage_batch(writer, batch)
 
-        Performer(self, stage).run(commit(self._commit_options()))
+        self._commit(Performer(self, stage))
 
     def commit_staged(self, stage: Callable[[], Staged]) -> None:
         """Commit what ``stage`` says; the caller holds the commit lock."""
-        Performer(self, stage, has_lock=True).run(commit(self._commit_options()))
+        self._commit(Performer(self, stage, has_lock=True))
+
+    def _commit(self, performer: Performer) -> None:
+        performer.run(commit(self._commit_options()))
+        if performer.created and self.on_entry is not None:
+            self.on_entry(self, performer.created)
 
     def submit(self, request: Request) -> Any:
         """Have ``request`` committed with others that wait."""

@@ -1,0 +1,41 @@
+"""What commands about databases in buckets have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connections
+
+from s3cache import conf
+from s3cache.db.base import DatabaseWrapper
+
+
+class BucketCommand(BaseCommand):
+    """A command about one database that lives in a bucket, or all of them."""
+
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--database",
+            metavar="ALIAS",
+            help="Which one (default: all that live in a bucket).",
+        )
+        parser.add_argument("--json", action="store_true", help="For programs.")
+
+    def chosen(self, database: str | None) -> dict[str, DatabaseWrapper]:
+        """The databases that are asked for, by alias."""
+        known = conf.bucket_aliases()
+        if not known:
+            raise CommandError(f"No database has the ENGINE {conf.ENGINE!r}.")
+        if database is not None and database not in known:
+            raise CommandError(
+                f"{database!r} is no database that lives in a bucket: "
+                f"there are {conf.listed(known)}."
+            )
+        found: dict[str, DatabaseWrapper] = {}
+        for alias in known if database is None else (database,):
+            connection: Any = connections[alias]
+            found[alias] = connection
+        return found

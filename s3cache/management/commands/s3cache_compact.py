@@ -1,0 +1,82 @@
+"""``manage.py s3cache_compact``: one round of the keeper, now."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.db import OperationalError
+
+from s3cache.keeper.rounds import KeeperOptions, Kept
+from s3cache.keeper.run import keep_now
+from s3cache.management.base import BucketCommand
+
+#: Seconds to wait for another process of this host that does the same.
+WAIT = 600.0
+
+
+class Command(BucketCommand):
+    help = (
+        "Packs what was committed since the last time, for hosts that start anew, "
+        "and deletes from the log what is packed and a day old. Hosts that commit "
+        "do that by themselves at every 256th entry: run it daily where they seldom "
+        "get so far, or where no process should have to."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--dry-run", action="store_true", help="Say what is due, and write nothing."
+        )
+        parser.add_argument(
+            "--everything",
+            action="store_true",
+            help="Write all packs anew, also those in which nothing has changed.",
+        )
+
+    def handle(
+        self,
+        *,
+        database: str | None,
+        dry_run: bool,
+        everything: bool,
+        verbosity: int,
+        **options: Any,
+    ) -> None:
+        kept: dict[str, Kept] = {}
+        how = KeeperOptions(pack_after=1, dry_run=dry_run, everything=everything)
+        for alias, connection in self.chosen(database).items():
+            try:
+                connection.catch_up()
+                kept[alias] = keep_now(connection.replica, how, wait=WAIT)
+            except OperationalError as error:
+                raise CommandError(f"{alias}: {error}") from error
+            if verbosity and not options["json"]:
+                self.stdout.write(f"{alias}: {told(kept[alias], dry_run=dry_run)}")
+        if options["json"]:
+            self.stdout.write(json.dumps({a: for_programs(k) for a, k in kept.items()}))
+
+
+def for_programs(kept: Kept) -> dict[str, Any]:
+    """``kept`` as JSON has it."""
+    return {**asdict(kept), "backlog": kept.backlog}
+
+
+def told(kept: Kept, *, dry_run: bool = False) -> str:
+    """What a round did, or would do, in one line."""
+    if kept.busy:
+        return "another keeper is at work; nothing was done."
+    would = "would be " if dry_run else ""
+    parts = [
+        f"packed to entry {kept.catalog} of {kept.newest} ({kept.packs} packs)",
+        f"log trimmed to {kept.trimmed}",
+        f"{kept.packs_written} packs {would}written",
+        f"{kept.deleted} objects {would}deleted",
+    ]
+    if kept.lost:
+        parts.append(f"{kept.lost} packs were missing or damaged")
+    if kept.waiting:
+        parts.append(f"{kept.waiting} to be deleted in a day")
+    return ", ".join(parts) + "."

@@ -1,0 +1,109 @@
+"""``manage.py s3cache_compact`` and ``s3cache_erase``."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import msgspec
+import pytest
+from django.core.management import CommandError, call_command
+
+from s3cache.log.head import decode_head, encode_head
+from s3cache.log.keys import HEAD
+from s3cache.management.commands import s3cache_erase
+from tests.engine import Bucket, Host, MakeHost
+from tests.library.models import Author, Member
+
+
+def run(name: str, *arguments: str, **options: object) -> str:
+    out = io.StringIO()
+    call_command(name, *arguments, stdout=out, no_color=True, **options)
+    return out.getvalue()
+
+
+def test_compact_says_what_it_did(host: Host, hosts: MakeHost) -> None:
+    Author.objects.create(name="Ann")
+    n = host.position
+    assert run("s3cache_compact", database="default") == (
+        f"default: packed to entry {n} of {n} (1 packs), log trimmed to 0, "
+        f"1 packs written, 0 objects deleted.\n"
+    )
+    assert hosts("new").dump() == host.dump()
+
+
+def test_compact_catches_up_first(host: Host, hosts: MakeHost) -> None:
+    with hosts("other"):
+        Author.objects.create(name="Ann")
+    with host:
+        run("s3cache_compact", database="default")
+    assert hosts("new").dump() == host.dump()
+
+
+def test_it_is_silent_at_verbosity_0(host: Host) -> None:
+    assert run("s3cache_compact", database="default", verbosity=0) == ""
+
+
+def test_a_dry_run_says_what_is_due(host: Host, bucket: Bucket) -> None:
+    n = host.position
+    before = bucket.keys()
+    assert run("s3cache_compact", "--dry-run", database="default") == (
+        f"default: packed to entry 0 of {n} (0 packs), log trimmed to 0, "
+        f"1 packs would be written, 0 objects would be deleted.\n"
+    )
+    assert bucket.keys() == before
+
+
+def test_json_has_the_backlog(host: Host) -> None:
+    run("s3cache_compact", database="default")
+    Author.objects.create(name="Ann")
+    told = json.loads(run("s3cache_compact", "--dry-run", "--json", database="default"))
+    assert told["default"]["backlog"] == 1
+    assert told["default"]["catalog"] == host.position - 1
+
+
+def test_a_database_that_is_in_no_bucket(host: Host) -> None:
+    with pytest.raises(CommandError, match="'nothing' is no database that lives in"):
+        run("s3cache_compact", database="nothing")
+
+
+def test_everything_writes_all_packs_anew(host: Host) -> None:
+    run("s3cache_compact", database="default")
+    assert "0 packs written" in run("s3cache_compact", database="default")
+    again = run("s3cache_compact", "--everything", database="default")
+    assert "1 packs written" in again
+
+
+def test_another_keeper_is_left_alone(host: Host, bucket: Bucket) -> None:
+    answer = bucket.store.get(HEAD)
+    taken = msgspec.structs.replace(decode_head(answer.body), keeper="somebody")
+    bucket.store.put(HEAD, encode_head(taken), if_match=answer.etag)
+    assert run("s3cache_compact", database="default") == (
+        "default: another keeper is at work; nothing was done.\n"
+    )
+    with pytest.raises(CommandError, match="run it again"):
+        run("s3cache_erase", database="default")
+
+
+def test_erase_leaves_nothing_of_a_deleted_row(
+    host: Host, hosts: MakeHost, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Member.objects.create(name="secret" * 6)
+    run("s3cache_compact", database="default")
+    Member.objects.all().delete()
+    old = set(bucket.keys())
+    assert run("s3cache_erase", database="default") == (
+        f"default: 2 objects deleted. {host.position} entries of the log are less "
+        f"than two hours old and stay; run it again then.\n"
+    )
+    # Two hours later.
+    erase = replace(s3cache_erase.ERASE, retain=0.0)
+    monkeypatch.setattr(s3cache_erase, "ERASE", erase)
+    assert run("s3cache_erase", database="default").endswith(
+        "nothing but the newest state is left.\n"
+    )
+    left = set(bucket.keys())
+    assert bucket.entries() == []
+    assert left & old == {HEAD, *(k for k in old if k.startswith("_probe"))}
+    assert hosts("new").dump() == host.dump()
