@@ -13,7 +13,7 @@ from django.db import OperationalError, connection, transaction
 from s3cache.exceptions import LogDiverged, StoreError, StoreUnavailable
 from s3cache.stores import DirectoryStore
 from s3cache.stores.base import Answer
-from tests.db.hosts import on
+from tests.db.hosts import FaultyStore, Turns, first, on
 from tests.engine import Bucket, Host, MakeHost
 from tests.library.models import Author, Tag
 from tests.testapp.models import Gear
@@ -76,13 +76,16 @@ def test_own_writes_are_seen_at_once(host: Host) -> None:
 
 @directory
 def test_the_store_is_asked_in_the_background_before_max_age_is_over(
-    hosts: MakeHost,
+    hosts: MakeHost, faulty: FaultyStore
 ) -> None:
-    a, b = hosts(), hosts(max_age=60)
+    a, b = hosts(), hosts(max_age=60, storage="faulty")
     assert names(b) == []
     write(a, "a")
     b.pass_time(55)
+    turns = Turns()
+    faulty.on("GET", "_log/", first(lambda: turns.wait("the read is done")))
     assert names(b) == []  # did not wait
+    turns.say("the read is done")
     deadline = time.monotonic() + 10
     while names(b) == [] and time.monotonic() < deadline:
         time.sleep(0.01)
