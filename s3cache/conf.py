@@ -9,6 +9,7 @@ The settings of s3cache: defaults, units, and what is refused.
     KEY_VERSION  1          the application's own part of every key
     INCLUDE      None       labels of the models to cache; None: all
     EXCLUDE      ()         labels of the models not to cache; wins
+    HOT_PATH     True       whether managers answer some reads by themselves
 
 ``DATABASES[alias]["OPTIONS"]`` holds what concerns one bucket database; see
 `DatabaseOptions`. How *long* a result is kept (``TTL``) and how *old* the data
@@ -45,6 +46,7 @@ class Settings:
     key_version: int | str = 1
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
+    hot_path: bool = True
 
     @classmethod
     def from_settings(cls, values: object) -> Settings:
@@ -56,6 +58,7 @@ class Settings:
             "KEY_VERSION": _key_version,
             "INCLUDE": optional(labels),
             "EXCLUDE": labels,
+            "HOT_PATH": boolean,
         }
         read = _read("S3CACHE", given, readers)
         return cls(**{key.lower(): value for key, value in read.items()})

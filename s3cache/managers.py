@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import FieldError
@@ -13,6 +13,7 @@ from django.db import connections, models
 from s3cache import conf
 from s3cache.hints import hints_of, set_hints
 from s3cache.remembered import remember_saved
+from s3cache.results.hot import NOT_HOT, Hot
 
 __all__ = ["S3Manager", "S3QuerySet"]
 
@@ -138,13 +139,93 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
 _ManagerFromS3QuerySet = models.Manager.from_queryset(S3QuerySet)
 
 
+#: What a queryset class must have from here for its manager to be hot.
+_OF_S3QUERYSET = (
+    "__init__",
+    "_chain",
+    "_clone",
+    "_fetch_all",
+    "_filter_or_exclude",
+    "all",
+    "count",
+    "filter",
+    "get",
+)
+
+
 class S3Manager(_ManagerFromS3QuerySet[_M]):
     """
     The manager of an `S3Model`: all of `S3QuerySet`'s methods.
 
     Subclass it, or build one from a subclass of `S3QuerySet` with
     ``S3Manager.from_queryset(...)``.
+
+    `get` by the value of one field and `count` are answered without a
+    queryset where that is possible; see `s3cache.results.hot`. A manager with
+    a ``get_queryset`` of its own, of another database (``using``) or of a
+    relation makes querysets as in Django.
     """
+
+    #: None: not decided yet. Of another model: a parent's, copied with it.
+    _hot: Hot[_M] | Literal[False] | None = None
+
+    def _hot_path(self) -> Hot[_M] | None:
+        hot = self._hot
+        if isinstance(hot, Hot):
+            if hot.model is self.model:
+                return hot
+        elif hot is False:
+            return None
+        made = Hot(self.model) if _is_hot(type(self)) else None
+        self._hot = made or False
+        return made
+
+    def db_manager(
+        self, using: str | None = None, hints: dict[str, models.Model] | None = None
+    ) -> Self:
+        made = super().db_manager(using, hints)
+        made._hot = False
+        return made
+
+    def get(self, *args: Any, **kwargs: Any) -> _M:
+        hot = self._hot_path()
+        if hot is None or args or len(kwargs) != 1:
+            return self.get_queryset().get(*args, **kwargs)
+        found = hot.get(kwargs)
+        if found is NOT_HOT:
+            return hot.get_and_keep(self.get_queryset(), kwargs)
+        return cast("_M", found)
+
+    async def aget(self, *args: Any, **kwargs: Any) -> _M:
+        hot = self._hot_path()
+        if hot is not None and not args and len(kwargs) == 1:
+            found = hot.get(kwargs, may_wait=False)
+            if found is not NOT_HOT:
+                return cast("_M", found)
+        return await sync_to_async(self.get)(*args, **kwargs)
+
+    def count(self) -> int:
+        hot = self._hot_path()
+        if hot is None:
+            return self.get_queryset().count()
+        found = hot.count()
+        if found is NOT_HOT:
+            return hot.count_and_keep(self.get_queryset())
+        return cast("int", found)
+
+    async def acount(self) -> int:
+        hot = self._hot_path()
+        found = NOT_HOT if hot is None else hot.count(may_wait=False)
+        if found is NOT_HOT:
+            return await sync_to_async(self.count)()
+        return cast("int", found)
+
+
+def _is_hot(manager: type[S3Manager[Any]]) -> bool:
+    queryset: type[models.QuerySet[Any]] = manager._queryset_class  # type: ignore[attr-defined]
+    return manager.get_queryset is models.Manager.get_queryset and all(
+        getattr(queryset, name) is getattr(S3QuerySet, name) for name in _OF_S3QUERYSET
+    )
 
 
 def _partition_filter(

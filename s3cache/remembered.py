@@ -23,13 +23,17 @@ from typing import Any, Final, TypeAlias
 
 from django.db import connections
 from django.db.models import BinaryField, Field, JSONField, Model
+from django.db.models.base import ModelState
 
 __all__ = [
+    "IMMUTABLE",
     "changed_fields",
     "name_of",
     "remember_loaded",
     "remember_saved",
+    "remember_values",
     "remembered_fields",
+    "remembered_values",
 ]
 
 # Values of exactly these types cannot change under us, and are kept as they
@@ -37,7 +41,7 @@ __all__ = [
 # and dicts (JSON) as a pickle, which costs every row that is read a fraction
 # of what JSON would; what else custom fields load, in the form that the
 # database gets.
-_IMMUTABLE: Final = frozenset(
+IMMUTABLE: Final = frozenset(
     {
         type(None),
         bool,
@@ -95,13 +99,23 @@ def remember_loaded(
     if len(values) != len(fields):
         fields = [field for field in fields if field.attname in field_names]
         attnames = tuple(field.attname for field in fields)
-    if not _IMMUTABLE.issuperset(map(type, values)):
+    if not IMMUTABLE.issuperset(map(type, values)):
         alias = instance._state.db
         values = [
-            value if type(value) in _IMMUTABLE else _frozen(field, value, alias)
+            value if type(value) in IMMUTABLE else _frozen(field, value, alias)
             for field, value in zip(fields, values, strict=True)
         ]
     setattr(instance._state, _ATTRIBUTE, _Row(tuple(values), attnames))
+
+
+def remembered_values(values: tuple[object, ...]) -> object:
+    """Return what `remember_values` takes: all fields, of immutable types."""
+    return _Row(values)
+
+
+def remember_values(state: ModelState, row: object) -> None:
+    """Remember a row that was remembered before, by another instance."""
+    setattr(state, _ATTRIBUTE, row)
 
 
 def remember_saved(instance: Model, only: Collection[str] | None = None) -> None:
@@ -120,7 +134,7 @@ def remember_saved(instance: Model, only: Collection[str] | None = None) -> None
         if field.attname in instance.__dict__:
             value = instance.__dict__[field.attname]
             known[field.attname] = (
-                value if type(value) in _IMMUTABLE else _frozen(field, value, alias)
+                value if type(value) in IMMUTABLE else _frozen(field, value, alias)
             )
         else:  # deferred, or not returned by the database
             known.pop(field.attname, None)

@@ -28,6 +28,7 @@ __all__ = [
 class _Reads(compiler.SQLCompiler):
     """A compiler whose SQL says which query it is of."""
 
+    connection: DatabaseWrapper
     _keep: bool | None = None
 
     def execute_sql(self, *args: Any, **kwargs: Any) -> Any:

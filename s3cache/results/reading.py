@@ -7,22 +7,56 @@ of its own; and SQL that a wrapper has changed is a plain string.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 from django.db.models.sql import AggregateQuery, Query
 
 from s3cache.hints import Hints, hints_of
 from s3cache.results.counters import counters
+from s3cache.results.versions import At, Scope
 
-__all__ = ["QuerySQL", "Reading", "action_of"]
+if TYPE_CHECKING:
+    from s3cache.db.base import DatabaseWrapper
+
+__all__ = ["QuerySQL", "Reading", "Taken", "action_of", "take"]
 
 #: The alias under which ``QuerySet.count()`` counts.
 _COUNT: Final = "__count"
 
 #: What ``QuerySet.get()`` limits itself to, to notice that there are several.
 _GET_LIMIT: Final = 21
+
+#: An attribute of a query, which its clones have too.
+_TAKEN: Final = "s3cache_taken"
+
+
+class Taken:
+    """What a query was told of its result: where it belongs.
+
+    ``at`` is None unless the result may be kept; ``scopes`` are what it
+    depends on, in the order of the versions.
+    """
+
+    __slots__ = ("at", "connection", "scopes")
+
+    def __init__(self) -> None:
+        self.at: At | None = None
+        self.scopes: tuple[Scope, ...] = ()
+        self.connection: DatabaseWrapper | None = None
+
+
+@contextmanager
+def take(query: Query) -> Iterator[Taken]:
+    """Have ``query``, and what is derived from it now, tell of its result."""
+    taken = Taken()
+    setattr(query, _TAKEN, taken)
+    try:
+        yield taken
+    finally:
+        delattr(query, _TAKEN)
 
 
 class Reading:
@@ -31,7 +65,7 @@ class Reading:
     __slots__ = ("connection", "keep", "query")
 
     def __init__(
-        self, query: Query, connection: BaseDatabaseWrapper, *, keep: bool = True
+        self, query: Query, connection: DatabaseWrapper, *, keep: bool = True
     ) -> None:
         self.query = query
         self.connection = connection
@@ -49,6 +83,11 @@ class Reading:
     def hints(self) -> Hints:
         """What the queryset asked of the cache."""
         return hints_of(self.query)
+
+    @property
+    def taken(self) -> Taken | None:
+        """Who wants to know where the result belongs."""
+        return getattr(self.query, _TAKEN, None)
 
     def bypass(self) -> None:
         """Count that the query was not answered from the cache."""

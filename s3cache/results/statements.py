@@ -21,7 +21,7 @@ from s3cache.results.keys import key_of
 from s3cache.results.narrowing import narrowed
 from s3cache.results.plans import Plan, plan_of
 from s3cache.results.policy import Policy, policy_for
-from s3cache.results.reading import Reading, action_of
+from s3cache.results.reading import Reading, Taken, action_of
 from s3cache.results.versions import At, PartScope, Scope, Versions
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Statements:
         ``reading`` is None for SQL that was written by hand. ``stale`` says
         that the replica is older than it should be, for the statistics.
         """
-        is_known = self._follow(reader)
+        is_known = self.follow(reader)
         # Not before: a change of the schema may have come.
         plan = self.plan(sql, params)
         model = reading.model if reading is not None else None
@@ -95,6 +95,9 @@ class Statements:
         if is_known and plan.cacheable and reading is not None:
             scopes, part = self._narrow(reader, plan.tables, reading, sql)
         call = _Call(self, reader, sql, params, plan, policy, action, scopes, part)
+        if reading is not None and reading.taken is not None:
+            call.taken = reading.taken
+            call.taken.connection, call.taken.scopes = reading.connection, scopes
         if stale:
             call.count("stale")
         cache = caches[policy.cache] if is_known and plan.cacheable else None
@@ -110,7 +113,8 @@ class Statements:
             return call.compute_and_count(cache, ttl)
         return call.answer(cache, ttl)
 
-    def _follow(self, reader: Reader) -> bool:
+    def follow(self, reader: Reader) -> bool:
+        """Look where the replica is now; False if it is being replaced."""
         side = self._replica.side
         if self.versions.is_current(side):
             return True
@@ -153,7 +157,7 @@ class Statements:
             with file.lock, transaction(file.connection):
                 meta.add_partition(file.connection, scope.table, scope.columns)
         self.versions.look_at_partitions()
-        self._follow(reader)
+        self.follow(reader)
 
     def compute(
         self,
@@ -194,6 +198,7 @@ class _Call:
         "_scopes",
         "_sql",
         "_statements",
+        "taken",
     )
 
     def __init__(
@@ -209,6 +214,8 @@ class _Call:
         part: str,
     ) -> None:
         self._scopes = scopes
+        #: Whoever keeps the result himself, if the cache is in memory.
+        self.taken: Taken | None = None
         self._part = part
         self._statements = statements
         self._reader = reader
@@ -229,12 +236,15 @@ class _Call:
 
     def answer(self, cache: BaseCache, ttl: float) -> Result:
         """The result, from the cache if it is there."""
-        key = self._key_now()
+        at = self._at_now()
+        key = self._key(at)
         if key is None:
             return self.bypass()
         found = self._look_up(cache, key)
         if found is not None:
             self.count("hit")
+            if self.taken is not None:
+                self.taken.at = at
             return found
         flight, is_mine = self._statements._flights.join(key)
         if not is_mine:
@@ -251,10 +261,9 @@ class _Call:
         finally:
             self._statements._flights.leave(key, flight)
 
-    def _key_now(self) -> str | None:
+    def _at_now(self) -> At:
         versions = self._statements.versions
-        at = At(versions.schema, versions.of(self._scopes))
-        return self._key(at)
+        return At(versions.schema, versions.of(self._scopes))
 
     def _key(self, at: At) -> str | None:
         return key_of(
@@ -282,6 +291,8 @@ class _Call:
         result, at = statements.compute(
             self._reader, self._sql, self._params, self._plan, self._scopes
         )
+        if self.taken is not None:
+            self.taken.at = at
         if at is not None and len(result.rows) <= MOST_ROWS:
             key, data = self._key(at), encode(result)
             if key is not None and data is not None:

@@ -161,7 +161,7 @@ class Versions:
             [
                 self._of_table(scope)
                 if isinstance(scope, str)
-                else self._of_row(scope)
+                else self.of_row(scope.table, scope.key)
                 if isinstance(scope, RowScope)
                 else self._of_part(scope)
                 for scope in scopes
@@ -173,13 +173,14 @@ class Versions:
         found = known.get(table)
         return known.get(ALL_TABLES, _NEVER) if found is None else found
 
-    def _of_row(self, scope: RowScope) -> Version:
+    def of_row(self, table: str, key: Key) -> Version:
+        """The version of one row."""
         # In this order: who moves the window on does it the other way round.
-        found = self._rows.get((scope.table, scope.key))
+        found = self._rows.get((table, key))
         if found is not None:
             return found
-        rest = self._rest.get(scope.table)
-        return self._of_table(scope.table) if rest is None else rest
+        rest = self._rest.get(table)
+        return self._of_table(table) if rest is None else rest
 
     def _of_part(self, scope: PartScope) -> Version:
         known = self._tables
