@@ -286,7 +286,32 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         # VACUUM, ANALYZE and REINDEX concern this file, not the database.
         replica = self._connected.replica
         with replica.writer.held():
+            if words(sql, 1) == ["VACUUM"] and "INTO" not in words(sql, 3):
+                self._check_vacuum(replica.writer.schema)
             return replica.file.execute(sql, params)
+
+    def _check_vacuum(self, schema: Schema) -> None:
+        """Refuse to give rows other rowids than they have on other hosts.
+
+        VACUUM does that to tables that have neither an INTEGER PRIMARY KEY
+        nor an index; and entries of the log name their rows by the rowid.
+        """
+        with self._connected.reader.held() as connection:
+            indexed = {
+                name
+                for (name,) in connection.execute(
+                    "SELECT lower(tbl_name) FROM main.sqlite_master "
+                    "WHERE type = 'index'"
+                )
+            }
+        for table in schema:
+            if table.carries_rowid and table.name.lower() not in indexed:
+                raise NotSupportedError(
+                    f"VACUUM is not supported while there is a table without a "
+                    f"primary key, like {table.name}: it would number the rows "
+                    f"anew, on this host alone. rebuild_replica() makes the file "
+                    f"small, too."
+                )
 
     def _refuse(self, sql: str, params: Any, many: bool) -> Result:
         raise NotSupportedError(
@@ -332,7 +357,10 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         self.refresh()
         connection = self._connected
         return connection.replica.new_block(
-            connection.reader, always_replay=self.serializable_block
+            connection.reader,
+            always_replay=self.serializable_block,
+            # As SQLite's pragma, which does nothing within a transaction.
+            run_actions=self._foreign_keys,
         )
 
     def _end_block(self, *, commit: bool) -> None:

@@ -35,8 +35,7 @@ class Connection:
 
     def _register(self, method: str, args: Any, kwargs: Any) -> None:
         registration = Registration(method, args, kwargs)
-        with self.reader.held() as connection:
-            registration.on(connection)
+        self.reader.register(registration)
         self.replica.register(registration)
         if method != "create_collation":
             self.statements.redefine(str(registration.args[0]))

@@ -33,17 +33,24 @@ class Block:
     with the block's rows laid over the newest state. Nothing is written
     anywhere before ``commit``. Not for several threads at once.
 
-    ``always_replay`` makes it serializable. A block becomes a
+    ``always_replay`` makes it serializable. Without ``run_actions`` what is
+    deleted takes nothing along, whatever ON DELETE says. A block becomes a
     ``SchemaBlock`` with its first DDL statement.
     """
 
     def __init__(
-        self, replica: Replica, reader: Reader, *, always_replay: bool = False
+        self,
+        replica: Replica,
+        reader: Reader,
+        *,
+        always_replay: bool = False,
+        run_actions: bool = True,
     ) -> None:
         self._replica = replica
         self._process = os.getpid()
         self._reader = reader
         self._always_replay = always_replay
+        self._run_actions = run_actions
         self._base: Base | None = None
         self._delta = Delta()
         self._script = Script()
@@ -204,7 +211,9 @@ class Block:
         # or get_or_create() would find neither way.
         self._end_snapshot()
         try:
-            result = writer.execute(sql, params, many=many)
+            result = writer.execute(
+                sql, params, many=many, run_actions=self._run_actions
+            )
             for table in writer.touched_tables():
                 rows = writer.capture.read(table)
                 if rows is not None:
@@ -316,7 +325,7 @@ class Block:
 
     def _become_schema_block(self) -> None:
         script = self._restart()
-        schema_block = SchemaBlock(self._replica)
+        schema_block = SchemaBlock(self._replica, run_actions=self._run_actions)
         try:
             schema_block.begin(script)
         except (OperationalError, sqlite3.Error) as error:
@@ -347,6 +356,7 @@ class Block:
                         script=self._script,
                         check_foreign_keys=check_foreign_keys,
                         always_replay=self._always_replay,
+                        run_actions=self._run_actions,
                     )
                 )
         finally:

@@ -20,6 +20,28 @@ _WRITES = frozenset(
     [sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE]
 )
 
+#: ``CREATE TABLE temp.t`` is no CREATE TEMP TABLE to the authorizer.
+_CREATES = frozenset(
+    [
+        sqlite3.SQLITE_CREATE_INDEX,
+        sqlite3.SQLITE_CREATE_TABLE,
+        sqlite3.SQLITE_CREATE_VIEW,
+        sqlite3.SQLITE_CREATE_TEMP_INDEX,
+        sqlite3.SQLITE_CREATE_TEMP_TABLE,
+        sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
+        sqlite3.SQLITE_CREATE_TEMP_VIEW,
+    ]
+)
+
+#: For each action on the schema, which argument of the authorizer has the
+#: table that it concerns.
+_SCHEMA_ACTIONS = {
+    sqlite3.SQLITE_ALTER_TABLE: 1,
+    sqlite3.SQLITE_CREATE_INDEX: 1,
+    sqlite3.SQLITE_CREATE_TABLE: 0,
+    sqlite3.SQLITE_DROP_INDEX: 1,
+}
+
 _CHANGES = f"{OWN_PREFIX}changes_"
 _TRIGGER = f"{OWN_PREFIX}capture_"
 
@@ -55,6 +77,8 @@ class Capture:
         self._functions: set[str] = set()
         self._refused: set[str] = set()
         self._strict = True
+        #: Whether a statement was refused for a temporary table, or the like.
+        self.refused_temporary = False
         connection.set_authorizer(self._authorize)
 
     def _authorize(
@@ -63,6 +87,8 @@ class Capture:
         if action == sqlite3.SQLITE_FUNCTION:
             self._functions.add(str(name).lower())
             return sqlite3.SQLITE_OK
+        if not self._strict and not self._may_change(action, table, name, schema):
+            return sqlite3.SQLITE_DENY
         if action in _WRITES and schema == "main" and table is not None:
             lower = table.lower()
             if lower.startswith(OWN_PREFIX):
@@ -75,6 +101,23 @@ class Capture:
             elif lower == "sqlite_sequence":
                 self._seen.add(lower)
         return sqlite3.SQLITE_OK
+
+    def _may_change(
+        self, action: int, first: str | None, second: Any, schema: str | None
+    ) -> bool:
+        """Whether an entry of the log may do this to the schema.
+
+        Each replica applies the statement on a connection of its own, where
+        a temporary table may exist already, or not exist any more; and what
+        a replica keeps for itself is not the database's.
+        """
+        if action in _CREATES and schema == "temp":
+            self.refused_temporary = True
+            return False
+        concerned = (first, second)[_SCHEMA_ACTIONS.get(action, 0)]
+        return action not in _SCHEMA_ACTIONS or not (
+            str(concerned).lower().startswith(OWN_PREFIX)
+        )
 
     def written_by(self, sql: str, params: Any) -> frozenset[str]:
         """The lower-case names of the tables that ``sql`` writes.
@@ -186,6 +229,7 @@ class _Unguarded:
 
     def __enter__(self) -> None:
         self._capture._strict = False
+        self._capture.refused_temporary = False
 
     def __exit__(self, *exc_info: object) -> None:
         self._capture._strict = True

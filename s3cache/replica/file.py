@@ -64,7 +64,12 @@ class ReplicaFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         create_private(path)
         connection = connect(path)
-        if not _is_sound(connection):
+        try:
+            is_usable = meta.is_usable(connection)
+        except BaseException:
+            connection.close()
+            raise
+        if not is_usable:
             connection.close()
             delete_file(path)
             create_private(path)
@@ -242,10 +247,3 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-def _is_sound(connection: sqlite3.Connection) -> bool:
-    try:
-        return meta.is_usable(connection)
-    except sqlite3.DatabaseError:
-        return False

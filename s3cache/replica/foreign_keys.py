@@ -79,7 +79,7 @@ def _refuse(connection: sqlite3.Connection, sql: str) -> None:
         raise sqlite3.IntegrityError("FOREIGN KEY constraint failed")
 
 
-def run_actions(
+def do_actions(
     connection: sqlite3.Connection, capture: Capture, schema: Schema, touched: set[str]
 ) -> None:
     """Do what ON DELETE asks for, for the captured changes of ``touched``.

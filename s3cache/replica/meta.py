@@ -73,6 +73,10 @@ _CREATE = (
     "DROP TABLE _s3cache_ids",
 )
 
+#: Errors that speak against the file itself: there is no such table, its
+#: pages make no sense, or it is no database at all.
+_UNUSABLE = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
 Key = tuple[Any, ...]
 
 #: The number of an entry, and the first characters of its token: a log that
@@ -126,11 +130,17 @@ def create(connection: sqlite3.Connection, *, generation: str, store: str) -> No
 
 
 def is_usable(connection: sqlite3.Connection) -> bool:
-    """Whether the file is a replica of this layout, complete or not."""
+    """Whether the file is a replica of this layout, complete or not.
+
+    Raises what SQLite raises if it cannot tell: that the file is locked, that
+    the disk is full, or that there are no descriptors left.
+    """
     try:
         row = connection.execute("SELECT layout FROM _s3cache_meta").fetchone()
-    except sqlite3.DatabaseError:
-        return False
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in _UNUSABLE:
+            return False
+        raise
     return row is not None and row[0] == LAYOUT
 
 

@@ -173,9 +173,19 @@ class Performer:
         return replace(staged, position=self._as_proved(staged.position))
 
     def _keep_pending(self, effect: effects.KeepPending) -> None:
-        with self._replica.writer.held():
-            self._replica.file.keep_pending(effect.number, effect.token)
         self._replica.expect_news()
+        try:
+            with self._replica.writer.held():
+                self._replica.file.keep_pending(effect.number, effect.token)
+        except (OperationalError, sqlite3.Error):
+            # The caller has to be told that the outcome is unknown, and not
+            # that the disk is full: that would mean that nothing was done.
+            logger.exception(
+                "%s cannot keep that the outcome of entry %d, token %s, is unknown.",
+                self._replica.path,
+                effect.number,
+                effect.token,
+            )
 
     def _start_over(self, effect: effects.StartOver) -> Position:
         logger.log(

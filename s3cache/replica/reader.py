@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from s3cache.replica.connections import Registration
 from s3cache.replica.results import Result
 
 
@@ -43,6 +45,18 @@ class Reader:
         """Run a statement and fetch all that it returns."""
         with self.lock:
             return Result(self.connection.execute(sql, params))
+
+    def register(self, registration: Registration) -> None:
+        """Have a function or collation; ``open_connection`` adds it later.
+
+        Raises what SQLite raises for one that it does not want.
+        """
+        with self.lock:
+            if self._connection is not None:
+                registration.on(self._connection)
+                return
+        with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+            registration.on(connection)
 
     def begin(self) -> None:
         """Begin a transaction; its first statement takes the snapshot."""

@@ -282,8 +282,13 @@ class Replica:
         return self.options.signing_keys
 
     def new_reader(self) -> Reader:
-        """A reader for one Django connection, to be given back."""
-        self._opened()
+        """A reader for one Django connection, to be given back.
+
+        The replica is not opened, and made, before it is read: its schema may
+        need functions that a ``connection_created`` receiver registers.
+        """
+        if self._process != os.getpid():
+            self.after_fork_in_child()  # a server has gone past Python's hooks
         try:
             return self._idle_readers.pop()
         except IndexError:
@@ -529,9 +534,11 @@ class Replica:
         """Where the replica is."""
         return self.file.position()
 
-    def new_block(self, reader: Reader, *, always_replay: bool = False) -> Block:
+    def new_block(
+        self, reader: Reader, *, always_replay: bool = False, run_actions: bool = True
+    ) -> Block:
         """A transaction for the Django connection of ``reader``."""
-        return Block(self, reader, always_replay=always_replay)
+        return Block(self, reader, always_replay=always_replay, run_actions=run_actions)
 
     def unlay(self, block: Block) -> None:
         """Take away the rows that ``block`` may have left on the writer."""

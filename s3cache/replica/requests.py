@@ -124,7 +124,9 @@ class StatementRequest(Request):
     def run(self, stage: Stage) -> Result | None:
         result = None
         for sql, params, many in self.commands:
-            result = stage.writer.execute(sql, params, many=many)
+            result = stage.writer.execute(
+                sql, params, many=many, run_actions=self.check_foreign_keys
+            )
         if self.check_foreign_keys:
             stage.writer.check_foreign_keys()
         return result
@@ -139,6 +141,7 @@ class BlockRequest(Request):
     script: Script
     check_foreign_keys: bool = True
     always_replay: bool = False
+    run_actions: bool = True
 
     def tables(self) -> Sequence[str]:
         return self.delta.names()
@@ -171,7 +174,11 @@ class BlockRequest(Request):
 
     def _replay(self, stage: Stage) -> None:
         writer = stage.writer
-        self.script.replay(lambda sql, p, many: writer.execute(sql, p, many=many))
+        self.script.replay(
+            lambda sql, p, many: writer.execute(
+                sql, p, many=many, run_actions=self.run_actions
+            )
+        )
         if self.check_foreign_keys:
             writer.check_foreign_keys()
 

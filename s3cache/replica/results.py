@@ -27,6 +27,7 @@ class Result:
     __slots__ = (
         "_lastrowid",
         "_next",
+        "_repeats",
         "_rowcount",
         "description",
         "lastrowid_seen",
@@ -44,6 +45,22 @@ class Result:
         self.rowcount_seen = False
         self.lastrowid_seen = False
         self._next = 0
+        self._repeats: Result | None = None
+
+    @property
+    def shown(self) -> Result:
+        """The one that the caller has, of which this may be a repetition."""
+        return self._repeats or self
+
+    def repeat(self, first: Result) -> None:
+        """Be what the statement says now to whom ``first`` was given.
+
+        The caller may look at the row count and the id of ``first`` later
+        than now. What has been looked at is the same in both.
+        """
+        shown = self._repeats = first.shown
+        shown._rowcount = self._rowcount
+        shown._lastrowid = self._lastrowid
 
     @classmethod
     def of(cls, names: Iterable[str], rows: list[Any]) -> Result:
@@ -111,6 +128,7 @@ class Seen:
         mine, theirs = self._result, other._result
         if mine is None or theirs is None:
             return mine is theirs and self.error is other.error
+        mine = mine.shown
         if mine.lastrowid_seen and mine._lastrowid != theirs._lastrowid:
             return False
         if mine.rowcount_seen and mine._rowcount != theirs._rowcount:
@@ -118,10 +136,9 @@ class Seen:
         return bool(self._rows == other._rows)
 
     def hand_over(self, other: Seen) -> None:
-        """Let ``other``, which takes this one's place, depend on the same."""
+        """Let ``other``, which takes this one's place, be what callers see."""
         if self._result is not None and other._result is not None:
-            other._result.rowcount_seen |= self._result.rowcount_seen
-            other._result.lastrowid_seen |= self._result.lastrowid_seen
+            other._result.repeat(self._result)
 
 
 def _digest(rows: list[Any]) -> Any:

@@ -11,6 +11,8 @@ import re
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+from django.db import NotSupportedError
+
 from s3cache.exceptions import TransactionConflict
 from s3cache.log.catch_up import catch_up
 from s3cache.log.effects import Position, Staged
@@ -20,7 +22,14 @@ from s3cache.replica.capture import column_name
 from s3cache.replica.foreign_keys import check_tables, with_children
 from s3cache.replica.results import Result, Seen
 from s3cache.replica.script import Script
-from s3cache.replica.sql import Kind, kind_of, quote, savepoint_name, words
+from s3cache.replica.sql import (
+    REFUSED_OBJECTS,
+    Kind,
+    kind_of,
+    quote,
+    savepoint_name,
+    words,
+)
 from s3cache.replica.tables import Schema
 
 if TYPE_CHECKING:
@@ -42,8 +51,9 @@ _LITERAL = re.compile(
 class SchemaBlock:
     """The rest of a block, from its first DDL statement on."""
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, *, run_actions: bool = True) -> None:
         self._replica = replica
+        self._run_actions = run_actions
         self._writer = replica.writer
         self._changes: list[Change] = []
         self._savepoints: list[tuple[str, int, set[str]]] = []
@@ -111,7 +121,7 @@ class SchemaBlock:
             for name in with_children(writer.schema, written):
                 if (table := writer.schema.get(name)) is not None:
                     writer.capture.add(table)
-        return writer.execute(sql, params, many=many)
+        return writer.execute(sql, params, many=many, run_actions=self._run_actions)
 
     def _change_schema(self, sql: str, params: Any, many: bool) -> Result:
         writer = self._writer
@@ -182,10 +192,18 @@ class SchemaBlock:
         connection = self._writer.connection
         if not connection.in_transaction:
             raise sqlite3.OperationalError("SQLite has ended the transaction")
-        with self._writer.capture.unguarded():
-            if many:
-                return Result(connection.executemany(sql, params))
-            return Result(connection.execute(sql, params))
+        capture = self._writer.capture
+        with capture.unguarded():
+            try:
+                if many:
+                    return Result(connection.executemany(sql, params))
+                return Result(connection.execute(sql, params))
+            except sqlite3.DatabaseError as error:
+                if not capture.refused_temporary:
+                    raise
+                raise NotSupportedError(
+                    f"{sql[:100]} is not supported: {REFUSED_OBJECTS['TEMP']}."
+                ) from error
 
     def _flush(self) -> None:
         """Write down the rows that changed since the last DDL statement."""

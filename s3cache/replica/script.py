@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from s3cache.exceptions import TransactionConflict
+from s3cache.replica.capture import Uncaptured
 from s3cache.replica.results import Result, Seen
 from s3cache.replica.sql import Kind, kind_of, savepoint_name, words
 
@@ -51,6 +52,8 @@ class Script:
             _follow(savepoints, step.sql)
             try:
                 seen = Seen(execute(step.sql, step.params, step.many))
+            except Uncaptured:
+                raise  # it is not an answer: the caller captures more, and repeats
             except sqlite3.IntegrityError as error:
                 if step.seen.error is None and not savepoints:
                     raise

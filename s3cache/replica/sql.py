@@ -107,7 +107,8 @@ def quote_column(name: str) -> str:
     return name if name in ("rowid", "_rowid_", "oid") else quote(name)
 
 
-_REFUSED_OBJECTS = {
+#: Why the schema cannot have some kinds of objects, by the word for them.
+REFUSED_OBJECTS = {
     "TRIGGER": (
         "triggers would run on each replica again, on top of what they did "
         "where the statement ran"
@@ -115,7 +116,7 @@ _REFUSED_OBJECTS = {
     "VIRTUAL": "the rows of virtual tables cannot be followed",
     "TEMP": "a temporary table would belong to one connection of this process",
 }
-_REFUSED_OBJECTS["TEMPORARY"] = _REFUSED_OBJECTS["TEMP"]
+REFUSED_OBJECTS["TEMPORARY"] = REFUSED_OBJECTS["TEMP"]
 
 
 def why_refused(sql: str) -> str:
@@ -124,5 +125,5 @@ def why_refused(sql: str) -> str:
     if found[:1] != ["CREATE"]:
         return ""
     return next(
-        (_REFUSED_OBJECTS[word] for word in found[1:] if word in _REFUSED_OBJECTS), ""
+        (REFUSED_OBJECTS[word] for word in found[1:] if word in REFUSED_OBJECTS), ""
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -127,7 +127,7 @@ def _read_table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
     without_rowid = bool(index) and not _is_stored(connection, index)
     # An INTEGER PRIMARY KEY DESC has an index: it is not the rowid.
     integer_key = len(key) == 1 and types[key[0]] == "integer" and not index
-    rowid = "" if without_rowid else _rowid_name(stored)
+    rowid = "" if without_rowid else _rowid_name(types)
     columns = tuple(stored)
     if integer_key:
         rowid = key[0]
@@ -158,7 +158,8 @@ def _is_stored(connection: sqlite3.Connection, index: str) -> bool:
     return found.fetchone() is not None
 
 
-def _rowid_name(columns: list[str]) -> str:
+def _rowid_name(columns: Iterable[str]) -> str:
+    # A generated column hides the rowid as any other does.
     taken = {column.lower() for column in columns}
     for name in ("rowid", "_rowid_", "oid"):
         if name not in taken:

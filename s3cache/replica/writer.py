@@ -19,7 +19,7 @@ from s3cache.log.entry import Change, Sequences
 from s3cache.replica import meta
 from s3cache.replica.applying import read_sequences
 from s3cache.replica.capture import Capture, Uncaptured
-from s3cache.replica.foreign_keys import check_changed, run_actions, with_children
+from s3cache.replica.foreign_keys import check_changed, do_actions, with_children
 from s3cache.replica.results import Result
 from s3cache.replica.sql import Kind, kind_of, words
 from s3cache.replica.tables import Schema, Table, read_schema, schema_version
@@ -150,8 +150,14 @@ class Writer:
             finally:
                 self.lock.release()
 
-    def execute(self, sql: str, params: Any, *, many: bool = False) -> Result:
-        """Run a statement in the open transaction, and note what it writes."""
+    def execute(
+        self, sql: str, params: Any, *, many: bool = False, run_actions: bool = True
+    ) -> Result:
+        """Run a statement in the open transaction, and note what it writes.
+
+        Without ``run_actions`` nothing is done to the children of rows that
+        it deletes, as in SQLite while foreign keys are off.
+        """
         if not self.connection.in_transaction:
             # In autocommit mode it would change the replica, and no other.
             raise sqlite3.OperationalError("SQLite has ended the transaction")
@@ -159,14 +165,15 @@ class Writer:
             return Result(self.capture.run(sql, params, many=many))
         first = next(iter(params), ()) if many else params
         written = set(self.capture.written_by(sql, first))
-        if not (many or self.schema.actions or "FAIL" in sql.upper()):
+        acts = run_actions and self.schema.actions
+        if not (many or acts or "FAIL" in sql.upper()):
             result = Result(self.capture.run(sql, params, many=False))
         else:
             with self._whole():
                 result = Result(self.capture.run(sql, params, many=many))
                 # An UPDATE of a parent's key is not a deletion.
-                if self.schema.actions and words(sql, 1) != ["UPDATE"]:
-                    run_actions(self.connection, self.capture, self.schema, written)
+                if acts and words(sql, 1) != ["UPDATE"]:
+                    do_actions(self.connection, self.capture, self.schema, written)
         self.touched |= written
         return result
 

@@ -118,6 +118,45 @@ def test_connection_created_is_sent(hosts: MakeHost) -> None:
     assert created == [host.connection]
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        "CREATE TABLE t (x TEXT COLLATE backwards UNIQUE)",
+        "CREATE TABLE t (x TEXT, CHECK (twice(x) != 'bb'))",
+        "CREATE TABLE t (x TEXT, y AS (twice(x)))",
+    ],
+)
+def test_a_new_host_has_the_functions_that_its_schema_needs(
+    hosts: MakeHost, table: str
+) -> None:
+    def register(*, connection: Any, **kwargs: Any) -> None:
+        made = connection.connection
+        made.create_function("twice", 1, lambda x: 2 * x, deterministic=True)
+        made.create_collation("backwards", lambda x, y: (x < y) - (x > y))
+
+    connection_created.connect(register)
+    try:
+        first, second = hosts(), hosts()
+        first.sql(table)
+        first.sql("INSERT INTO t (x) VALUES ('ab')")
+        assert second.sql("SELECT x FROM t") == [("ab",)]
+        first.sql("INSERT INTO t (x) VALUES ('ba')")
+        second.catch_up()
+        assert second.sql("SELECT count(*) FROM t") == [(2,)]
+    finally:
+        connection_created.disconnect(register)
+
+
+def test_a_function_that_cannot_be_registered_is_an_error(hosts: MakeHost) -> None:
+    with hosts() as host:
+        connection.ensure_connection()
+        made = host.connection.connection
+        assert made is not None
+        with pytest.raises(sqlite3.OperationalError, match="[Ee]rror creating"):
+            made.create_function("f", -5, len)
+        assert Tag.objects.count() == 0
+
+
 def test_closing_a_connection_in_a_block_rolls_it_back(host: Host) -> None:
     transaction.set_autocommit(False)
     Tag.objects.create(name="a")

@@ -309,6 +309,27 @@ def test_the_replica_cannot_be_written_after_the_commit(
 
 
 @anywhere
+def test_nor_can_it_keep_that_the_outcome_is_unknown(
+    shaky: Host,
+    hosts: MakeHost,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # A disk that is full is full for both. Any other error would say that
+    # nothing was committed, and be the reason to write it again.
+    def full(*args: object, **kwargs: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(replica_file, "apply_entry", full)
+        patched.setattr(replica_file.ReplicaFile, "keep_pending", full)
+        with pytest.raises(CommitOutcomeUnknown, match="disk is full") as raised:
+            increment()
+    assert raised.value.token in caplog.text
+    assert value() == seen_by_a_new_host(hosts) == 1
+
+
+@anywhere
 def test_the_replica_is_made_anew_in_the_middle_of_a_commit(
     shaky: Host, hosts: MakeHost, processes: MakeProcess, faulty: FaultyStore
 ) -> None:

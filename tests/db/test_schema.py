@@ -380,6 +380,47 @@ def test_what_a_log_cannot_carry_is_refused(host: Host, sql: str) -> None:
     assert host.position == before
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TABLE temp.t (a)",
+        "CREATE TABLE temp.t AS SELECT 1",
+        'CREATE TABLE "temp".t (a)',
+        "CREATE VIEW temp.v AS SELECT 1",
+    ],
+)
+def test_temporary_objects_are_refused_however_they_are_written(
+    two: tuple[Host, Host], sql: str
+) -> None:
+    # Each replica would apply it on a connection of its own: a second one
+    # would fail there, and the log could be read by nobody any more.
+    host, other = two
+    before = host.position
+    for _ in range(2):
+        with pytest.raises(NotSupportedError, match="temporary table"):
+            host.sql(sql)
+    assert host.position == before
+    other.sql("INSERT INTO library_tag VALUES ('a', '')")
+    assert host.sql("SELECT name FROM library_tag") == [("a",)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "ALTER TABLE _s3cache_meta RENAME TO mine",
+        "ALTER TABLE _s3cache_recent DROP COLUMN host",
+        "CREATE INDEX mine ON _s3cache_meta (number)",
+        "CREATE TABLE _s3cache_mine (a)",
+        "DROP TABLE _s3cache_recent",
+    ],
+)
+def test_the_replicas_own_tables_are_not_the_projects(host: Host, sql: str) -> None:
+    before = host.position
+    with pytest.raises(DatabaseError):
+        host.sql(sql)
+    assert host.position == before
+
+
 def test_maintenance_is_the_hosts_own_business(host: Host) -> None:
     before = host.position
     for sql in ("ANALYZE", "REINDEX", "VACUUM"):
@@ -387,6 +428,20 @@ def test_maintenance_is_the_hosts_own_business(host: Host) -> None:
     assert host.position == before
     Tag.objects.create(name="a")
     assert Tag.objects.get().name == "a"
+
+
+def test_vacuum_does_not_number_rows_anew(two: tuple[Host, Host]) -> None:
+    host, other = two
+    host.sql("CREATE TABLE plain (x)")
+    for number in range(4):
+        host.sql("INSERT INTO plain VALUES (%s)", number)
+    host.sql("DELETE FROM plain WHERE x < 2")
+    with pytest.raises(NotSupportedError, match="plain"):
+        host.sql("VACUUM")
+    host.sql("UPDATE plain SET x = 20 WHERE x = 2")
+    assert other.sql("SELECT x FROM plain") == [(20,), (3,)]
+    host.sql("CREATE INDEX plain_x ON plain (x)")
+    host.sql("VACUUM")  # and nothing is another one afterwards
 
 
 # Two hosts at once

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -289,6 +290,67 @@ def test_the_conflict_counts_from_the_first_read_not_from_the_first_write(
         Author.objects.update(born=seen + 1)
     with a:
         assert Author.objects.get().born == 100
+
+
+def test_an_id_that_is_looked_at_late_is_the_one_that_was_committed(
+    two: tuple[Host, Host],
+) -> None:
+    a, b = two
+    a.sql("CREATE TABLE child (id INTEGER PRIMARY KEY, name)")
+    b.catch_up()
+    with a, transaction.atomic():
+        cursor = connection.cursor()
+        cursor.execute("INSERT INTO child (name) VALUES ('mine')")
+        b.sql("INSERT INTO child (name) VALUES ('theirs')")
+    assert a.sql("SELECT id FROM child WHERE name = 'mine'") == [(cursor.lastrowid,)]
+
+
+def test_an_id_that_is_looked_at_after_a_replay_in_the_block_counts(
+    two: tuple[Host, Host],
+) -> None:
+    a, b = two
+    a.sql("CREATE TABLE child (id INTEGER PRIMARY KEY, name)")
+    b.catch_up()
+    with a, transaction.atomic():
+        first, second = connection.cursor(), connection.cursor()
+        first.execute("INSERT INTO child (name) VALUES ('mine')")
+        b.sql("INSERT INTO child (name) VALUES ('theirs')")
+        a.connection.replica.catch_up()
+        second.execute("INSERT INTO library_tag VALUES ('a', '')")
+        number = first.lastrowid
+        second.execute("UPDATE library_tag SET note = %s", [number])
+    found = b.sql("SELECT id FROM child WHERE name = 'mine'")
+    assert b.sql("SELECT note FROM library_tag") == [(str(found[0][0]),)]
+
+
+def test_an_id_that_was_looked_at_in_time_is_a_conflict_if_it_changes(
+    two: tuple[Host, Host],
+) -> None:
+    a, b = two
+    a.sql("CREATE TABLE child (id INTEGER PRIMARY KEY, name)")
+    b.catch_up()
+    with a, pytest.raises(TransactionConflict), transaction.atomic():
+        first, second = connection.cursor(), connection.cursor()
+        first.execute("INSERT INTO child (name) VALUES ('mine')")
+        b.sql("INSERT INTO child (name) VALUES ('theirs')")
+        a.connection.replica.catch_up()
+        second.execute("INSERT INTO library_tag VALUES ('a', '')")
+        assert first.lastrowid == 2
+        b.sql("DELETE FROM child WHERE name = 'theirs'")
+        b.sql("INSERT INTO child (id, name) VALUES (2, 'theirs')")
+
+
+def test_a_replay_may_write_what_the_block_has_not_changed(
+    two: tuple[Host, Host],
+) -> None:
+    # The table of a statement that changed nothing is not among those whose
+    # changes are noted, once the schema is another one.
+    a, b = two
+    with a, transaction.atomic():
+        assert Tag.objects.filter(name="none").update(note="x") == 0
+        Author.objects.create(name="a")
+        b.sql("CREATE TABLE another (id INTEGER PRIMARY KEY)")
+    assert b.sql("SELECT name FROM library_author") == [("a",)]
 
 
 def test_a_row_that_was_deleted_meanwhile_is_a_conflict(
@@ -681,6 +743,28 @@ def test_constraint_checks_disabled(host: Host) -> None:
     with connection.constraint_checks_disabled():
         Author.objects.create(pk=77, name="Ann")
     connection.check_constraints()
+
+
+@pytest.mark.parametrize("in_a_block", [False, True])
+def test_without_constraint_checks_a_delete_takes_nothing_along(
+    two: tuple[Host, Host], in_a_block: bool
+) -> None:
+    # To load a table anew: with foreign keys off SQLite cascades nothing.
+    a, b = two
+    a.sql("CREATE TABLE parent (id INTEGER PRIMARY KEY)")
+    a.sql(
+        "CREATE TABLE child (id INTEGER PRIMARY KEY, "
+        "parent REFERENCES parent (id) ON DELETE CASCADE)"
+    )
+    a.sql("INSERT INTO parent VALUES (1)")
+    a.sql("INSERT INTO child VALUES (5, 1)")
+    block = transaction.atomic() if in_a_block else nullcontext()
+    with a, connection.constraint_checks_disabled(), block:
+        a.sql("DELETE FROM parent")
+        a.sql("INSERT INTO parent VALUES (1)")
+    assert b.sql("SELECT * FROM child") == [(5, 1)]
+    a.sql("DELETE FROM parent")
+    assert b.sql("SELECT * FROM child") == []
 
 
 def test_check_constraints(two: tuple[Host, Host]) -> None:

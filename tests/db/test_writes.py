@@ -454,6 +454,14 @@ def test_blocks_of_two_hosts_that_insert_at_once_come_to_one_order(
         assert [tag.name for tag in Tag.objects.all()] == ["d", "b", "c", "a"]
 
 
+def test_a_generated_column_that_is_called_rowid(host: Host, other: Host) -> None:
+    host.sql("CREATE TABLE plain (x, rowid AS (x % 2))".replace("%", "%%"))
+    for number in range(4):
+        host.sql("INSERT INTO plain (x) VALUES (%s)", number)
+    host.sql("DELETE FROM plain WHERE x = 1")
+    assert other.sql("SELECT x, rowid FROM plain") == [(0, 0), (2, 0), (3, 1)]
+
+
 def test_composite_keys(host: Host, other: Host) -> None:
     with transaction.atomic():
         Loan.objects.create(copy=2, day="2026-01-02")

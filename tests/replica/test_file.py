@@ -13,7 +13,7 @@ import pytest
 from s3cache.exceptions import LogDiverged
 from s3cache.log.effects import Apply, Proved
 from s3cache.log.entry import Entry, Rows, Statement
-from s3cache.replica import meta
+from s3cache.replica import connections, meta
 from s3cache.replica.connections import Registration, connect
 from s3cache.replica.file import ReplicaFile, delete_file, transaction
 from tests.replica.hosts import DATABASE, Host
@@ -75,6 +75,24 @@ def test_another_layout_is_made_anew(tmp_path: Path, sql: str) -> None:
     assert file.generation() != generation
     assert meta.is_usable(file.connection)
     file.close()
+
+
+def test_a_replica_that_cannot_be_read_now_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It says nothing of the file, which others may be using.
+    monkeypatch.setattr(connections, "BUSY_TIMEOUT", 0.0)
+    path = tmp_path / "replica.sqlite3"
+    file = open_file(path)
+    generation = file.generation()
+    file.close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        open_file(path)
+    other.close()
+    assert open_file(path).generation() == generation
 
 
 def test_functions_are_on_the_connection(tmp_path: Path) -> None:
