@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.core.cache.backends.locmem import LocMemCache
+from django.db import connections
 
 from s3cache.results.counters import EVENTS, counters
+
+T = TypeVar("T")
 
 directory = pytest.mark.parametrize("bucket", ["directory"], indirect=True)
 
@@ -55,6 +60,22 @@ def before_each(method: str, do: Callable[[str], object]) -> Iterator[list[str]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LocMemCache, method, spied)
         yield keys
+
+
+def on_loop(task: Callable[[], Awaitable[T]]) -> T:
+    """What a task comes to, with a new connection in the thread it uses."""
+
+    def forget() -> None:
+        connections["default"].close()
+        del connections["default"]
+
+    async def run() -> T:
+        try:
+            return await task()
+        finally:
+            await sync_to_async(forget)()
+
+    return asyncio.run(run())
 
 
 def nothing(key: str) -> None:

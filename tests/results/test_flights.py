@@ -15,7 +15,7 @@ from s3cache.results.statements import Statements
 from tests.db.hosts import Turns, each_on, outcomes, together
 from tests.engine import Bucket, Host, MakeHost
 from tests.library.models import Author
-from tests.results.seen import directory, totals
+from tests.results.seen import directory, on_loop, totals
 
 s3 = pytest.mark.parametrize("bucket", ["s3"], indirect=True)
 
@@ -146,7 +146,7 @@ def test_tasks_that_ask_at_once_make_one_query(hosts: MakeHost) -> None:
             query = Author.objects.filter(born__gte=1)
             return await asyncio.gather(*[query.all().acount() for _ in range(20)])
 
-        assert asyncio.run(ask()) == [1] * 20
+        assert on_loop(ask) == [1] * 20
     assert totals("library.author", "count")["miss"] == 1
 
 
