@@ -8,7 +8,7 @@ table without them: a write that nobody would notice cannot be run.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -43,6 +43,7 @@ _SCHEMA_ACTIONS = {
 }
 
 _CHANGES = f"{OWN_PREFIX}changes_"
+_GONE = f"{OWN_PREFIX}gone_"
 _TRIGGER = f"{OWN_PREFIX}capture_"
 
 #: Statements whose written tables are remembered.
@@ -163,15 +164,17 @@ class Capture:
         """A context in which uncaptured tables may be written."""
         return _Unguarded(self)
 
-    def add(self, table: Table) -> None:
+    def add(self, table: Table, referred: Sequence[str] = ()) -> None:
         """Capture ``table`` from now on.
+
+        With the values in its columns ``referred`` that deleted rows had.
 
         Outside a transaction the capture lasts; inside one, a rollback takes
         it along, and ``after_rollback`` has to be called then.
         """
         if table.name.lower() in self.tables:
             return
-        for statement in _definitions(table):
+        for statement in (*_definitions(table), *_gone_definitions(table, referred)):
             self._connection.execute(statement)
         self.tables[table.name.lower()] = table
 
@@ -238,6 +241,24 @@ class _Unguarded:
 def changes_table(table: Table) -> str:
     """The TEMP table that holds the changed keys of ``table``."""
     return quote(_CHANGES + table.name)
+
+
+def gone_table(table: Table) -> str:
+    """The TEMP table with what children referred to in deleted rows."""
+    return quote(_GONE + table.name)
+
+
+def _gone_definitions(table: Table, referred: Sequence[str]) -> Iterator[str]:
+    if not referred:
+        return
+    columns = ", ".join(map(quote, referred))
+    old = ", ".join(f"OLD.{quote(column)}" for column in referred)
+    yield f"CREATE TEMP TABLE {gone_table(table)} ({columns})"
+    yield (
+        f"CREATE TEMP TRIGGER {quote(f'{_TRIGGER}GONE_{table.name}')} "
+        f"AFTER DELETE ON main.{quote(table.name)} "
+        f"BEGIN INSERT INTO {gone_table(table)} VALUES ({old}); END"
+    )
 
 
 def _definitions(table: Table) -> Iterator[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from s3cache.replica.capture import Capture, changes_table, column_name
+from s3cache.replica.capture import Capture, changes_table, column_name, gone_table
 from s3cache.replica.sql import quote
 from s3cache.replica.tables import ForeignKey, Schema, Table
 
@@ -82,7 +82,9 @@ def _refuse(connection: sqlite3.Connection, sql: str) -> None:
 def do_actions(
     connection: sqlite3.Connection, capture: Capture, schema: Schema, touched: set[str]
 ) -> None:
-    """Do what ON DELETE asks for, for the captured changes of ``touched``.
+    """Do what ON DELETE asks for, for the rows of ``touched`` that are gone.
+
+    Those are the rows that were deleted since ``forget_gone``.
 
     SQLite would do it only with ``PRAGMA foreign_keys``; but then it would
     also do it when rows are laid out, which deletes them first. The children
@@ -102,6 +104,25 @@ def do_actions(
                     waiting.append(child)
 
 
+def forget_gone(
+    connection: sqlite3.Connection, capture: Capture, schema: Schema, names: set[str]
+) -> None:
+    """Begin a statement that writes ``names``: no row is gone yet."""
+    for name in with_children(schema, names):
+        if name in schema.actions and (table := capture.tables.get(name)) is not None:
+            connection.execute(f"DELETE FROM temp.{gone_table(table)}")
+
+
+def referred_columns(schema: Schema, name: str) -> tuple[str, ...]:
+    """The columns of ``name`` that children with actions refer to."""
+    found = {
+        column.lower(): column
+        for key in schema.actions.get(name.lower(), ())
+        for column in key.parent_columns
+    }
+    return tuple(found.values())
+
+
 def with_children(schema: Schema, names: Iterable[str]) -> set[str]:
     """``names``, and the tables that actions of theirs may change."""
     found = set(names)
@@ -116,27 +137,19 @@ def with_children(schema: Schema, names: Iterable[str]) -> set[str]:
 
 
 def _action(connection: sqlite3.Connection, parent: Table, key: ForeignKey) -> str:
-    if key.parent_columns == parent.key:
-        column = quote(key.columns[0])
-        gone = " AND ".join(f"p.{quote(c)} = c.k{i}" for i, c in enumerate(parent.key))
-        own = " AND ".join(f"{quote(c)} = c.k{i}" for i, c in enumerate(key.columns))
-        if len(key.columns) == 1:
-            where = (
-                f"{column} IN (SELECT c.k0 FROM temp.{changes_table(parent)} c "
-                f"WHERE NOT EXISTS (SELECT 1 FROM main.{quote(parent.name)} p "
-                f"WHERE {gone}))"
-            )
-        else:
-            where = (
-                f"EXISTS (SELECT 1 FROM temp.{changes_table(parent)} c WHERE {own} "
-                f"AND NOT EXISTS (SELECT 1 FROM main.{quote(parent.name)} p "
-                f"WHERE {gone}))"
-            )
-    else:
-        # What the deleted row had there was not noted; but who refers to
-        # nothing now is a child of it.
-        where = _refers_to_nothing(key, child=f"main.{quote(key.child)}")
     child = f"main.{quote(key.child)}"
+    gone = f"temp.{gone_table(parent)}"
+    if len(key.columns) == 1:
+        column, to = quote(key.columns[0]), quote(key.parent_columns[0])
+        was = f"{child}.{column} IN (SELECT {to} FROM {gone})"
+    else:
+        match = " AND ".join(
+            f"g.{quote(there)} = {child}.{quote(here)}"
+            for here, there in zip(key.columns, key.parent_columns, strict=True)
+        )
+        was = f"EXISTS (SELECT 1 FROM {gone} g WHERE {match})"
+    # Another row may hold the value by now.
+    where = f"{was} AND {_refers_to_nothing(key, child=child)}"
     if key.on_delete == "CASCADE":
         return f"DELETE FROM {child} WHERE {where}"
     values = ", ".join(

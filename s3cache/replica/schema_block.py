@@ -19,7 +19,7 @@ from s3cache.log.effects import Position, Staged
 from s3cache.log.entry import Change, Rows, Sequences, Statement
 from s3cache.replica.applying import read_sequences
 from s3cache.replica.capture import column_name
-from s3cache.replica.foreign_keys import check_tables, with_children
+from s3cache.replica.foreign_keys import check_tables, referred_columns, with_children
 from s3cache.replica.results import Result, Seen
 from s3cache.replica.script import Script
 from s3cache.replica.sql import (
@@ -120,7 +120,7 @@ class SchemaBlock:
             written = writer.capture.written_by(sql, params[0] if many else params)
             for name in with_children(writer.schema, written):
                 if (table := writer.schema.get(name)) is not None:
-                    writer.capture.add(table)
+                    writer.capture.add(table, referred_columns(writer.schema, name))
         return writer.execute(sql, params, many=many, run_actions=self._run_actions)
 
     def _change_schema(self, sql: str, params: Any, many: bool) -> Result:

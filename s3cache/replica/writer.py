@@ -19,9 +19,15 @@ from s3cache.log.entry import Change, Sequences
 from s3cache.replica import meta
 from s3cache.replica.applying import read_sequences
 from s3cache.replica.capture import Capture, Uncaptured
-from s3cache.replica.foreign_keys import check_changed, do_actions, with_children
+from s3cache.replica.foreign_keys import (
+    check_changed,
+    do_actions,
+    forget_gone,
+    referred_columns,
+    with_children,
+)
 from s3cache.replica.results import Result
-from s3cache.replica.sql import Kind, kind_of, words
+from s3cache.replica.sql import Kind, kind_of
 from s3cache.replica.tables import Schema, Table, read_schema, schema_version
 
 
@@ -126,7 +132,7 @@ class Writer:
                 names = with_children(schema, names)
             for name in names:
                 if (table := schema.get(name)) is not None:
-                    self.capture.add(table)
+                    self.capture.add(table, referred_columns(schema, name))
             self.connection.execute("BEGIN IMMEDIATE")
             if schema_version(self.connection) == schema.version:
                 break
@@ -165,15 +171,17 @@ class Writer:
             return Result(self.capture.run(sql, params, many=many))
         first = next(iter(params), ()) if many else params
         written = set(self.capture.written_by(sql, first))
-        acts = run_actions and self.schema.actions
+        schema = self.schema
+        acts = run_actions and bool(schema.actions)
         if not (many or acts or "FAIL" in sql.upper()):
             result = Result(self.capture.run(sql, params, many=False))
         else:
             with self._whole():
+                if acts:
+                    forget_gone(self.connection, self.capture, schema, written)
                 result = Result(self.capture.run(sql, params, many=many))
-                # An UPDATE of a parent's key is not a deletion.
-                if acts and words(sql, 1) != ["UPDATE"]:
-                    do_actions(self.connection, self.capture, self.schema, written)
+                if acts:
+                    do_actions(self.connection, self.capture, schema, written)
         self.touched |= written
         return result
 

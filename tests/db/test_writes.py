@@ -462,6 +462,36 @@ def test_a_generated_column_that_is_called_rowid(host: Host, other: Host) -> Non
     assert other.sql("SELECT x, rowid FROM plain") == [(0, 0), (2, 0), (3, 1)]
 
 
+@pytest.mark.parametrize("replay", [False, True])
+def test_a_child_that_is_there_before_its_parent_stays(
+    host: Host, other: Host, replay: bool
+) -> None:
+    # Deferred keys are checked at the end. ON DELETE is about rows that were
+    # deleted, and not about those that refer to nothing for a while.
+    host.sql("CREATE TABLE parent (id INTEGER PRIMARY KEY, code TEXT UNIQUE, n)")
+    host.sql(
+        "CREATE TABLE child (id INTEGER PRIMARY KEY, parent TEXT REFERENCES "
+        "parent (code) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED)"
+    )
+    host.sql("INSERT INTO parent VALUES (1, 'a', 0), (2, 'b', 0)")
+    host.sql("INSERT INTO child VALUES (1, 'a'), (2, 'b')")
+    with host, transaction.atomic():
+        host.sql("DELETE FROM parent WHERE id = 1")
+        host.sql("INSERT INTO child VALUES (4, 'd')")
+        host.sql("INSERT INTO child VALUES (5, 'a')")
+        host.sql("INSERT INTO parent VALUES (3, 'c', 0)")
+        host.sql("DELETE FROM parent WHERE id = 77")
+        host.sql("INSERT INTO parent VALUES (4, 'd', 0), (5, 'a', 0)")
+        host.sql("UPDATE parent SET n = n + 1 WHERE id = 2")
+        if replay:
+            other.sql("UPDATE parent SET n = n + 1 WHERE id = 2")
+    assert other.sql("SELECT * FROM child ORDER BY id") == [
+        (2, "b"),
+        (4, "d"),
+        (5, "a"),
+    ]
+
+
 def test_composite_keys(host: Host, other: Host) -> None:
     with transaction.atomic():
         Loan.objects.create(copy=2, day="2026-01-02")
