@@ -43,8 +43,8 @@ class KeeperPerformer(Performer):
         self._own = own
 
     def __enter__(self) -> KeeperPerformer:
-        for left in self._of.path.parent.glob(f"{self._of.path.name}-keeper-????????"):
-            delete_file(left)
+        for left in self._of.path.parent.glob(f"{self._of.path.name}-keeper-*"):
+            left.unlink(missing_ok=True)
         return self
 
     def __exit__(self, *_exc_info: object) -> None:
