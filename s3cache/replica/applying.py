@@ -22,16 +22,11 @@ def apply_entry(
     modified: float,
 ) -> None:
     """Apply ``entry`` in the caller's transaction, and move the position."""
-    resets_ids = False
     touched = meta.touched_by(entry.changes)
     if not touched.schema:
         scopes = _scopes(connection, entry.changes)
         touched = replace(touched, scopes=frozenset(scopes))
-    for change in entry.changes:
-        if isinstance(change, Sequences):
-            resets_ids |= set_sequences(connection, change)
-        else:
-            _apply(connection, change)
+    resets_ids = apply_changes(connection, entry.changes)
     meta.record(
         connection,
         entry,
@@ -40,6 +35,17 @@ def apply_entry(
         touched=touched,
         resets_ids=resets_ids,
     )
+
+
+def apply_changes(connection: sqlite3.Connection, changes: Iterable[Change]) -> bool:
+    """Do what an entry says; whether it took ids back that had been given."""
+    resets_ids = False
+    for change in changes:
+        if isinstance(change, Sequences):
+            resets_ids |= set_sequences(connection, change)
+        else:
+            _apply(connection, change)
+    return resets_ids
 
 
 def _scopes(connection: sqlite3.Connection, changes: Iterable[Change]) -> Iterator[str]:

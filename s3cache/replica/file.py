@@ -17,10 +17,10 @@ from s3cache.exceptions import LogDiverged
 from s3cache.log import effects
 from s3cache.log.catalog import Catalog
 from s3cache.log.effects import Position
-from s3cache.log.entry import Entry
+from s3cache.log.entry import Change, Entry
 from s3cache.log.head import Head
 from s3cache.replica import meta, packs
-from s3cache.replica.applying import apply_entry
+from s3cache.replica.applying import apply_changes, apply_entry
 from s3cache.replica.connections import Registration, connect, make_durable
 from s3cache.replica.results import Result
 
@@ -116,6 +116,21 @@ class ReplicaFile:
                 self.connection, entry, etag=effect.etag, modified=effect.modified
             )
         return True
+
+    def rehearse(self, position: Position, changes: Iterable[Change]) -> None:
+        """See whether ``changes`` can be applied to the state at ``position``.
+
+        Raises what SQLite says if not. Nothing is changed. Somewhere else
+        there is nothing to see: whoever wants to commit there has lost.
+        """
+        with self.lock:
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                if self.position().is_at(position):
+                    apply_changes(self.connection, changes)
+            finally:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
 
     def _check_same(self, entry: Entry, position: Position) -> None:
         if entry.database != position.database or entry.number > position.number:

@@ -273,7 +273,21 @@ class SchemaBlock:
         self._writer.rollback()
         self._writer.capture.drop_all()
         self._position = None
+        self._rehearse(position, changes)
         return Staged(position, changes, 1)
+
+    def _rehearse(self, position: Position, changes: list[Change]) -> None:
+        """Have the entry applied here before it is in the log for ever.
+
+        One that no replica can apply would be the end of the database.
+        """
+        try:
+            self._replica.file.rehearse(position, changes)
+        except sqlite3.Error as error:
+            raise NotSupportedError(
+                f"This schema change cannot be committed: what it came to cannot be "
+                f"done again from the log ({error}). Nothing of it was committed."
+            ) from error
 
     def _moved_sequences(self) -> Sequences | None:
         now = read_sequences(self._writer.connection)

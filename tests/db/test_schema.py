@@ -26,6 +26,7 @@ from django.db.migrations.state import ProjectState
 from django.db.models.functions import Random
 
 from s3cache.exceptions import EntryFormatError, TransactionConflict
+from s3cache.replica.capture import Capture
 from tests.db.hosts import on
 from tests.engine import Bucket, Host, MakeHost
 from tests.library.models import Author, Book, Place, Tag
@@ -399,6 +400,21 @@ def test_temporary_objects_are_refused_however_they_are_written(
     for _ in range(2):
         with pytest.raises(NotSupportedError, match="temporary table"):
             host.sql(sql)
+    assert host.position == before
+    other.sql("INSERT INTO library_tag VALUES ('a', '')")
+    assert host.sql("SELECT name FROM library_tag") == [("a",)]
+
+
+def test_a_change_that_no_replica_could_apply_is_not_committed(
+    two: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Such as a second CREATE TABLE temp.t, were it not refused before.
+    host, other = two
+    monkeypatch.setattr(Capture, "_may_change", lambda *args: True)
+    host.sql("CREATE TABLE temp.t (a)")
+    before = host.position
+    with pytest.raises(NotSupportedError, match="table t already exists"):
+        host.sql("CREATE TABLE temp.t (a)")
     assert host.position == before
     other.sql("INSERT INTO library_tag VALUES ('a', '')")
     assert host.sql("SELECT name FROM library_tag") == [("a",)]
