@@ -14,12 +14,12 @@ from s3cache.log.effects import Effect
 from s3cache.replica import meta
 from s3cache.replica.applying import read_sequences
 from s3cache.replica.connections import connect
-from s3cache.replica.file import create_private, delete_file
+from s3cache.replica.file import ReplicaFile, create_private, delete_file
 from s3cache.replica.packs import compress, make_pack, read_statements
 from s3cache.replica.performer import Performer
 from s3cache.replica.replica import Replica
 from s3cache.replica.tables import Schema, read_schema, schema_version
-from s3cache.stores.base import Answer
+from s3cache.stores.base import Answer, Store
 
 
 class KeeperPerformer(Performer):
@@ -61,8 +61,13 @@ class KeeperPerformer(Performer):
     def _delete(self, effect: Delete) -> Answer:
         return self._store.delete_many(effect.keys)
 
+    def go_on_with(self, store: Store) -> None:
+        """Have further requests sent to another store."""
+        self._store = store
+
     def _survey(self, effect: Survey) -> Contents:
-        self._copy = _Copy(self._of)
+        made = None if self._target is self._file else self._target
+        self._copy = _Copy(self._of, made)
         return self._copy.contents(effect.since)
 
     def _build(self, effect: Build) -> Built:
@@ -72,24 +77,27 @@ class KeeperPerformer(Performer):
 
 
 class _Copy:
-    """A copy of a replica that nobody else knows.
+    """A copy of a replica, or of one that this run has ``made``.
 
     What is packed is of one state, and neither a commit nor a fork has to
     wait for it.
     """
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, made: ReplicaFile | None = None) -> None:
         self._path: Path = replica.path.with_name(
             f"{replica.path.name}-keeper-{secrets.token_hex(4)}"
         )
         create_private(self._path)
         self._connection = connect(self._path)
-        reader = replica.new_reader()
-        try:
-            with reader.held() as connection:
-                connection.backup(self._connection)
-        finally:
-            replica.give_back(reader)
+        if made is not None:
+            made.connection.backup(self._connection)
+        else:
+            reader = replica.new_reader()
+            try:
+                with reader.held() as connection:
+                    connection.backup(self._connection)
+            finally:
+                replica.give_back(reader)
         self._schema: Schema = read_schema(
             self._connection, schema_version(self._connection)
         )

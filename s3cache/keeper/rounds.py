@@ -445,15 +445,21 @@ def pack_of(this: Round, built: Built, group: Group, position: Position) -> Step
         and list(old.segments) == list(built.segments)
     ):
         return old
-    token: str = yield Token()
-    key = pack_key(position.number, token)
-    etag = yield from store(key, built.body)
+    new = yield from new_pack(built, position.number)
     this.kept.packs_written += 1
-    this.kept.bytes_written += len(built.body)
+    this.kept.bytes_written += new.size
+    return new
+
+
+def new_pack(built: Built, number: int) -> Steps[Pack]:
+    """Store what was built at entry ``number``."""
+    token: str = yield Token()
+    key = pack_key(number, token)
+    etag = yield from store(key, built.body)
     return Pack(
         key=key,
         etag=etag,
-        number=position.number,
+        number=number,
         segments=list(built.segments),
         rows=built.rows,
         size=len(built.body),

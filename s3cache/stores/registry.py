@@ -6,13 +6,18 @@ import sys
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.files.storage import FileSystemStorage, InvalidStorageError, storages
+from django.core.files.storage import (
+    FileSystemStorage,
+    InvalidStorageError,
+    Storage,
+    storages,
+)
 from django.core.signals import setting_changed
 
 from s3cache.stores.base import Store
 from s3cache.stores.directory import DirectoryStore
 
-__all__ = ["store_for"]
+__all__ = ["store_at", "store_for"]
 
 _stores: dict[str, Store] = {}
 
@@ -40,6 +45,24 @@ def _make(alias: str) -> Store:
         raise ImproperlyConfigured(
             f"STORAGES[{alias!r}] cannot be used as a store: {error}"
         ) from error
+    return _store_of(storage, alias)
+
+
+def store_at(alias: str, location: str) -> Store:
+    """
+    A store like that of ``alias``, with another ``location``.
+
+    Raises ``ImproperlyConfigured`` like ``store_for``.
+    """
+    backends: Any = storages.backends
+    known = backends.get(alias)
+    if known is None:
+        raise ImproperlyConfigured(f"STORAGES has no {alias!r}")
+    options = {**known.get("OPTIONS", {}), "location": location}
+    return _store_of(storages.create_storage({**known, "OPTIONS": options}), alias)
+
+
+def _store_of(storage: Storage, alias: str) -> Store:
     # django-storages has been imported if, and only if, a storage is of its
     # kind; importing it here would cost everybody else 0.3 s of boto3.
     backend = sys.modules.get("storages.backends.s3")
