@@ -125,6 +125,18 @@ def test_a_cold_start_is_a_handful_of_requests(
     assert sorted(seen) == ["GET catalog", "GET head", "GET packs", "LIST log"]
 
 
+def test_a_table_of_30_000_rows_takes_no_more_requests(
+    host: Host, hosts: MakeHost, bucket: Bucket
+) -> None:
+    for _ in range(3):
+        Member.objects.bulk_create(Member(name="x" * 40) for _ in range(10_000))
+    keep(host)
+    new = hosts("new")
+    with bucket.requests() as seen:
+        assert len(new.dump()["library_member"]) == 30_000
+    assert len(seen) <= 8
+
+
 def test_a_host_that_slept_over_the_trim_starts_anew(
     host: Host, hosts: MakeHost
 ) -> None:
