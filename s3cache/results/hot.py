@@ -240,7 +240,7 @@ class Hot(Generic[_M]):
         alias = source.alias
         if (
             are_open(alias)
-            or connections.settings.get(alias) is not source.settings
+            or not _is_here(source)
             or caches.settings is not source.cache_settings
         ):
             return None
@@ -287,7 +287,7 @@ class Hot(Generic[_M]):
             return None
         source = _Source(
             alias=wrapper.alias,
-            settings=connections.settings.get(wrapper.alias),
+            settings=wrapper.settings_dict,
             cache_settings=caches.settings,
             versions=wrapper.statements.versions,
             side=wrapper.replica.side,
@@ -328,6 +328,30 @@ class Hot(Generic[_M]):
         return self._builds and not (
             pre_init.has_listeners(self._model) or post_init.has_listeners(self._model)
         )
+
+
+def _is_here(source: _Source) -> bool:
+    """Whether the alias still means that database, for who calls this.
+
+    Somebody may have put another connection in its place, for a thread.
+    """
+    wrapper = getattr(_wrappers(), source.alias, None)
+    if wrapper is None:
+        return connections.settings.get(source.alias) is source.settings
+    connection = wrapper.connection
+    return wrapper.settings_dict is source.settings and (
+        connection is None or connection.statements.versions is source.versions
+    )
+
+
+def _wrappers() -> object:
+    """What holds the connections of the calling thread, as attributes.
+
+    ``connections[alias]`` goes through a context manager of asgiref's, which
+    takes as long as all the rest of a hit.
+    """
+    holder: Any = connections._connections  # type: ignore[attr-defined]
+    return getattr(holder, "_storage", holder)
 
 
 def _refresh(source: _Source, fresh_for: float) -> bool:

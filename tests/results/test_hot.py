@@ -492,6 +492,20 @@ def test_hosts_do_not_answer_for_each_other(hosts: MakeHost) -> None:
         assert Gear.objects.count() == 1
 
 
+def test_a_connection_that_a_thread_has_put_in_place(hosts: MakeHost) -> None:
+    """The settings of the alias stay as they are meanwhile."""
+    a, b = hosts(), hosts()
+    b.catch_up()
+    with a:
+        Gear.objects.create(name="cog")
+        assert warm(Gear.objects.count)() == 1
+        with on(b):
+            assert warm(Gear.objects.count)() == 0
+        assert warm(Gear.objects.count)() == 1
+        with on(b):
+            assert Gear.objects.count() == 0
+
+
 def test_a_replica_that_is_made_anew_or_closed(host: Host, gear: Gear) -> None:
     get = warm(lambda: Gear.objects.get(pk=gear.pk))
     host.connection.rebuild_replica()
