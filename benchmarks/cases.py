@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from typing import Any, cast
 
 from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F
 
 from benchmarks.databases import (
@@ -24,6 +28,8 @@ from benchmarks.databases import (
 from benchmarks.measuring import Case
 from benchmarks.models import Item, LargeItem, NewItem, SmallItem
 from s3cache.db.base import DatabaseWrapper
+from s3cache.keeper.rounds import KeeperOptions
+from s3cache.keeper.run import keep_now
 
 _ONLY_DELAYED = tuple(one for one in DATABASES if one.name == DELAYED)
 
@@ -297,6 +303,53 @@ class ColdStart(_LeavesRows):
             rows(NewItem, database.alias).bulk_create(prepared)
 
 
+class ColdStartFromPacks(_LeavesRows):
+    """A new replica, made from packs. On SQLite: to copy the rows."""
+
+    rounds = 5
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(sizes)
+        self.name = f"cold start from packs, {sizes.cold:,} rows"
+
+    def prepare(self, database: Database) -> None:
+        if database.cold:
+            packed = KeeperOptions(pack_after=1)
+            keep_now(_connection(database.cold).replica, packed)
+        else:
+            made = items(NewItem, self.sizes.cold)
+            rows(NewItem, database.alias).bulk_create(made)
+
+    def run(self, database: Database, prepared: None) -> None:
+        if database.cold:
+            _connection(database.cold).rebuild_replica()
+        else:
+            _copy_table(connections[database.alias], NewItem._meta.db_table)
+
+
+def _copy_table(connection: BaseDatabaseWrapper, table: str) -> None:
+    source = Path(connection.settings_dict["NAME"])
+    target = source.with_name("copy.sqlite3")
+    with closing(sqlite3.connect(target, isolation_level=None)) as copy:
+        copy.execute("PRAGMA journal_mode = WAL")
+        copy.execute("PRAGMA synchronous = NORMAL")
+        copy.execute("ATTACH ? AS source", [str(source)])
+        copy.execute("BEGIN")
+        for kind in ("table", "index"):
+            for (sql,) in copy.execute(
+                "SELECT sql FROM source.sqlite_master "
+                "WHERE type = ? AND tbl_name = ? AND sql IS NOT NULL",
+                [kind, table],
+            ).fetchall():
+                copy.execute(sql)
+            if kind == "table":
+                name = f'"{table}"'
+                copy.execute(f"INSERT INTO main.{name} SELECT * FROM source.{name}")  # noqa: S608
+        copy.execute("COMMIT")
+    for suffix in ("", "-wal", "-shm"):
+        target.with_name(target.name + suffix).unlink(missing_ok=True)
+
+
 CASES: tuple[type[Case], ...] = (
     Save,
     Create,
@@ -313,4 +366,5 @@ CASES: tuple[type[Case], ...] = (
     CreateInThreads,
     CatchUp,
     ColdStart,
+    ColdStartFromPacks,
 )
