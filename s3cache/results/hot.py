@@ -11,6 +11,7 @@ is told which versions its result belongs to.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from s3cache.results.versions import Versions
 
 __all__ = ["NOT_HOT", "Hot"]
+
+logger = logging.getLogger("s3cache.results")
 
 _M = TypeVar("_M", bound=models.Model)
 
@@ -209,7 +212,13 @@ class Hot(Generic[_M]):
         if weight is not None:
             version = taken.at.versions[0] if recipe.table else taken.at.versions
             key = (recipe.prefix, value, version)
-            recipe.cache.keep(key, kept, recipe.ttl, weight=weight + 200)
+            try:
+                recipe.cache.keep(key, kept, recipe.ttl, weight=weight + 200)
+            except Exception as error:
+                # The answer is there; that it could not be kept is no reason
+                # to withhold it.
+                counters.count(recipe.label, recipe.action, "failed")
+                logger.warning("A hot result could not be kept: %s", error)
 
     # count()
 
@@ -301,7 +310,7 @@ class Hot(Generic[_M]):
         ]
         recipe = _Recipe(
             prefix=":".join(words),
-            action=words[2][:5],
+            action="count" if field is None else "get",
             label=policy.label,
             source=source,
             tables=tables,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from django.core.cache import BaseCache, caches
 from django.core.cache.backends.db import BaseDatabaseCache
 from django.core.cache.backends.dummy import DummyCache
+from django.db import OperationalError
 
 from s3cache.replica import meta
 from s3cache.replica.file import transaction
@@ -132,7 +134,13 @@ class Statements:
             return tables, ""
         table, scope = found
         if isinstance(scope, PartScope):
-            self._know(reader, scope)
+            try:
+                self._know(reader, scope)
+            except (OperationalError, sqlite3.OperationalError) as error:
+                # Somebody holds the file, for a migration perhaps. It is only
+                # a matter of how long the result stays valid.
+                logger.info("Parts of %s are not known yet: %s", table, error)
+                return tables, ""
         scopes: tuple[Scope, ...] = tuple(
             scope if one == table else one for one in tables
         )

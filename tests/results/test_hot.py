@@ -605,3 +605,14 @@ def test_what_was_never_asked_is_not_known(host: Host) -> None:
     hot = Hot(Gear)
     assert hot.get({"pk": 1}) is NOT_HOT
     assert hot.count() is NOT_HOT
+
+
+def test_what_cannot_be_kept_is_answered_all_the_same(
+    gear: Gear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise MemoryError("full")
+
+    monkeypatch.setattr(type(caches["default"]), "keep", fail)
+    assert Gear.objects.get(pk=gear.pk) == gear
+    assert totals("testapp.gear", "get") == {"miss": 1, "failed": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -341,3 +342,23 @@ def test_parts_of_a_table_that_is_read_before_it_is_changed(host: Host) -> None:
     assert events(query) == HIT
     host.connection.rebuild_replica()
     assert query().born == 1900
+
+
+def test_a_file_that_somebody_holds_keeps_nobody_from_reading(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the result depends on the whole table."""
+
+    def locked(*args: Any) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    query = EU["list"]
+    product("eu")
+    with monkeypatch.context() as patch:
+        patch.setattr(meta, "add_partition", locked)
+        assert len(query()) == 1
+        product("us", "US")
+        assert events(query) == MISS
+    query()
+    product("other", "US")
+    assert events(query) == HIT
