@@ -52,6 +52,7 @@ class Build(OtherEffect):
 class Contents:
     """The copy of a replica.
 
+    ``etags`` are those of the entries, by number, that it has applied lately.
     ``tables`` are in the order of their making. ``touched`` has, by
     lower-case table name, the rowids of rows that changed, or None where they
     are not known one by one; tables that are not there did not change. It is
@@ -59,6 +60,7 @@ class Contents:
     """
 
     position: Position
+    etags: Mapping[int, str]
     schema: Sequence[str]
     sequences: Mapping[str, int]
     tables: Sequence[str]

@@ -108,6 +108,7 @@ class _Copy:
         position = meta.read_position(connection)
         return Contents(
             position=position,
+            etags=meta.read_etags(connection),
             schema=read_statements(connection),
             sequences=read_sequences(connection),
             tables=[table.name for table in self._schema],

@@ -223,7 +223,7 @@ def work(this: Round, here: Position) -> Steps[None]:
     if lost or is_pack_due(this, here):
         contents: Contents = yield Survey(this.catalog.number if this.catalog else 0)
         this.log = yield from list_all(LOG)
-        if is_fit(this, contents.position):
+        if is_fit(this, contents):
             key = yield from pack(this, contents, lost)
     trimmed = trim_to(this)
     yield from replace_head(this, catalog=key, trimmed=trimmed, keeper="")
@@ -288,20 +288,33 @@ def is_pack_due(this: Round, here: Position) -> bool:
     )
 
 
-def is_of_this_log(position: Position, head: Head, log: Page) -> bool:
+def is_of_this_log(contents: Contents, head: Head, log: Page) -> bool:
     """Whether the replica that is to be packed has followed this log.
 
     Else a host that has not noticed that the bucket was restored would bring
-    back what was lost, for everybody who starts from its packs.
+    back what was lost, for everybody who starts from its packs. Its newest
+    entry proves nothing: it may have put that one into the restored log
+    itself, behind entries of others.
     """
+    position, first = contents.position, head.trimmed + 1
     etags = {number: one.etag for number, one in log.entries.items()}
-    return is_untrimmed(position, head) and has_all(etags, head.trimmed + 1, position)
+    return (
+        is_untrimmed(position, head)
+        and has_all(etags, first, position)
+        and all(
+            etags.get(number) == etag
+            for number, etag in contents.etags.items()
+            if number >= first
+        )
+    )
 
 
-def is_fit(this: Round, position: Position) -> bool:
-    """Whether a replica at ``position`` can go on from the catalog."""
+def is_fit(this: Round, contents: Contents) -> bool:
+    """Whether the replica can go on from the catalog."""
     packed = this.catalog.number if this.catalog else 0
-    return packed <= position.number and is_of_this_log(position, this.head, this.log)
+    return packed <= contents.position.number and is_of_this_log(
+        contents, this.head, this.log
+    )
 
 
 def lost_packs(this: Round) -> frozenset[str]:

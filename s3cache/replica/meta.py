@@ -14,7 +14,7 @@ from s3cache.log.effects import Position
 from s3cache.log.entry import Change, Entry, Row, Rows, Statement
 
 #: The layout of the replica file. A file of another layout is made anew.
-LAYOUT = 3
+LAYOUT = 4
 
 #: For how many entries the changed keys are kept.
 RECENT = 2000
@@ -41,6 +41,7 @@ _CREATE = (
     CREATE TABLE _s3cache_recent (
         number INTEGER PRIMARY KEY,
         token TEXT NOT NULL,
+        etag TEXT NOT NULL,
         host TEXT NOT NULL,
         changes BLOB NOT NULL
     )
@@ -232,8 +233,8 @@ def record(
         [entry.number, entry.token, etag, modified, touched.schema or resets_ids],
     )
     connection.execute(
-        "INSERT OR REPLACE INTO main._s3cache_recent VALUES (?, ?, ?, ?)",
-        [entry.number, entry.token, entry.host, _encode(touched)],
+        "INSERT OR REPLACE INTO main._s3cache_recent VALUES (?, ?, ?, ?, ?)",
+        [entry.number, entry.token, etag, entry.host, _encode(touched)],
     )
     connection.execute(
         "DELETE FROM main._s3cache_recent WHERE number <= ?", [entry.number - RECENT]
@@ -268,6 +269,13 @@ def read_token(connection: sqlite3.Connection, number: int) -> str | None:
         "SELECT token FROM main._s3cache_recent WHERE number = ?", [number]
     ).fetchone()
     return row[0] if row else None
+
+
+def read_etags(connection: sqlite3.Connection) -> dict[int, str]:
+    """The ETags, by number, of the entries that were applied lately."""
+    return dict(
+        connection.execute("SELECT number, etag FROM main._s3cache_recent").fetchall()
+    )
 
 
 def read_recent(

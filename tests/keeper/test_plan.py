@@ -25,7 +25,7 @@ def catalog(*packs: Pack) -> Catalog:
 def contents(
     tables: Sequence[str], touched: Mapping[str, frozenset[int] | None] | None
 ) -> Contents:
-    return Contents(Position("db", 2), [], {}, tables, touched, {})
+    return Contents(Position("db", 2), {}, [], {}, tables, touched, {})
 
 
 LOW, HIGH = Segment("a", None, 10), Segment("a", 10, None)

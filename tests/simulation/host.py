@@ -111,6 +111,8 @@ class Replica:
     pending: dict[tuple[int, str], Write] = field(default_factory=dict)
     recent: tuple[Entry, ...] = ()
     """The entries that it has applied since it was made."""
+    etags: dict[int, str] = field(default_factory=dict)
+    """Their ETags, by number."""
 
 
 class Host:
@@ -446,6 +448,7 @@ class Run:
             raise OperationalError("database or disk is full")
         replica.state = apply(replica.state, entry.changes)
         replica.recent += (entry,)
+        replica.etags = {**replica.etags, entry.number: effect.etag}
         replica.position = e.Position(
             entry.database, entry.number, entry.token, effect.etag, effect.modified
         )
@@ -594,6 +597,7 @@ class Run:
         replica = task.surveyed = replace(task.host.replica)
         return k.Contents(
             position=replica.position,
+            etags=replica.etags,
             schema=schema_of(replica.state),
             sequences=replica.state.sequences,
             tables=list(replica.state.tables),

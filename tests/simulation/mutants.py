@@ -454,7 +454,7 @@ def chain_ignored(stack):
 
 @breaks("5.3: the keeper packs only a replica of this very log")
 def packs_of_another_log(stack):
-    swap(stack, is_of_this_log=lambda position, head, log: True)
+    swap(stack, is_of_this_log=lambda contents, head, log: True)
 
 
 @breaks("5.3: the keeper trims only what is a day old")

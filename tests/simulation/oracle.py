@@ -171,8 +171,7 @@ class Oracle:
         lost = position.database != "" and not self.log.has(position)
         if diverged and not lost and not self.copied:
             raise Violation(f"{host} believes that the log diverged")
-        stray = position.number in self.strays  # which the bucket still has
-        if lost and not diverged and not stray and head.trimmed < position.number:
+        if lost and not diverged and head.trimmed < position.number:
             raise Violation(f"{host} would lose commits that exist nowhere else")
 
     def check_fresh(self, who: object, number: int, began: int) -> None:
