@@ -137,11 +137,18 @@ class Oracle:
             changes, results = run_batch(write.batch, before)
             if apply(before, changes) != state:
                 raise Violation(f"{key} of {write} was made from another state")
-            write.numbers.append(number)
-            write.results = results
+            if write.status != "running" and self._was_taken(number):
+                write.resurrected.append(number)
+            else:
+                write.numbers.append(number)
+                write.results = results
         log.entries.append(entry)
         log.origins.append(write)
         log.states.append(state)
+
+    def _was_taken(self, number: int) -> bool:
+        """Whether there was an entry of that number before a disaster."""
+        return any(number <= log.newest for log in self.past)
 
     def _opened(self, key: str, made: Object) -> Entry | None:
         """The entry in an object, or None if its blob is not there."""
@@ -240,8 +247,8 @@ class Oracle:
         for key in range(1, COUNTERS + 1):
             wanted = sum(
                 sum(s == Increment(key) for s in write.batch)
+                * (bool(write.numbers) + len(write.resurrected))
                 for write in self.writes
-                if write.numbers
             )
             counted = last.tables["counter"].rows[key][1]
             if counted != wanted:

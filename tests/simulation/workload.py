@@ -114,6 +114,9 @@ class Write:
     numbers: list[int] = field(default_factory=list)
     """The entries of the true log that came from it."""
     error: Exception | None = None
+    resurrected: list[int] = field(default_factory=list)
+    """More entries: copies of a request that the network had kept. Their
+    places had been taken, and a disaster made them free again."""
     lost_in_disaster: bool = False
     is_stray: bool = False
 
