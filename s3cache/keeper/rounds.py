@@ -311,10 +311,15 @@ def is_of_this_log(contents: Contents, head: Head, log: Page) -> bool:
 
 def is_fit(this: Round, contents: Contents) -> bool:
     """Whether the replica can go on from the catalog."""
-    packed = this.catalog.number if this.catalog else 0
-    return packed <= contents.position.number and is_of_this_log(
-        contents, this.head, this.log
-    )
+    catalog = this.catalog
+    if catalog is not None:
+        if contents.position.number < catalog.number:
+            return False
+        # The entry itself may have been trimmed.
+        etag = contents.etags.get(catalog.number, catalog.etag)
+        if etag != catalog.etag:
+            return False
+    return is_of_this_log(contents, this.head, this.log)
 
 
 def lost_packs(this: Round) -> frozenset[str]:
