@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import os
 import random
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from s3cache.caches.errors import NotSerializable
 from s3cache.caches.machine import Machine
 from s3cache.caches.shelf import ENTRY_BYTES
 from tests.caches.conftest import Clock, MakeMemory
+from tests.forks import in_child
 
 POLICIES = ["s3fifo", "lru", "fifo"]
 
@@ -427,6 +428,13 @@ def test_statistics_are_exact_with_many_threads(make_memory: MakeMemory) -> None
     assert cache.stats()["size"] == 50
 
 
+def _is_whole(cache: MemoryCache) -> bool:
+    cache.set("mine", 1)
+    shelf = cache._shelf
+    weight = sum(entry.weight for entry in shelf.entries.values())
+    return cache.get("mine") == 1 and shelf.weight == weight
+
+
 def test_a_child_has_the_entries_and_its_locks_are_free(
     make_memory: MakeMemory,
 ) -> None:
@@ -439,18 +447,13 @@ def test_a_child_has_the_entries_and_its_locks_are_free(
         while not stop.is_set():
             cache.set(f"key{number % 100}", b"x" * 100)
             number += 1
+            time.sleep(0.0005)  # locks are not fair: the fork waits for this one
 
     writer = threading.Thread(target=write)
     writer.start()
     try:
         for _ in range(20):
-            child = os.fork()
-            if child == 0:
-                cache.set("mine", 1)
-                shelf = cache._shelf
-                whole = shelf.weight == sum(e.weight for e in shelf.entries.values())
-                os._exit(0 if cache.get("mine") == 1 and whole else 1)
-            assert os.waitpid(child, 0)[1] == 0
+            assert in_child(lambda: _is_whole(cache))
     finally:
         stop.set()
         writer.join()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
 import pytest
 
 from s3cache.results.counters import EVENTS, Counters, Counts
+from tests.forks import in_child
 
 
 @pytest.fixture
@@ -60,13 +60,5 @@ def test_a_child_of_a_fork_counts_for_itself() -> None:
 
     counters.clear()
     counters.count("a", "get", "hit")
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        os.write(writing, str(len(counters.read())).encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert os.read(reading, 10) == b"0"
+    assert in_child(lambda: counters.read() == {})
     assert counters.read() == {("a", "get"): Counts(hit=1)}
-    os.close(reading)
-    os.close(writing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from typing import Any
 
@@ -14,6 +13,7 @@ from s3cache.results.flights import Flights
 from s3cache.results.statements import Statements
 from tests.db.hosts import Turns, each_on, outcomes, together
 from tests.engine import Bucket, Host, MakeHost
+from tests.forks import in_child
 from tests.library.models import Author
 from tests.results.seen import directory, on_loop, totals
 
@@ -154,8 +154,4 @@ def test_tasks_that_ask_at_once_make_one_query(hosts: MakeHost) -> None:
 def test_a_child_of_a_fork_waits_for_nobody(host: Host) -> None:
     some: Flights[int] = Flights()
     some.join("key")
-    child = os.fork()
-    if not child:
-        _flight, is_mine = some.join("key")
-        os._exit(0 if is_mine else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert in_child(lambda: some.join("key")[1])
