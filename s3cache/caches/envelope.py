@@ -34,8 +34,9 @@ from django.core.exceptions import ImproperlyConfigured
 from s3cache.caches.codec import MsgpackSerializer, PickleSerializer, Serializer
 from s3cache.caches.compression import pack, unpack
 from s3cache.caches.errors import Undecodable
+from s3cache.caches.times import Times
 
-__all__ = ["HEADER_BYTES", "Envelope", "Opened", "Times", "expiry", "keys"]
+__all__ = ["HEADER_BYTES", "Envelope", "Opened", "expiry", "keys"]
 
 _MAGIC: Final = b"S3C\x01"
 _HEADER: Final = struct.Struct(">4sBBBxIdddd")
@@ -46,18 +47,6 @@ _OTHER: Final = 255
 _SERIALIZERS: Final[dict[type, int]] = {MsgpackSerializer: 0, PickleSerializer: 1}
 _SALT_BYTES: Final = 16
 _NONCE_BYTES: Final = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """When an entry was made and until when it serves, in epoch seconds."""
-
-    created: float
-    expires: float = math.inf
-    soft: float = math.inf
-    """From here on the value should be computed again."""
-    cost: float = 0.0
-    """Seconds that computing the value took."""
 
 
 @dataclass(frozen=True, slots=True)

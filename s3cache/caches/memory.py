@@ -8,7 +8,9 @@ cache object per thread. A hit takes no lock, but with ``lru``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable
+import math
+import time
+from collections.abc import Callable, Hashable
 from sys import getsizeof
 from typing import Any, Final, TypedDict
 
@@ -25,11 +27,13 @@ from s3cache.caches.base import (
     whole,
 )
 from s3cache.caches.compression import pack, unpack
+from s3cache.caches.getting import GettingCache
 from s3cache.caches.immutables import kept, weigh
 from s3cache.caches.machine import Machine
 from s3cache.caches.policies import MOST_USES, POLICIES
 from s3cache.caches.shelf import Entry, Limits, Make, now, shelf_for
 from s3cache.caches.statistics import Statistics, hit_rate
+from s3cache.caches.times import Times
 from s3cache.conf import is_number, optional, refuse, seconds
 
 __all__ = ["MemoryCache", "MemoryStatistics"]
@@ -75,7 +79,7 @@ def _policy(path: str, value: object) -> str:
     return value
 
 
-class MemoryCache(Inline, Cache):
+class MemoryCache(Inline, GettingCache):
     """
     A cache in this process, bounded by entries, bytes, or a share of memory.
 
@@ -85,7 +89,7 @@ class MemoryCache(Inline, Cache):
     """
 
     readers = {
-        **Cache.readers,
+        **GettingCache.readers,
         "MAX_ENTRIES": optional(whole),
         "CULL_FREQUENCY": optional(whole),
         "max_memory_bytes": whole,
@@ -97,7 +101,7 @@ class MemoryCache(Inline, Cache):
         "watchdog_interval": seconds,
     }
     defaults = {
-        **Cache.defaults,
+        **GettingCache.defaults,
         "MAX_ENTRIES": DEFAULT_ENTRIES,
         "CULL_FREQUENCY": None,
         "max_memory_bytes": 0,
@@ -185,7 +189,7 @@ class MemoryCache(Inline, Cache):
         version: int | None = None,
     ) -> None:
         made = self.make_and_validate_key(key, version)
-        self._put(made, value, self._seconds(timeout))
+        self._store(made, value, self._seconds(timeout))
 
     def add(
         self,
@@ -195,7 +199,7 @@ class MemoryCache(Inline, Cache):
         version: int | None = None,
     ) -> bool:
         made = self.make_and_validate_key(key, version)
-        return self._put(made, value, self._seconds(timeout), add=True)
+        return self._store(made, value, self._seconds(timeout), add=True)
 
     def touch(
         self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
@@ -206,8 +210,8 @@ class MemoryCache(Inline, Cache):
             entry = self._shelf.live(made)
             if entry is None:
                 return False
-            # One assignment: a hit sees the old time or the new one.
-            entry.expires = None if left is None else now() + left
+            # A hit sees the old time or the new one.
+            entry.expires = entry.until = None if left is None else now() + left
             return True
 
     def delete(self, key: Any, version: int | None = None) -> bool:
@@ -226,7 +230,7 @@ class MemoryCache(Inline, Cache):
             value = entry.value if entry.make is None else entry.make(entry.value)
             value += delta
             left = None if entry.expires is None else entry.expires - now()
-            self._put(made, value, left)
+            self._store(made, value, left)
             return value  # type: ignore[no-any-return]
 
     def clear(self) -> None:
@@ -383,14 +387,63 @@ class MemoryCache(Inline, Cache):
         return default
 
     def _unreadable(self, entry: Entry, default: Any) -> Any:
-        """An entry whose model has changed, or whose serializer is broken."""
-        logger.warning("Dropped an entry that cannot be read", exc_info=True)
-        self._shelf.discard(entry, "undecodable")
+        self._dropped(entry)
         self._tally.cell.misses += 1
         return default
 
-    def _put(
-        self, made: str, value: Any, left: float | None, *, add: bool = False
+    def _dropped(self, entry: Entry) -> None:
+        """An entry whose model has changed, or whose serializer is broken."""
+        logger.warning("Dropped an entry that cannot be read", exc_info=True)
+        self._shelf.discard(entry, "undecodable")
+
+    def _find(self, made: str, *, stale: bool = False) -> tuple[Any, Times] | None:
+        entry = self._entries.get(made)
+        if entry is None:
+            return None
+        moment = now()
+        until = entry.until if stale else entry.expires
+        if until is not None and until <= moment:
+            return None
+        self._shelf.used(entry)
+        entry.uses = min(MOST_USES, entry.uses + 1)
+        try:
+            value = entry.value if entry.make is None else entry.make(entry.value)
+        except Exception:
+            self._dropped(entry)
+            return None
+        passed = time.time() - moment  # from one clock to the other
+        return value, Times(
+            entry.created + passed,
+            math.inf if entry.until is None else entry.until + passed,
+            math.inf if entry.expires is None else entry.expires + passed,
+            entry.cost,
+        )
+
+    def _put(self, made: str, value: Any, times: Times) -> None:
+        moment = time.time()
+        fresh, until = times.fresh_until, times.expires
+        self._store(
+            made,
+            value,
+            None if fresh == math.inf else fresh - moment,
+            until=None if until == math.inf else now() + until - moment,
+            cost=times.cost,
+            created=now() + times.created - moment,
+        )
+
+    async def _offload(self, work: Callable[..., Any], *args: Any) -> Any:
+        return work(*args)  # never waits
+
+    def _store(
+        self,
+        made: str,
+        value: Any,
+        left: float | None,
+        *,
+        add: bool = False,
+        until: float | None = None,
+        cost: float = 0.0,
+        created: float | None = None,
     ) -> bool:
         value = resolved(value)
         make: Make | None
@@ -405,7 +458,7 @@ class MemoryCache(Inline, Cache):
         else:
             value, make = self._encoded(value)
             weight = getsizeof(value)
-        if left is not None and left <= 0:
+        if left is not None and left <= 0 and (until is None or until <= now()):
             if add and self._shelf.live(made) is not None:
                 return False
             self._shelf.remove(made)
@@ -418,6 +471,9 @@ class MemoryCache(Inline, Cache):
             None if left is None else now() + left,
             slow=not (self._default_checks and portable(made)),
             add=add,
+            until=until,
+            cost=cost,
+            created=created,
         )
 
     def _encoded(self, value: Any) -> tuple[bytes, Make]:

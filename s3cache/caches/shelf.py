@@ -34,7 +34,16 @@ now = time.monotonic
 class Entry(Node):
     """A stored value. Only ``expires`` and the fields of `Node` change."""
 
-    __slots__ = ("created", "expires", "make", "slow", "value", "weight")
+    __slots__ = (
+        "cost",
+        "created",
+        "expires",
+        "make",
+        "slow",
+        "until",
+        "value",
+        "weight",
+    )
 
     def __init__(
         self,
@@ -45,6 +54,9 @@ class Entry(Node):
         expires: float | None,
         slow: bool,
         size: int,
+        until: float | None,
+        cost: float,
+        created: float,
     ) -> None:
         self.key = key
         self.size = size
@@ -55,9 +67,12 @@ class Entry(Node):
         """Makes what a caller gets of ``value``; None: ``value`` itself."""
         self.weight = weight
         """In bytes, ``ENTRY_BYTES`` and the key included."""
-        self.created = now()
+        self.created = created
         self.expires = expires
         """On the clock of ``now``; None: never."""
+        self.until = until
+        """When it is removed: later, if it may be served stale."""
+        self.cost = cost
         self.slow = slow
         """A hit has more to do than to take the value."""
 
@@ -102,6 +117,9 @@ class Shelf:
         *,
         slow: bool = False,
         add: bool = False,
+        until: float | None = None,
+        cost: float = 0.0,
+        created: float | None = None,
     ) -> bool:
         """
         Store a value; return whether it was stored.
@@ -110,10 +128,15 @@ class Shelf:
         not stored, is counted, and what it was to replace is removed.
         """
         weight += ENTRY_BYTES + getsizeof(key)
+        if until is None:
+            until = expires
         limits = self.limits
         size = 1 if limits.bytes is None else weight
+        slow = slow or self.policy.locks_hits
+        if created is None:
+            created = now()
         entry = Entry(
-            key, value, make, weight, expires, slow or self.policy.locks_hits, size
+            key, value, make, weight, expires, slow, size, until, cost, created
         )
         with self.lock:
             old = self.live(key)
@@ -156,7 +179,8 @@ class Shelf:
 
     def expire(self, entry: Entry) -> None:
         """Remove an entry whose time has come, unless it was replaced."""
-        self.discard(entry, "expired")
+        if entry.until is not None and entry.until <= now():
+            self.discard(entry, "expired")
 
     def discard(self, entry: Entry, event: str) -> None:
         """Remove this very entry, and count why."""
@@ -194,7 +218,7 @@ class Shelf:
         due = [
             entry
             for entry in list(self.entries.values())
-            if entry.expires is not None and entry.expires <= moment
+            if entry.until is not None and entry.until <= moment
         ]
         for entry in due:
             self.expire(entry)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import secrets
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -21,10 +22,12 @@ from typing import Any, ClassVar
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-from s3cache.caches.base import Cache, Timeout, positive, resolved
-from s3cache.caches.envelope import Envelope, Opened, Times, keys
+from s3cache.caches.base import Timeout, positive, resolved
+from s3cache.caches.envelope import Envelope, Opened, keys
 from s3cache.caches.errors import Undecodable
+from s3cache.caches.getting import GettingCache, Lease
 from s3cache.caches.statistics import Counters, Statistics, hit_rate
+from s3cache.caches.times import Times
 from s3cache.conf import optional
 
 __all__ = ["Change", "StoredCache", "strict"]
@@ -48,17 +51,17 @@ def strict() -> Iterator[None]:
         _strict.reset(token)
 
 
-class StoredCache(Cache):
+class StoredCache(GettingCache):
     """The base of `FileSystemCache` and `S3Cache`."""
 
     readers = {
-        **Cache.readers,
+        **GettingCache.readers,
         "max_entry_bytes": positive,
         "signing_keys": optional(keys),
         "encryption_keys": keys,
     }
     defaults = {
-        **Cache.defaults,
+        **GettingCache.defaults,
         "compression": "zstd",
         "max_entry_bytes": 64 * 2**20,
         "signing_keys": None,
@@ -117,12 +120,8 @@ class StoredCache(Cache):
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         found = self._find(self.make_and_validate_key(key, version))
-        cell = self.counters.tally.cell
-        if found is None:
-            cell.misses += 1
-            return default
-        cell.hits += 1
-        return found[0]
+        self._count(found is not None)
+        return default if found is None else found[0]
 
     def set(
         self,
@@ -264,18 +263,12 @@ class StoredCache(Cache):
 
     # Parts
 
-    def _times(self, timeout: Timeout, cost: float = 0.0) -> Times:
-        created = time.time()
-        left = self._seconds(timeout)
-        return Times(created, math.inf if left is None else created + left, cost=cost)
-
-    def _find(self, made: str) -> tuple[Any, Times] | None:
-        """Return the value of a key and its times, or None: a miss."""
+    def _find(self, made: str, *, stale: bool = False) -> tuple[Any, Times] | None:
         with self._failing("get"):
             data = self._fetch(made)
             if data is None:
                 return None
-            opened = self._opened(made, data)
+            opened = self._opened(made, data, stale=stale)
             if opened is None:
                 return None
             try:
@@ -284,14 +277,16 @@ class StoredCache(Cache):
                 self._undecodable(made, error)
         return None
 
-    def _opened(self, made: str, data: bytes) -> Opened | None:
+    def _opened(self, made: str, data: bytes, *, stale: bool = False) -> Opened | None:
         """Return an entry that is right and has not expired."""
         try:
             opened = self.envelope.open(made, data)
         except Undecodable as error:
             self._undecodable(made, error)
             return None
-        return opened if opened.times.expires > time.time() else None
+        times = opened.times
+        until = times.expires if stale else times.fresh_until
+        return opened if until > time.time() else None
 
     def _undecodable(self, made: str, error: Undecodable) -> None:
         self.counters.count("undecodable")
@@ -317,6 +312,32 @@ class StoredCache(Cache):
             # The old value is worse than none; a full disk lets files go.
             with suppress(*self.failures):
                 self._erase(made)
+
+    def _lease(self, made: str) -> Lease | None:
+        """A key beside the entry, which expires when its owner dies."""
+        name = f"{made}:lease"
+        token = secrets.token_hex(8)
+        lasts: float = self.options["lease_timeout"]
+        times = Times(time.time(), time.time() + lasts)
+        sealed = self.envelope.seal(name, token, times)
+        taken = False
+
+        def take(old: bytes | None) -> bytes | None:
+            nonlocal taken
+            taken = old is None or self._opened(name, old) is None
+            return sealed if taken else None
+
+        with self._failing("lease") as outcome:
+            self._exchange(name, take)
+        if outcome.failed:
+            return lambda: None  # nobody else can take it either: compute
+        return (lambda: self._free(name, token)) if taken else None
+
+    def _free(self, name: str, token: str) -> None:
+        found = self._find(name)
+        if found is not None and found[0] == token:
+            with self._failing("lease"):
+                self._erase(name)
 
     def _failing(self, doing: str) -> _Failing:
         return _Failing(self, doing)

@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3cache.caches.codec import MsgpackSerializer, PickleSerializer
-from s3cache.caches.envelope import HEADER_BYTES, Envelope, Times, expiry
+from s3cache.caches.envelope import HEADER_BYTES, Envelope, expiry
 from s3cache.caches.errors import Undecodable
+from s3cache.caches.times import Times
 
 NOW = Times(created=1000.0, expires=2000.0)
 VALUE = {"name": "x" * 3000, "stock": 3}
