@@ -86,12 +86,8 @@ def _ask(question: Callable[[], Any]) -> dict[str, Any] | None:
 
 
 def _lifecycle(store: S3Store) -> Iterator[Finding]:
-    client: S3Client = store.client
-    answer = _ask(
-        lambda: client.get_bucket_lifecycle_configuration(Bucket=store.bucket)
-    )
     harmless = True
-    for rule in (answer or {}).get("Rules", []):
+    for rule in _rules(store):
         found = list(_of_rule(rule, store.location))
         harmless = harmless and not found
         yield from found
@@ -101,6 +97,15 @@ def _lifecycle(store: S3Store) -> Iterator[Finding]:
             Level.OK,
             "No lifecycle rule removes or moves current objects of the database.",
         )
+
+
+def _rules(store: S3Store) -> list[dict[str, Any]]:
+    client: S3Client = store.client
+    answer = _ask(
+        lambda: client.get_bucket_lifecycle_configuration(Bucket=store.bucket)
+    )
+    rules: list[dict[str, Any]] = (answer or {}).get("Rules", [])
+    return rules
 
 
 def _of_rule(rule: dict[str, Any], location: str) -> Iterator[Finding]:
@@ -189,14 +194,11 @@ def _versioning(store: S3Store) -> Iterator[Finding]:
 
 
 def _removes_old_versions(store: S3Store) -> bool:
-    answer = _ask(
-        lambda: store.client.get_bucket_lifecycle_configuration(Bucket=store.bucket)
-    )
     return any(
         rule.get("Status") == "Enabled"
         and "NoncurrentVersionExpiration" in rule
         and _concerns(rule, store.location)
-        for rule in (answer or {}).get("Rules", [])
+        for rule in _rules(store)
     )
 
 

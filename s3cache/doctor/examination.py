@@ -59,8 +59,10 @@ def examine(
     if any(finding.level is Level.ERROR for finding in suitable):
         return
     yield from _latency(store)
-    yield from _clock(store)
-    yield from _database(store)
+    before = time.time()
+    answer = store.get(HEAD)
+    yield from _clock(answer, before, time.time())
+    yield from _database(store, answer)
     yield from _bill(store, options, hosts)
     if isinstance(store, S3Store):
         yield from examine_bucket(store)
@@ -142,10 +144,8 @@ def _median(send: Callable[[], Answer]) -> float:
     return statistics.median(times)
 
 
-def _clock(store: Store) -> Iterator[Finding]:
-    before = time.time()
-    date = store.get(HEAD).date
-    after = time.time()
+def _clock(answer: Answer, before: float, after: float) -> Iterator[Finding]:
+    date = answer.date
     if date is None:
         return  # the probe refuses such a store
     # Date has whole seconds, and is of a moment between the two.
@@ -168,8 +168,7 @@ def _clock(store: Store) -> Iterator[Finding]:
         )
 
 
-def _database(store: Store) -> Iterator[Finding]:
-    answer = store.get(HEAD)
+def _database(store: Store, answer: Answer) -> Iterator[Finding]:
     if answer.status == 404:
         yield Finding(
             "database",

@@ -26,6 +26,14 @@ class BucketCommand(BaseCommand):
 
     def chosen(self, database: str | None) -> dict[str, DatabaseWrapper]:
         """The databases that are asked for, by alias."""
+        found: dict[str, DatabaseWrapper] = {}
+        for alias in self.aliases(database):
+            connection: Any = connections[alias]
+            found[alias] = connection
+        return found
+
+    def aliases(self, database: str | None) -> tuple[str, ...]:
+        """The aliases of those that are asked for; nothing is opened."""
         known = conf.bucket_aliases()
         if not known:
             raise CommandError(f"No database has the ENGINE {conf.ENGINE!r}.")
@@ -34,8 +42,4 @@ class BucketCommand(BaseCommand):
                 f"{database!r} is no database that lives in a bucket: "
                 f"there are {conf.listed(known)}."
             )
-        found: dict[str, DatabaseWrapper] = {}
-        for alias in known if database is None else (database,):
-            connection: Any = connections[alias]
-            found[alias] = connection
-        return found
+        return known if database is None else (database,)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
-from django.db import OperationalError
+from django.core.management.base import CommandParser
 
 from s3cache.keeper.rounds import KeeperOptions, Kept
-from s3cache.keeper.run import keep_now
-from s3cache.management.base import BucketCommand
-
-#: Seconds to wait for another process of this host that does the same.
-WAIT = 600.0
+from s3cache.management.keeping import KeepingCommand
 
 
-class Command(BucketCommand):
+class Command(KeepingCommand):
     help = (
         "Packs what was committed since the last time, for hosts that start anew, "
         "and deletes from the log what is packed and a day old. Hosts that commit "
@@ -45,23 +39,13 @@ class Command(BucketCommand):
         verbosity: int,
         **options: Any,
     ) -> None:
-        kept: dict[str, Kept] = {}
-        how = KeeperOptions(pack_after=1, dry_run=dry_run, everything=everything)
-        for alias, connection in self.chosen(database).items():
-            try:
-                connection.catch_up()
-                kept[alias] = keep_now(connection.replica, how, wait=WAIT)
-            except OperationalError as error:
-                raise CommandError(f"{alias}: {error}") from error
-            if verbosity and not options["json"]:
-                self.stdout.write(f"{alias}: {told(kept[alias], dry_run=dry_run)}")
-        if options["json"]:
-            self.stdout.write(json.dumps({a: for_programs(k) for a, k in kept.items()}))
-
-
-def for_programs(kept: Kept) -> dict[str, Any]:
-    """``kept`` as JSON has it."""
-    return {**asdict(kept), "backlog": kept.backlog}
+        self.keep(
+            database,
+            KeeperOptions(pack_after=1, dry_run=dry_run, everything=everything),
+            partial(told, dry_run=dry_run),
+            verbosity=verbosity,
+            as_json=options["json"],
+        )
 
 
 def told(kept: Kept, *, dry_run: bool = False) -> str:

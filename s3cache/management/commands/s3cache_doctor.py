@@ -7,30 +7,26 @@ from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from s3cache import conf
 from s3cache.doctor import Finding, Level, examine
 from s3cache.doctor.policy import smallest_policy
+from s3cache.management.base import BucketCommand
 from s3cache.stores import store_for
 from s3cache.stores.s3 import S3Store
 
 
-class Command(BaseCommand):
+class Command(BucketCommand):
     help = (
         "Looks the store of each database that lives in a bucket over: what it "
         "honours, how fast it is, how the bucket is configured, and what it costs. "
         "Changes nothing. The exit status is 1 if something has to be done "
         "(--fail-level)."
     )
-    requires_system_checks = ()  # they would refuse what is to be looked at
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "--database",
-            metavar="ALIAS",
-            help="Which one (default: all that live in a bucket).",
-        )
+        super().add_arguments(parser)
         parser.add_argument(
             "--hosts",
             type=int,
@@ -43,7 +39,6 @@ class Command(BaseCommand):
             default="ERROR",
             help="What makes the exit status 1 (default: ERROR).",
         )
-        parser.add_argument("--json", action="store_true", help="For programs.")
         parser.add_argument(
             "--policy",
             action="store_true",
@@ -60,7 +55,7 @@ class Command(BaseCommand):
         verbosity: int,
         **options: Any,
     ) -> None:
-        aliases = self._aliases(database)
+        aliases = self.aliases(database)
         if hosts < 1:
             raise CommandError(f"--hosts is {hosts}, but must be at least 1.")
         if policy:
@@ -75,19 +70,6 @@ class Command(BaseCommand):
         worst = max(one.level for findings in found.values() for one in findings)
         if worst >= Level[fail_level]:
             raise CommandError("Something has to be done.", returncode=1)
-
-    def _aliases(self, database: str | None) -> tuple[str, ...]:
-        known = conf.bucket_aliases()
-        if database is None and known:
-            return known
-        if database in known:
-            return (database,)
-        raise CommandError(
-            f"{database!r} is no database that lives in a bucket: "
-            f"{'there are ' + conf.listed(known) if known else 'there is none'}."
-            if database
-            else f"No database has the ENGINE {conf.ENGINE!r}."
-        )
 
     def _options(self, alias: str) -> conf.DatabaseOptions:
         return conf.DatabaseOptions.from_settings(

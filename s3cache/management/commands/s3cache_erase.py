@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import OperationalError
 
 from s3cache.keeper.rounds import KeeperOptions, Kept
-from s3cache.keeper.run import keep_now
 from s3cache.log.proof import BELIEVED_FOR
-from s3cache.management.base import BucketCommand
-from s3cache.management.commands.s3cache_compact import WAIT, for_programs
+from s3cache.management.keeping import KeepingCommand
 
 #: Entries that are younger stay: hosts rely on what they were told of the log
 #: for an hour, and would not notice that an entry has come and gone.
@@ -21,7 +17,7 @@ RETAIN = 2 * BELIEVED_FOR
 ERASE = KeeperOptions(pack_after=1, everything=True, retain=RETAIN, grace=0.0)
 
 
-class Command(BucketCommand):
+class Command(KeepingCommand):
     help = (
         "Removes what was deleted or overwritten from the bucket: all packs are "
         "written anew, old ones are deleted at once, and so are log entries that "
@@ -30,17 +26,9 @@ class Command(BucketCommand):
     )
 
     def handle(self, *, database: str | None, verbosity: int, **options: Any) -> None:
-        kept: dict[str, Kept] = {}
-        for alias, connection in self.chosen(database).items():
-            try:
-                connection.catch_up()
-                kept[alias] = keep_now(connection.replica, ERASE, wait=WAIT)
-            except OperationalError as error:
-                raise CommandError(f"{alias}: {error}") from error
-            if verbosity and not options["json"]:
-                self.stdout.write(f"{alias}: {told(kept[alias])}")
-        if options["json"]:
-            self.stdout.write(json.dumps({a: for_programs(k) for a, k in kept.items()}))
+        kept = self.keep(
+            database, ERASE, told, verbosity=verbosity, as_json=options["json"]
+        )
         if any(one.busy for one in kept.values()):
             raise CommandError("Another keeper is at work: run it again.")
 

@@ -15,7 +15,7 @@ from s3cache.keeper.rounds import KeeperOptions
 from s3cache.keeper.run import keep_now
 from s3cache.keeper.verify import Finding, Remedy, verify_bucket
 from s3cache.management.base import BucketCommand
-from s3cache.management.commands.s3cache_compact import WAIT
+from s3cache.management.keeping import WAIT
 
 #: Packs everything anew, and deletes what nothing refers to.
 MEND = KeeperOptions(pack_after=1, everything=True)
