@@ -4,6 +4,8 @@ Cache backends for Django, useful with or without a database in a bucket.
     MemoryCache      in this process, with limits that hold
     FileSystemCache  in a directory, for the processes of a machine
     S3Cache          in a bucket, for all hosts
+    TieredCache      fast caches in front of slow ones
+    ShardedCache     keys spread over several caches
 
 Importing one of them does not import the others.
 """
@@ -17,13 +19,23 @@ if TYPE_CHECKING:
     from s3cache.caches.filesystem import FileSystemCache
     from s3cache.caches.memory import MemoryCache
     from s3cache.caches.s3 import S3Cache
+    from s3cache.caches.sharded import ShardedCache
+    from s3cache.caches.tiered import TieredCache
 
-__all__ = ["FileSystemCache", "MemoryCache", "S3Cache"]
+__all__ = [
+    "FileSystemCache",
+    "MemoryCache",
+    "S3Cache",
+    "ShardedCache",
+    "TieredCache",
+]
 
 _MODULES: Final = {
     "FileSystemCache": "s3cache.caches.filesystem",
     "MemoryCache": "s3cache.caches.memory",
     "S3Cache": "s3cache.caches.s3",
+    "ShardedCache": "s3cache.caches.sharded",
+    "TieredCache": "s3cache.caches.tiered",
 }
 
 

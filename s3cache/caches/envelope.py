@@ -118,7 +118,7 @@ class Envelope:
         self._serializer_number = _SERIALIZERS.get(type(serializer), _OTHER)
         self._compression = compression
         self._threshold = threshold
-        self._most = most
+        self.most = most
         secrets = secret_keys() if signing_keys is None else signing_keys
         made = [_Key.derive(secret, "mac") for secret in secrets]
         if not made:
@@ -179,7 +179,7 @@ class Envelope:
             raise Undecodable("foreign", "encrypted without keys, or the reverse")
         if self._ciphers:
             body = self._decrypted(body, opened.bound)
-        data = unpack(opened.compression, body, self._most)
+        data = unpack(opened.compression, body, self.most)
         try:
             return self._serializer.loads(data)
         except Undecodable:

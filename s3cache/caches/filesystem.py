@@ -38,7 +38,7 @@ from s3cache.caches.base import whole
 from s3cache.caches.compression import SUFFIXES
 from s3cache.caches.envelope import expiry
 from s3cache.caches.file_index import Index, Row, Usage, remove
-from s3cache.caches.stored import Change, StoredCache
+from s3cache.caches.stored import Change, Condition, StoredCache
 from s3cache.conf import boolean, optional, seconds
 
 __all__ = ["FileSystemCache"]
@@ -328,13 +328,13 @@ class FileSystemCache(StoredCache):
                 directory.write(made, name, partition, data)
         self._upkeep()
 
-    def _erase(self, made: str) -> bool:
+    def _erase(self, made: str, only_if: Condition | None = None) -> bool:
         directory = self._directory
         directory.ready()
         name, partition = directory.name_of(made), self._partition(made)
         with directory.locked(name):
             data = directory.read(directory.path_of(name, partition))
-            if data is None:
+            if data is None or not (only_if is None or only_if(data)):
                 return False
             directory.remove(name, partition)
         return True

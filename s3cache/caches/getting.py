@@ -23,6 +23,7 @@ import os
 import random
 import threading
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from enum import Enum, auto
@@ -31,15 +32,19 @@ from typing import Any, Final, NamedTuple, TypeAlias, cast
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from s3cache.caches.base import Cache, Timeout, share
+from s3cache.caches.statistics import Statistics
 from s3cache.caches.times import Times
 from s3cache.conf import seconds
 
-__all__ = ["GettingCache", "Lease", "Metadata"]
+__all__ = ["Found", "GettingCache", "Lease", "Metadata"]
 
 logger = logging.getLogger("s3cache.caches")
 
 POLL: Final = 0.02
 """Seconds between two looks at what another process computes."""
+
+Found: TypeAlias = tuple[Any, Times]
+"""A value, and until when it serves."""
 
 Lease: TypeAlias = Callable[[], None]
 """Frees what was taken; only its owner has it."""
@@ -146,19 +151,119 @@ class GettingCache(Cache):
         "lease_timeout": 30,
     }
 
-    # What a backend does
+    @property
+    def waits(self) -> bool:
+        """Whether operations may wait for a disk or a network."""
+        return True
 
-    def _find(self, made: str, *, stale: bool = False) -> tuple[Any, Times] | None:
+    @property
+    def shares(self) -> bool:
+        """Whether other processes see what is in it, and its leases."""
+        return False
+
+    # What a backend does, with keys that are made already
+
+    @abstractmethod
+    def _find(self, made: str, *, stale: bool = False) -> Found | None:
         """Return a value and its times; with `stale` up to its hard expiry."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _put(self, made: str, value: Any, times: Times) -> None:
-        """Store a value."""
-        raise NotImplementedError
+        """Store a value; remove what is there if it has expired already."""
+
+    @abstractmethod
+    def _add(self, made: str, value: Any, times: Times) -> bool:
+        """Store a value if there is none; return whether there was none."""
+
+    @abstractmethod
+    def _touch(self, made: str, left: float | None) -> bool:
+        """Give an entry other seconds to live; False: there is none."""
+
+    @abstractmethod
+    def _incr(self, made: str, delta: int) -> int | None:
+        """Add to a number, keeping its time; None: there is none."""
+
+    @abstractmethod
+    def _remove(self, made: str) -> bool:
+        """Remove an entry; return whether there was one."""
 
     def _lease(self, made: str) -> Lease | None:
         """Take the lease of a key among processes, or None: it is taken."""
         return _nothing
+
+    # Django's API
+
+    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        found = self._find(self.make_and_validate_key(key, version))
+        self._count(found is not None)
+        return default if found is None else found[0]
+
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> None:
+        made = self.make_and_validate_key(key, version)
+        self._put(made, value, self._times(timeout))
+
+    def add(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> bool:
+        made = self.make_and_validate_key(key, version)
+        return self._add(made, value, self._times(timeout))
+
+    def touch(
+        self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        made = self.make_and_validate_key(key, version)
+        return self._touch(made, self._seconds(timeout))
+
+    def delete(self, key: Any, version: int | None = None) -> bool:
+        return self._remove(self.make_and_validate_key(key, version))
+
+    def has_key(self, key: Any, version: int | None = None) -> bool:
+        return self._find(self.make_and_validate_key(key, version)) is not None
+
+    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Add to a number, keeping its time; atomic where the backend is."""
+        number = self._incr(self.make_and_validate_key(key, version), delta)
+        if number is None:
+            raise ValueError(f"Key '{key}' not found")
+        return number
+
+    # Beyond Django's API
+
+    @abstractmethod
+    def keys(
+        self, pattern: str = "*", version: int | None = None, limit: int | None = None
+    ) -> list[str]:
+        """
+        Return the keys that match, as callers wrote them.
+
+        ``*`` stands for anything. With a KEY_FUNCTION the keys are those that
+        it made, since nothing tells what it made them of.
+        """
+
+    @abstractmethod
+    def delete_pattern(self, pattern: str, version: int | None = None) -> int:
+        """Delete the keys that match, ``*`` for anything; return how many."""
+
+    async def adelete_pattern(self, pattern: str, version: int | None = None) -> int:
+        return cast("int", await self._offload(self.delete_pattern, pattern, version))
+
+    @abstractmethod
+    def stats(self) -> Statistics:
+        """Return what happened since the start, and what is there now."""
+
+    def reset_stats(self) -> None:
+        """Count from 0 again."""
+        self.counters.reset()
 
     # Reading
 
@@ -253,7 +358,7 @@ class GettingCache(Cache):
         flight: _Flight,
         default: Callable[[], Any],
         timeout: Timeout,
-        found: tuple[Any, Times] | None,
+        found: Found | None,
     ) -> Any:
         with self._flying(made, flight):
             lease, value = self._wait(made)
@@ -273,7 +378,7 @@ class GettingCache(Cache):
         flight: _Flight,
         default: Callable[[], Any],
         timeout: Timeout,
-        found: tuple[Any, Times] | None,
+        found: Found | None,
     ) -> Any:
         with self._flying(made, flight):
             lease, value = await self._await(made)
@@ -346,7 +451,7 @@ class GettingCache(Cache):
         made: str,
         default: Callable[[], Any],
         timeout: Timeout,
-        found: tuple[Any, Times] | None,
+        found: Found | None,
     ) -> Any:
         began = time.monotonic()
         try:
@@ -356,9 +461,7 @@ class GettingCache(Cache):
         self._keep(made, value, timeout, time.monotonic() - began)
         return value
 
-    def _stale_value(
-        self, made: str, found: tuple[Any, Times] | None, error: Exception
-    ) -> Any:
+    def _stale_value(self, made: str, found: Found | None, error: Exception) -> Any:
         """Return the old value, or raise the error."""
         lasts = self.options["stale_if_error"]
         if found is None or time.time() >= found[1].fresh_until + lasts:
@@ -390,7 +493,7 @@ class GettingCache(Cache):
 
     # Computing again
 
-    def _state(self, made: str, found: tuple[Any, Times] | None) -> _State:
+    def _state(self, made: str, found: Found | None) -> _State:
         if found is None:
             return _State.MISS
         times = found[1]
@@ -493,9 +596,9 @@ class GettingCache(Cache):
         else:
             cell.misses += 1
 
-    async def _afind(self, made: str) -> tuple[Any, Times] | None:
+    async def _afind(self, made: str) -> Found | None:
         return cast(
-            "tuple[Any, Times] | None",
+            "Found | None",
             await self._offload(lambda: self._find(made, stale=True)),
         )
 

@@ -27,7 +27,7 @@ from s3cache.caches.base import (
     whole,
 )
 from s3cache.caches.compression import pack, unpack
-from s3cache.caches.getting import GettingCache
+from s3cache.caches.getting import Found, GettingCache
 from s3cache.caches.immutables import kept, weigh
 from s3cache.caches.machine import Machine
 from s3cache.caches.policies import MOST_USES, POLICIES
@@ -113,6 +113,10 @@ class MemoryCache(Inline, GettingCache):
         "watchdog_interval": 30,
     }
 
+    @property
+    def waits(self) -> bool:
+        return False
+
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(location, params)
         limits = self._limits(params.get("OPTIONS") or {})
@@ -191,47 +195,8 @@ class MemoryCache(Inline, GettingCache):
         made = self.make_and_validate_key(key, version)
         self._store(made, value, self._seconds(timeout))
 
-    def add(
-        self,
-        key: Any,
-        value: Any,
-        timeout: Timeout = DEFAULT_TIMEOUT,
-        version: int | None = None,
-    ) -> bool:
-        made = self.make_and_validate_key(key, version)
-        return self._store(made, value, self._seconds(timeout), add=True)
-
-    def touch(
-        self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> bool:
-        made = self.make_and_validate_key(key, version)
-        left = self._seconds(timeout)
-        with self._shelf.lock:
-            entry = self._shelf.live(made)
-            if entry is None:
-                return False
-            # A hit sees the old time or the new one.
-            entry.expires = entry.until = None if left is None else now() + left
-            return True
-
-    def delete(self, key: Any, version: int | None = None) -> bool:
-        return self._shelf.remove(self.make_and_validate_key(key, version))
-
     def has_key(self, key: Any, version: int | None = None) -> bool:
         return self._shelf.live(self.make_and_validate_key(key, version)) is not None
-
-    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        """Add to a number, keeping its time. Atomic."""
-        made = self.make_and_validate_key(key, version)
-        with self._shelf.lock:
-            entry = self._shelf.live(made)
-            if entry is None:
-                raise ValueError(f"Key '{key}' not found")
-            value = entry.value if entry.make is None else entry.make(entry.value)
-            value += delta
-            left = None if entry.expires is None else entry.expires - now()
-            self._store(made, value, left)
-            return value  # type: ignore[no-any-return]
 
     def clear(self) -> None:
         """Remove all entries of the LOCATION, as Django's own backends do."""
@@ -242,12 +207,6 @@ class MemoryCache(Inline, GettingCache):
     def keys(
         self, pattern: str = "*", version: int | None = None, limit: int | None = None
     ) -> list[str]:
-        """
-        Return the keys that match, as callers wrote them, oldest first.
-
-        ``*`` stands for anything. With a KEY_FUNCTION the keys are those that
-        it made, since nothing tells what it made them of.
-        """
         matches = self._pattern(pattern, version).fullmatch
         found: list[str] = []
         for entry in list(self._entries.values()):
@@ -259,16 +218,12 @@ class MemoryCache(Inline, GettingCache):
         return found
 
     def delete_pattern(self, pattern: str, version: int | None = None) -> int:
-        """Delete the keys that match, ``*`` for anything; return how many."""
         matches = self._pattern(pattern, version).fullmatch
         return sum(
             self._shelf.remove(made)
             for made in list(self._entries)
             if isinstance(made, str) and matches(made)
         )
-
-    async def adelete_pattern(self, pattern: str, version: int | None = None) -> int:
-        return self.delete_pattern(pattern, version)
 
     def peek(self, key: Hashable, default: Any = None) -> Any:
         """
@@ -321,7 +276,6 @@ class MemoryCache(Inline, GettingCache):
         return self._shelf.remove(key)
 
     def stats(self) -> Statistics:
-        """Return what happened since the start, and what is there now."""
         total = self.counters.total()
         hits, misses = total["hits"], total["misses"]
         limits = self._shelf.limits
@@ -342,10 +296,6 @@ class MemoryCache(Inline, GettingCache):
             "default_ttl": self.default_timeout,
             "enabled": True,
         }
-
-    def reset_stats(self) -> None:
-        """Count from 0 again."""
-        self.counters.reset()
 
     def memory_stats(self) -> MemoryStatistics:
         """Return what the cache weighs, and what it shares memory with."""
@@ -396,7 +346,7 @@ class MemoryCache(Inline, GettingCache):
         logger.warning("Dropped an entry that cannot be read", exc_info=True)
         self._shelf.discard(entry, "undecodable")
 
-    def _find(self, made: str, *, stale: bool = False) -> tuple[Any, Times] | None:
+    def _find(self, made: str, *, stale: bool = False) -> Found | None:
         entry = self._entries.get(made)
         if entry is None:
             return None
@@ -420,16 +370,48 @@ class MemoryCache(Inline, GettingCache):
         )
 
     def _put(self, made: str, value: Any, times: Times) -> None:
+        self._store_timed(made, value, times)
+
+    def _add(self, made: str, value: Any, times: Times) -> bool:
+        return self._store_timed(made, value, times, add=True)
+
+    def _store_timed(
+        self, made: str, value: Any, times: Times, *, add: bool = False
+    ) -> bool:
         moment = time.time()
         fresh, until = times.fresh_until, times.expires
-        self._store(
+        return self._store(
             made,
             value,
             None if fresh == math.inf else fresh - moment,
+            add=add,
             until=None if until == math.inf else now() + until - moment,
             cost=times.cost,
             created=now() + times.created - moment,
         )
+
+    def _touch(self, made: str, left: float | None) -> bool:
+        with self._shelf.lock:
+            entry = self._shelf.live(made)
+            if entry is None:
+                return False
+            # A hit sees the old time or the new one.
+            entry.expires = entry.until = None if left is None else now() + left
+            return True
+
+    def _incr(self, made: str, delta: int) -> int | None:
+        with self._shelf.lock:
+            entry = self._shelf.live(made)
+            if entry is None:
+                return None
+            value = entry.value if entry.make is None else entry.make(entry.value)
+            value += delta
+            left = None if entry.expires is None else entry.expires - now()
+            self._store(made, value, left)
+            return value  # type: ignore[no-any-return]
+
+    def _remove(self, made: str) -> bool:
+        return self._shelf.remove(made)
 
     async def _offload(self, work: Callable[..., Any], *args: Any) -> Any:
         return work(*args)  # never waits

@@ -22,7 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 from s3cache import conf
 from s3cache.caches.compression import SUFFIXES
 from s3cache.caches.envelope import expiry
-from s3cache.caches.stored import Change, StoredCache
+from s3cache.caches.stored import Change, Condition, StoredCache
 from s3cache.exceptions import StoreError
 from s3cache.stores import Answer, Store, store_for
 from s3cache.stores.failures import failure
@@ -125,10 +125,14 @@ class S3Cache(StoredCache):
                 break
         raise self._failure(answer, "change a cache entry")
 
-    def _erase(self, made: str) -> bool:
-        if not self._get(made).ok:
+    def _erase(self, made: str, only_if: Condition | None = None) -> bool:
+        found = self._get(made)
+        if not found.ok or not (only_if is None or only_if(found.body)):
             return False
-        answer = self.store.delete(self._name(made))
+        if_match = "" if only_if is None else found.etag
+        answer = self.store.delete(self._name(made), if_match=if_match)
+        if only_if is not None and answer.status in {404, 409, 412}:
+            return False
         if not answer.ok:
             raise self._failure(answer, "delete a cache entry")
         return True

@@ -318,12 +318,10 @@ def _before_fork() -> None:
     _held[:] = _shelves.values()
     for shelf in _held:
         shelf.lock.acquire()
-        shelf.counters.lock.acquire()
 
 
 def _after_fork() -> None:
     for shelf in _held:
-        shelf.counters.lock.release()
         shelf.lock.release()
     _held.clear()
     _making.release()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import Counter
 from typing import Final, TypedDict
 
@@ -47,6 +49,7 @@ class Counters:
         self._begin: Counter[str] = Counter()
         self._events: Counter[str] = Counter()
         self.tally = Tally(self)
+        _all.add(self)
 
     def register(self, cell: Cell) -> None:
         """Add the cell of the current thread; called by `Tally`."""
@@ -90,6 +93,30 @@ class Counters:
             else:
                 self._finished.update(hits=cell.hits, misses=cell.misses)
         self._cells = alive
+
+
+_all: Final[weakref.WeakSet[Counters]] = weakref.WeakSet()
+_held: Final[list[Counters]] = []
+
+
+def _before_fork() -> None:
+    # No lock is then held by a thread that the child does not have.
+    _held[:] = _all
+    for counters in _held:
+        counters.lock.acquire()
+
+
+def _after_fork() -> None:
+    for counters in _held:
+        counters.lock.release()
+    _held.clear()
+
+
+# Handlers run in reverse order before a fork: those of a cache, which counts
+# under its own lock, come first.
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+)
 
 
 class Statistics(TypedDict):

@@ -20,9 +20,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
-from django.core.cache.backends.base import DEFAULT_TIMEOUT
-
-from s3cache.caches.base import Timeout, positive, resolved
+from s3cache.caches.base import positive, resolved
 from s3cache.caches.envelope import Envelope, Opened, keys
 from s3cache.caches.errors import Undecodable
 from s3cache.caches.getting import GettingCache, Lease
@@ -30,7 +28,7 @@ from s3cache.caches.statistics import Counters, Statistics, hit_rate
 from s3cache.caches.times import Times
 from s3cache.conf import optional
 
-__all__ = ["Change", "StoredCache", "strict"]
+__all__ = ["Change", "Condition", "StoredCache", "strict"]
 
 logger = logging.getLogger("s3cache.caches")
 
@@ -39,6 +37,9 @@ _strict: ContextVar[bool] = ContextVar("s3cache.caches.strict", default=False)
 Change = Callable[[bytes | None], bytes | None]
 """From the bytes of a key (None: there are none) to its new bytes, or None:
 leave them."""
+
+Condition = Callable[[bytes], bool]
+"""Whether these bytes of a key are those to remove."""
 
 
 @contextmanager
@@ -90,6 +91,10 @@ class StoredCache(GettingCache):
             (type(self), self.location), Counters()
         )
 
+    @property
+    def shares(self) -> bool:
+        return True
+
     # What a subclass does; each may raise one of ``failures``
 
     @abstractmethod
@@ -105,8 +110,13 @@ class StoredCache(GettingCache):
         """Let `change` decide, with nobody else writing meanwhile."""
 
     @abstractmethod
-    def _erase(self, made: str) -> bool:
-        """Remove a key; return whether it was there, if that is known."""
+    def _erase(self, made: str, only_if: Condition | None = None) -> bool:
+        """
+        Remove a key; return whether it was there, and was removed.
+
+        With `only_if` nobody changes the bytes between its look at them and
+        their removal.
+        """
 
     @abstractmethod
     def _names(self) -> Iterator[str]:
@@ -118,96 +128,12 @@ class StoredCache(GettingCache):
 
     # Django's API
 
-    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        found = self._find(self.make_and_validate_key(key, version))
-        self._count(found is not None)
-        return default if found is None else found[0]
-
-    def set(
-        self,
-        key: Any,
-        value: Any,
-        timeout: Timeout = DEFAULT_TIMEOUT,
-        version: int | None = None,
-    ) -> None:
-        made = self.make_and_validate_key(key, version)
-        self._put(made, value, self._times(timeout))
-
-    def add(
-        self,
-        key: Any,
-        value: Any,
-        timeout: Timeout = DEFAULT_TIMEOUT,
-        version: int | None = None,
-    ) -> bool:
-        made = self.make_and_validate_key(key, version)
-        times = self._times(timeout)
-        data = self._sealed(made, value, times)
-        added = False
-
-        def change(old: bytes | None) -> bytes | None:
-            nonlocal added
-            added = old is None or self._opened(made, old) is None
-            return data if added else None
-
-        if data is None or times.expires <= times.created:
-            return data is not None and not self.has_key(key, version)
-        with self._failing("add") as outcome:
-            self._exchange(made, change)
-        return added and not outcome.failed
-
-    def touch(
-        self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> bool:
-        made = self.make_and_validate_key(key, version)
-        expires = self._times(timeout).expires
-        touched = False
-
-        def change(old: bytes | None) -> bytes | None:
-            nonlocal touched
-            opened = None if old is None else self._opened(made, old)
-            touched = opened is not None
-            if opened is None:
-                return None
-            times = opened.times
-            moved = Times(times.created, expires, math.inf, times.cost)
-            return self.envelope.renewed(made, opened, moved)
-
-        with self._failing("touch") as outcome:
-            self._exchange(made, change)
-        return touched and not outcome.failed
-
-    def delete(self, key: Any, version: int | None = None) -> bool:
-        """
-        Remove a key; return whether there was one.
-
-        Raises what the place raises: that a stale value may still be there is
-        not for this class to hide.
-        """
-        return self._erase(self.make_and_validate_key(key, version))
-
     def has_key(self, key: Any, version: int | None = None) -> bool:
         made = self.make_and_validate_key(key, version)
         with self._failing("has_key"):
             data = self._fetch(made)
             return data is not None and self._opened(made, data) is not None
         return False
-
-    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        """Add to a number, keeping its time. Atomic across processes."""
-        made = self.make_and_validate_key(key, version)
-        number: Any = None
-
-        def change(old: bytes | None) -> bytes | None:
-            nonlocal number
-            opened = None if old is None else self._opened(made, old)
-            if opened is None:
-                raise ValueError(f"Key '{key}' not found")
-            number = self.envelope.value(opened) + delta
-            return self.envelope.seal(made, number, opened.times)
-
-        self._exchange(made, change)
-        return number  # type: ignore[no-any-return]
 
     def clear(self) -> None:
         """Remove all entries of the LOCATION, as Django's own backends do."""
@@ -218,7 +144,6 @@ class StoredCache(GettingCache):
     def keys(
         self, pattern: str = "*", version: int | None = None, limit: int | None = None
     ) -> list[str]:
-        """Return the keys that match, as callers wrote them."""
         found: list[str] = []
         for made in self._matching(pattern, version):
             if limit is not None and len(found) >= limit:
@@ -227,11 +152,9 @@ class StoredCache(GettingCache):
         return found
 
     def delete_pattern(self, pattern: str, version: int | None = None) -> int:
-        """Delete the keys that match, ``*`` for anything; return how many."""
         return sum(self._erase(made) for made in list(self._matching(pattern, version)))
 
     def stats(self) -> Statistics:
-        """Return what happened since the start, and what is there now."""
         total = self.counters.total()
         hits, misses = total["hits"], total["misses"]
         size, used = self._usage()
@@ -253,10 +176,6 @@ class StoredCache(GettingCache):
             "enabled": True,
         }
 
-    def reset_stats(self) -> None:
-        """Count from 0 again."""
-        self.counters.reset()
-
     def _usage(self) -> tuple[int | None, int | None]:
         """Entries and bytes, where they are known without a search."""
         return None, None
@@ -276,6 +195,63 @@ class StoredCache(GettingCache):
             except Undecodable as error:
                 self._undecodable(made, error)
         return None
+
+    def _add(self, made: str, value: Any, times: Times) -> bool:
+        data = self._sealed(made, value, times)
+        added = False
+
+        def change(old: bytes | None) -> bytes | None:
+            nonlocal added
+            added = old is None or self._opened(made, old) is None
+            return data if added else None
+
+        if data is None or times.expires <= times.created:
+            return data is not None and self._find(made) is None
+        with self._failing("add") as outcome:
+            self._exchange(made, change)
+        return added and not outcome.failed
+
+    def _touch(self, made: str, left: float | None) -> bool:
+        expires = math.inf if left is None else time.time() + left
+        touched = False
+
+        def change(old: bytes | None) -> bytes | None:
+            nonlocal touched
+            opened = None if old is None else self._opened(made, old)
+            touched = opened is not None
+            if opened is None:
+                return None
+            times = opened.times
+            moved = Times(times.created, expires, math.inf, times.cost)
+            return self.envelope.renewed(made, opened, moved)
+
+        with self._failing("touch") as outcome:
+            self._exchange(made, change)
+        return touched and not outcome.failed
+
+    def _incr(self, made: str, delta: int) -> int | None:
+        number: int | None = None
+
+        def change(old: bytes | None) -> bytes | None:
+            nonlocal number
+            opened = None if old is None else self._opened(made, old)
+            if opened is None:
+                return None
+            try:
+                value = self.envelope.value(opened)
+            except Undecodable as error:
+                self._undecodable(made, error)
+                return None
+            number = value + delta
+            return self.envelope.seal(made, number, opened.times)
+
+        self._exchange(made, change)
+        return number
+
+    def _remove(self, made: str) -> bool:
+        # Raises what the place raises: that a stale value may still be there
+        # is not for this class to hide.
+        return self._erase(made)
 
     def _opened(self, made: str, data: bytes, *, stale: bool = False) -> Opened | None:
         """Return an entry that is right and has not expired."""
@@ -316,10 +292,10 @@ class StoredCache(GettingCache):
     def _lease(self, made: str) -> Lease | None:
         """A key beside the entry, which expires when its owner dies."""
         name = f"{made}:lease"
-        token = secrets.token_hex(8)
         lasts: float = self.options["lease_timeout"]
         times = Times(time.time(), time.time() + lasts)
-        sealed = self.envelope.seal(name, token, times)
+        # The token makes these bytes nobody else's.
+        sealed = self.envelope.seal(name, secrets.token_hex(8), times)
         taken = False
 
         def take(old: bytes | None) -> bytes | None:
@@ -331,13 +307,12 @@ class StoredCache(GettingCache):
             self._exchange(name, take)
         if outcome.failed:
             return lambda: None  # nobody else can take it either: compute
-        return (lambda: self._free(name, token)) if taken else None
+        return (lambda: self._free(name, sealed)) if taken else None
 
-    def _free(self, name: str, token: str) -> None:
-        found = self._find(name)
-        if found is not None and found[0] == token:
-            with self._failing("lease"):
-                self._erase(name)
+    def _free(self, name: str, taken: bytes) -> None:
+        # A late owner does not free what another has taken since.
+        with self._failing("lease"):
+            self._erase(name, taken.__eq__)
 
     def _failing(self, doing: str) -> _Failing:
         return _Failing(self, doing)

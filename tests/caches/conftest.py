@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.cache import caches
 
-from s3cache.caches import MemoryCache, memory, shelf
+from s3cache.caches import MemoryCache, composed, filesystem, memory, shelf
+from s3cache.caches.stored import StoredCache
+from tests.redis_server import MISSING, RedisServer, program
 
 
 class Clock:
@@ -50,3 +55,79 @@ def make_memory() -> Iterator[MakeMemory]:
     yield make
     for cache in made:
         cache.clear()
+
+
+@pytest.fixture(scope="session")
+def redis_program() -> str:
+    """
+    The path of a Redis server.
+
+    Without one a test is skipped, and the end of the run says what to do;
+    with CI=true it fails.
+    """
+    path = program()
+    if path is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(MISSING, pytrace=False)
+        pytest.skip(MISSING)
+    return path
+
+
+@pytest.fixture
+def redis_server(redis_program: str) -> Iterator[RedisServer]:
+    """A Redis of the test's own, which it may kill."""
+    server = RedisServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+Use = Callable[..., Any]
+
+
+@pytest.fixture
+def use(settings: Any, tmp_path: Path) -> Iterator[Use]:
+    """
+    A function that makes these CACHES and returns "default".
+
+    ``memory()``, ``files()`` and the like below make their values.
+    """
+
+    def make(**aliases: dict[str, Any]) -> Any:
+        for alias, params in aliases.items():
+            if params["BACKEND"].endswith("FileSystemCache"):
+                params.setdefault("LOCATION", str(tmp_path / alias))
+            else:
+                params.setdefault("LOCATION", secrets.token_hex(8))
+        settings.CACHES = {"default": aliases.get("default") or locmem(), **aliases}
+        return caches["default"]
+
+    yield make
+    caches.close_all()
+    for directory in filesystem._directories.values():
+        directory.index.close()
+    filesystem._directories.clear()
+    StoredCache._all_counters.clear()
+    composed._shared.clear()
+
+
+def backend(name: str, **options: Any) -> dict[str, Any]:
+    return {"BACKEND": f"s3cache.caches.{name}", "OPTIONS": options}
+
+
+def locmem() -> dict[str, Any]:
+    return {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+
+
+def redis(server: RedisServer, **params: Any) -> dict[str, Any]:
+    return {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": server.url,
+        "OPTIONS": {"SERIALIZER": "s3cache.caches.redis.BytesSerializer"},
+        **params,
+    }
+
+
+def named(alias: str) -> Any:
+    """The cache of an alias."""
+    return caches[alias]

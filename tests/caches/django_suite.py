@@ -10,6 +10,7 @@ Django itself skips three tests for a backend that has no limit of entries.
 from __future__ import annotations
 
 import argparse
+import atexit
 import sys
 import tempfile
 import unittest
@@ -22,6 +23,7 @@ from django.conf import settings
 from django.test.runner import DiscoverRunner
 
 from tests.conformance import sdist
+from tests.redis_server import RedisServer
 
 PACKAGE = "s3cache.caches"
 # The tests store functions, which only pickle can.
@@ -29,10 +31,38 @@ PICKLE = {"serializer": "pickle"}
 # Django's default, which is none of ours: as much is evicted as is needed.
 CULLS = {"cull": {"CULL_FREQUENCY": 3}}
 
-# A bucket does not count its objects; a lifecycle rule bounds it.
-NO_CULLING = {"s3"}
+# A bucket does not count its objects; a lifecycle rule bounds it. Tiers and
+# shards have limits of their own.
+NO_CULLING = {
+    "s3",
+    "sharded-files",
+    "tiered-memory-files",
+    "tiered-memory-redis",
+    "tiered-memory-sharded-redis",
+}
 
 Caches = dict[str, dict[str, Any]]
+
+
+def backend(name: str, **options: Any) -> dict[str, Any]:
+    return {"BACKEND": f"{PACKAGE}.{name}", "OPTIONS": options}
+
+
+def files(folder: Path, name: str) -> dict[str, Any]:
+    made = backend("FileSystemCache", **PICKLE)
+    return {**made, "LOCATION": str(folder / name)}
+
+
+def redis(folder: Path, name: str) -> dict[str, Any]:
+    server = RedisServer()
+    server.start()
+    atexit.register(server.stop)
+    bytes_only = "s3cache.caches.redis.BytesSerializer"
+    return {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": server.url,
+        "OPTIONS": {"SERIALIZER": bytes_only},
+    }
 
 
 def memory(policy: str) -> Callable[[Path], Caches]:
@@ -54,6 +84,27 @@ BACKENDS: dict[str, Callable[[Path], Caches]] = {
             "LOCATION": str(folder / "files"),
             "OPTIONS": PICKLE,
         }
+    },
+    "tiered-memory-files": lambda folder: {
+        "default": backend("TieredCache", tiers=["near", "far"]),
+        "near": backend("MemoryCache", **PICKLE),
+        "far": files(folder, "far"),
+    },
+    "tiered-memory-redis": lambda folder: {
+        "default": backend("TieredCache", tiers=["near", "far"], **PICKLE),
+        "near": backend("MemoryCache", **PICKLE),
+        "far": redis(folder, "far"),
+    },
+    "sharded-files": lambda folder: {
+        "default": backend("ShardedCache", shards=["one", "two", "three"]),
+        **{name: files(folder, name) for name in ("one", "two", "three")},
+    },
+    "tiered-memory-sharded-redis": lambda folder: {
+        "default": backend("TieredCache", tiers=["near", "far"]),
+        "near": backend("MemoryCache", **PICKLE),
+        "far": backend("ShardedCache", shards=["one", "two"], **PICKLE),
+        "one": redis(folder, "one"),
+        "two": redis(folder, "two"),
     },
     "s3": lambda folder: {
         "default": {

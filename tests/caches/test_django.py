@@ -24,7 +24,9 @@ def _source() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", sorted(BACKENDS))
-def test_djangos_own_tests_pass(backend: str) -> None:
+def test_djangos_own_tests_pass(backend: str, request: pytest.FixtureRequest) -> None:
+    if "redis" in backend:
+        request.getfixturevalue("redis_program")
     done = subprocess.run(  # noqa: S603 - our own words
         [sys.executable, "-m", "tests.caches.django_suite", backend],
         capture_output=True,
