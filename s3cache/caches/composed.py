@@ -9,13 +9,10 @@ and ``incr``.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple, TypedDict
 
 from django.core.cache import caches
@@ -24,6 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from s3cache.caches.base import positive, resolved
 from s3cache.caches.breaker import State
+from s3cache.caches.changes import Changes
 from s3cache.caches.envelope import Envelope, keys
 from s3cache.caches.foreign import ForeignMember
 from s3cache.caches.getting import Found, GettingCache, Lease
@@ -33,8 +31,6 @@ from s3cache.caches.times import Times
 from s3cache.conf import optional, positive_seconds, refuse, text
 
 __all__ = ["ComposedCache", "MemberOptions", "MemberStatistics"]
-
-_SLOTS: Final = 256
 
 _FOREIGN_ONLY: Final = (
     "serializer",
@@ -109,57 +105,6 @@ def read_members(path: str, value: object) -> tuple[MemberOptions, ...]:
     if len({*aliases}) < len(aliases):
         raise refuse(path, value, "a list in which no alias is twice")
     return tuple(read)
-
-
-class Changes:
-    """
-    Which keys are being changed, so that no old value is stored after it.
-
-    A reader that found a value in a slow member, and stores it in a fast one,
-    could do so after somebody has deleted the key from both. So it looks
-    whether the key was changed between its first step and its last.
-    """
-
-    def __init__(self) -> None:
-        self.reset()
-        _all_changes.add(self)
-
-    def reset(self) -> None:
-        self._lock = threading.Lock()
-        self._active = [0] * _SLOTS
-        self._number = [0] * _SLOTS
-
-    @contextmanager
-    def changing(self, made: str | None) -> Iterator[None]:
-        """Inside of this, `made` is changed; None: every key."""
-        slots = range(_SLOTS) if made is None else (hash(made) % _SLOTS,)
-        with self._lock:
-            for slot in slots:
-                self._active[slot] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                for slot in slots:
-                    self._active[slot] -= 1
-                    self._number[slot] += 1
-
-    def number(self, made: str) -> int | None:
-        """Return what differs after a change; None during one."""
-        slot = hash(made) % _SLOTS
-        number = self._number[slot]
-        return None if self._active[slot] else number
-
-
-_all_changes: Final[weakref.WeakSet[Changes]] = weakref.WeakSet()
-
-
-def _forked() -> None:
-    for changes in list(_all_changes):
-        changes.reset()  # those who were changing are not in this process
-
-
-os.register_at_fork(after_in_child=_forked)
 
 
 class _Shared:

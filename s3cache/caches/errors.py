@@ -2,6 +2,7 @@
 The errors of the cache backends.
 
     NotSerializable   a value that the serializer refuses: raised, never stored
+    QueueFull         a source that is written to later does not keep up
     Undecodable       an entry that cannot be, or must not be, read: a backend
                       counts it, by ``reason``, and answers with a miss
 """
@@ -12,13 +13,17 @@ from typing import Literal, TypeAlias
 
 from s3cache.exceptions import S3CacheError
 
-__all__ = ["NotSerializable", "Reason", "Undecodable"]
+__all__ = ["NotSerializable", "QueueFull", "Reason", "Undecodable"]
 
 Reason: TypeAlias = Literal["corrupt", "forged", "foreign", "too_large"]
 
 
 class NotSerializable(S3CacheError, TypeError):
     """The value is, or contains, something that the serializer refuses."""
+
+
+class QueueFull(S3CacheError, RuntimeError):
+    """As many values wait to be written to a source as may wait."""
 
 
 class Undecodable(S3CacheError, ValueError):

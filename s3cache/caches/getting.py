@@ -36,7 +36,7 @@ from s3cache.caches.statistics import Statistics
 from s3cache.caches.times import Times
 from s3cache.conf import seconds
 
-__all__ = ["Found", "GettingCache", "Lease", "Metadata"]
+__all__ = ["Found", "GettingCache", "Lease", "Metadata", "in_thread"]
 
 logger = logging.getLogger("s3cache.caches")
 
@@ -531,7 +531,7 @@ class GettingCache(Cache):
             with self._flying(made, flight):
                 self._renew(made, flight, default, timeout)
 
-        threading.Thread(target=_in_thread(refresh), daemon=True).start()
+        threading.Thread(target=in_thread(refresh), daemon=True).start()
 
     def _renew(
         self, made: str, flight: _Flight, default: Callable[[], Any], timeout: Timeout
@@ -625,7 +625,7 @@ async def _called(default: Callable[[], Any]) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-def _in_thread(work: Callable[[], None]) -> Callable[[], None]:
+def in_thread(work: Callable[[], None]) -> Callable[[], None]:
     """Close what Django's connections a thread of ours has opened."""
 
     def run() -> None:
