@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -11,6 +12,9 @@ from django.db.backends.sqlite3.base import FORMAT_QMARK_REGEX
 
 from s3cache.replica.results import Result
 from s3cache.results.reading import QuerySQL
+
+#: Characters of a statement whose conversion is kept.
+_LONGEST_KEPT = 5_000
 
 
 class Cursor:
@@ -109,4 +113,13 @@ class Cursor:
 def _convert(query: str, params: Any) -> str:
     if isinstance(params, Mapping):
         return query % {name: f":{name}" for name in params}
+    if len(query) > _LONGEST_KEPT:
+        return _question_marks(query)
+    return _kept_question_marks(str(query))  # not with what a QuerySQL holds
+
+
+def _question_marks(query: str) -> str:
     return FORMAT_QMARK_REGEX.sub("?", query).replace("%%", "%")
+
+
+_kept_question_marks = lru_cache(maxsize=500)(_question_marks)
