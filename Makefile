@@ -42,7 +42,8 @@ pytest: $(STAMP)  ## The tests, in random order, with coverage
 test-all:  ## The tests on every supported Django
 	.ci/test-all
 
-conformance: $(STAMP)  ## Django's own ORM tests on the engine
+conformance: $(STAMP)  ## Django's own tests of the ORM and of caches, on ours
+	$(BIN)/python -m tests.caches.django_suite
 	$(BIN)/python -m tests.conformance
 
 simulate: $(STAMP)  ## The protocol's simulator: SECONDS=600 SEED=

@@ -1,16 +1,19 @@
 """
 Django's own tests of a cache backend, its code unmodified, on ours.
 
-    python -m tests.caches.django_suite NAME [TEST ...]
+    python -m tests.caches.django_suite [NAME [TEST ...]]
 
-NAME is a key of ``BACKENDS``. Exits with 1 if a test fails or is skipped;
-Django itself skips three tests for a backend that has no limit of entries.
+NAME is a key of ``BACKENDS``; without it each is run, in a process of its own.
+Exits with 1 if a test fails or is skipped; Django itself skips three tests for
+a backend that has no limit of entries.
 """
 
 from __future__ import annotations
 
 import argparse
 import atexit
+import re
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -129,12 +132,33 @@ def caches_setting(tests: Any, base: dict[str, Any], extra: Caches) -> Caches:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.caches.django_suite")
-    parser.add_argument("backend", choices=sorted(BACKENDS))
+    parser.add_argument("backend", nargs="?", choices=sorted(BACKENDS))
     parser.add_argument("tests", nargs="*", help="names of single tests")
     asked = parser.parse_args(arguments)
+    if asked.backend is None:
+        return run_all()
     sys.path.insert(0, str(sdist.tests_folder()))
     with tempfile.TemporaryDirectory() as folder:
         return run(asked.backend, asked.tests, Path(folder))
+
+
+def run_all() -> int:
+    """Run each backend's tests; print how each ended."""
+    failed = 0
+    for name in sorted(BACKENDS):
+        done = subprocess.run(  # noqa: S603 - our own words
+            [sys.executable, "-m", "tests.caches.django_suite", name],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        (ran,) = re.findall(r"^Ran .* tests", done.stderr, re.M) or ["Did not run"]
+        outcome = "FAILED" if done.returncode else "passed"
+        sys.stdout.write(f"{name:30} {outcome}  {ran}\n")
+        if done.returncode:
+            failed += 1
+            sys.stderr.write(done.stderr)
+    return 1 if failed else 0
 
 
 def run(backend: str, names: Sequence[str], folder: Path) -> int:
