@@ -140,6 +140,12 @@ class Runner(DiscoverRunner):
         )
 
     def setup_databases(self, **kwargs: Any) -> Any:
+        if self.job.mode > 2:
+            for connection in connections.all():
+                features = connection.features
+                features.django_test_skips |= getattr(
+                    features, "test_skips_after_loss", {}
+                )
         old_config = super().setup_databases(**kwargs)
         features = connections["default"].features
         self.events.write(
