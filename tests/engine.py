@@ -74,6 +74,10 @@ class Bucket:
         """The keys of all objects."""
         return [listed.key for listed in self.store.list("").keys]
 
+    def records(self) -> list[str]:
+        """The keys of all records."""
+        return [key for key in self.keys() if "/rows/" in key]
+
     def entries(self) -> list[str]:
         """The keys of the log, the newest one last."""
         return [listed.key for listed in self.store.list("_log/").keys]
@@ -166,7 +170,8 @@ class MakeHost:
     """
     Makes hosts; the name of one is that of its replica's file.
 
-    They ask the store only when a test says so, unless it gives ``max_age``.
+    They ask the store only when a test says so, unless it gives ``max_age``,
+    and write no records, unless it gives ``records``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -175,7 +180,7 @@ class MakeHost:
 
     def __call__(self, name: str = "", /, **options: Any) -> Host:
         path = self._folder / f"{name or f'host-{len(self.made) + 1}'}.sqlite3"
-        self.made.append(Host(path, {"max_age": NEVER, **options}))
+        self.made.append(Host(path, {"max_age": NEVER, "records": False, **options}))
         return self.made[-1]
 
 

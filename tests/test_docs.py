@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import json
 import os
 import re
 import shlex
@@ -23,9 +24,12 @@ from django.db import models
 
 from s3cache import checks, conf, exceptions, options, signals
 from s3cache.db.base import DatabaseWrapper
-from s3cache.log import entry, head, keys
+from s3cache.log import catalog, entry, head, keys
 from s3cache.managers import S3QuerySet
 from s3cache.models import S3Model
+from s3cache.records.form import seal_record
+from s3cache.records.keys import STATE
+from s3cache.records.writing import State
 from s3cache.stores import probe
 from tests.docs.pages import DOCS, ROOT, Page, page, pages
 from tests.docs.project import Project, commands
@@ -325,6 +329,10 @@ def test_the_layout_of_a_bucket_is_documented() -> None:
         keys.HEAD,
         f"{keys.LOG}<n>",
         f"{keys.BLOBS}<n>-<token>",
+        f"{keys.CATALOGS}<n>-<token>",
+        f"{keys.PACKS}<n>-<token>",
+        "<table>/rows/<pk>.json",
+        STATE,
         f"{probe.PREFIX}...",
     }
 
@@ -339,8 +347,20 @@ def test_the_format_of_entries_is_documented(struct: Any) -> None:
     assert said >= {*struct.__struct_fields__}
 
 
-def test_the_format_of_head_is_documented() -> None:
-    assert documented("reference/bucket.md") >= {*head.Head.__struct_fields__}
+@pytest.mark.parametrize(
+    "struct",
+    [head.Head, catalog.Catalog, catalog.Pack, catalog.Segment, State],
+    ids=lambda struct: struct.__name__,
+)
+def test_the_formats_of_other_objects_are_documented(struct: Any) -> None:
+    assert documented("reference/bucket.md") >= {*struct.__struct_fields__}
+
+
+def test_the_fields_of_a_record_are_documented() -> None:
+    content = {"model": "m", "pk": 1, "fields": {}, "columns": {"c": 1}}
+    sealed = seal_record(content, key="t/rows/1.json", database="db", entry=1)
+    (record,) = json.loads(sealed)
+    assert documented("reference/bucket.md") >= record["s3cache"].keys()
 
 
 def test_the_entry_that_is_shown_is_one() -> None:
@@ -349,11 +369,13 @@ def test_the_entry_that_is_shown_is_one() -> None:
     read = entry.unseal(objects[0].rstrip().encode(), key="_log/000000000003")
     assert read.number == 3
     assert {type(change) for change in read.changes} >= {entry.Rows, entry.Sequences}
-    (shown_head,) = [
+    shown_head, shown_record = [
         block.text
         for block in page("reference/bucket.md").blocks
         if block.language == "json"
     ]
+    (record,) = json.loads(shown_record)
+    assert record.keys() == {"model", "pk", "fields", "s3cache"}
     assert msgspec.json.decode(shown_head.encode(), type=head.Head).format == 1
 
 

@@ -26,6 +26,7 @@ from s3cache.db.introspection import DatabaseIntrospection
 from s3cache.db.operations import DatabaseOperations
 from s3cache.db.schema import DatabaseSchemaEditor
 from s3cache.keeper.background import keep_after
+from s3cache.records.background import record_after
 from s3cache.replica import clock
 from s3cache.replica.block import Block
 from s3cache.replica.foreign_keys import find_orphan
@@ -100,7 +101,9 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         """A connection to the replica, which is made if there is none."""
         with requests_log.noted_by(self):
             replica = replica_at(**conn_params)
-            replica.on_entry = keep_after
+            # Nobody reads the records of a test database.
+            is_test = STORE_DIRECTORY in self.settings_dict
+            replica.on_entry = keep_after if is_test else _keep_and_record
             reader = replica.new_reader()
         self._block = None
         self._manual = False
@@ -541,6 +544,12 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
                     f"'{orphan.value}' that does not have a corresponding value "
                     f"in {key.parent}.{key.parent_columns[0]}."
                 )
+
+
+def _keep_and_record(replica: Replica, number: int) -> None:
+    """What is to be done beside other work after entry ``number``."""
+    keep_after(replica, number)
+    record_after(replica)
 
 
 @cache

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
+from tqdm import tqdm
 
 from s3cache import conf
 from s3cache.db.base import DatabaseWrapper
+from s3cache.stores.base import Request, observe
 
 
 class BucketCommand(BaseCommand):
@@ -23,6 +27,25 @@ class BucketCommand(BaseCommand):
             help="Which one (default: all that live in a bucket).",
         )
         parser.add_argument("--json", action="store_true", help="For programs.")
+
+    @contextmanager
+    def progress(self, doing: str, verbosity: int) -> Iterator[None]:
+        """Count the store requests that are made meanwhile, on a terminal.
+
+        Nothing is shown at verbosity 0, or where nobody looks.
+        """
+        with tqdm(
+            desc=doing,
+            unit=" requests",
+            leave=False,
+            disable=True if verbosity < 1 else None,
+        ) as bar:
+
+            def tell(request: Request) -> None:
+                bar.update()
+
+            with observe(tell):
+                yield
 
     def chosen(self, database: str | None) -> dict[str, DatabaseWrapper]:
         """The databases that are asked for, by alias."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from django.core.management.base import CommandError
@@ -13,29 +13,52 @@ from django.db import OperationalError
 from s3cache.keeper.rounds import KeeperOptions, Kept
 from s3cache.keeper.run import keep_now
 from s3cache.management.base import BucketCommand
+from s3cache.records.run import record_now
+from s3cache.records.writing import Recorded, RecordOptions
 
 #: Seconds to wait for another process of this host that does the same.
 WAIT: Final = 600.0
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What was done for one database: by the keeper, and for records."""
+
+    kept: Kept
+    recorded: Recorded
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody else was at it."""
+        return self.kept.busy or self.recorded.busy
+
+
 class KeepingCommand(BucketCommand):
-    """A command that runs a round of the keeper on each database."""
+    """A command that runs a round of the keeper on each database.
+
+    And brings records to where the log is.
+    """
 
     def keep(
         self,
         database: str | None,
         how: KeeperOptions,
-        told: Callable[[Kept], str],
+        records: RecordOptions,
+        told: Callable[[Round], str],
         *,
         verbosity: int,
         as_json: bool,
-    ) -> dict[str, Kept]:
+    ) -> dict[str, Round]:
         """Run the rounds, and tell of each by ``told``, or of all as JSON."""
-        kept: dict[str, Kept] = {}
+        kept: dict[str, Round] = {}
         for alias, connection in self.chosen(database).items():
             try:
-                connection.catch_up()
-                kept[alias] = keep_now(connection.replica, how, wait=WAIT)
+                with self.progress(f"{alias}: packing", verbosity):
+                    connection.catch_up()
+                    packed = keep_now(connection.replica, how, wait=WAIT)
+                with self.progress(f"{alias}: records", verbosity):
+                    recorded = record_now(connection.replica, records, wait=WAIT)
+                kept[alias] = Round(packed, recorded)
             except OperationalError as error:
                 raise CommandError(f"{alias}: {error}") from error
             if verbosity and not as_json:
@@ -46,6 +69,23 @@ class KeepingCommand(BucketCommand):
         return kept
 
 
-def for_programs(kept: Kept) -> dict[str, Any]:
-    """``kept`` as JSON has it."""
-    return {**asdict(kept), "backlog": kept.backlog}
+def for_programs(one: Round) -> dict[str, Any]:
+    """What was done as JSON has it."""
+    records = {**asdict(one.recorded), "backlog": one.recorded.backlog}
+    return {**asdict(one.kept), "backlog": one.kept.backlog, "records": records}
+
+
+def records_told(recorded: Recorded) -> list[str]:
+    """What is worth saying about records, part by part."""
+    if recorded.busy:
+        return ["another process writes the records"]
+    parts = []
+    if recorded.written or recorded.removed:
+        parts.append(f"{recorded.written} records written, {recorded.removed} removed")
+    if recorded.backlog:
+        parts.append(f"records are {recorded.backlog} entries behind")
+    if recorded.foreign:
+        parts.append(f"{len(recorded.foreign)} records are somebody else's")
+    if recorded.unreadable:
+        parts.append(f"{len(recorded.unreadable)} rows cannot be records")
+    return parts

@@ -69,6 +69,9 @@ class SideFile:
             self._descriptor, 5, "another process makes the replica anew"
         )
         self.keeping = ProcessLock(self._descriptor, 6, "another process keeps")
+        self.recording = ProcessLock(
+            self._descriptor, 7, "another process writes records"
+        )
         header = _HEADER.pack(_MAGIC, clock.boot_identity())
         with self.opening.held(30.0):
             if self._map[: _HEADER.size] != header:
@@ -172,6 +175,7 @@ class SideFile:
             self.opening,
             self.rebuilding,
             self.keeping,
+            self.recording,
         )
 
     def after_fork_in_child(self) -> None:
