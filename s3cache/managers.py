@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from asgiref.sync import sync_to_async
@@ -14,6 +15,8 @@ from s3cache import conf
 from s3cache.hints import hints_of, set_hints
 from s3cache.remembered import remember_saved
 from s3cache.results.hot import NOT_HOT, Hot
+from s3cache.results.reading import take
+from s3cache.results.shapes import Recorded, Shape, aggregates_fields, aggregation
 
 __all__ = ["S3Manager", "S3QuerySet"]
 
@@ -24,11 +27,16 @@ if TYPE_CHECKING:
 
     _M = TypeVar("_M", bound=models.Model, covariant=True)
     _Row = TypeVar("_Row", covariant=True, default=_M)
+    _Model = TypeVar("_Model", bound=models.Model)
 else:
     from typing import TypeVar
 
     _M = TypeVar("_M", bound=models.Model, covariant=True)
     _Row = TypeVar("_Row", covariant=True)
+    _Model = TypeVar("_Model", bound=models.Model)
+
+
+_django_query: Any = models.QuerySet.query
 
 
 class S3QuerySet(models.QuerySet[_M, _Row]):
@@ -38,7 +46,166 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
     `fresh`, `skip_cache` and `cached` hold for whatever is derived from the
     queryset. Where several are combined (``|``, ``union``, subqueries), those
     of the first or outer one hold.
+
+    One that `S3Manager` returns may be recorded instead of built: it knows
+    the calls that made it, answers from the hot path (`s3cache.results.hot`)
+    where that has the answer, and becomes what Django makes of these calls as
+    soon as anything else of it is looked at.
     """
+
+    #: The calls, as long as this is nothing but them.
+    _recorded: Recorded | None = None
+
+    #: The calls, once the rows are there and nothing else is.
+    _fetched: Recorded | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        # Called for what is not there: all that Django sets, until it is
+        # built.
+        if name == "model" and (recorded := self._recorded) is not None:
+            return recorded.shape.hot.model
+        if not name.startswith("__"):
+            self._build()
+            if name in self.__dict__:
+                return self.__dict__[name]
+        raise AttributeError(
+            f"{type(self).__name__!r} object has no attribute {name!r}",
+            name=name,
+            obj=self,
+        )
+
+    def _build(self) -> None:
+        """Become what Django makes of the calls.
+
+        Threads may share a queryset that none of them changes: until the last
+        attribute is there it goes on being recorded.
+        """
+        recorded = self._recorded or self._fetched
+        if recorded is None:
+            return
+        attributes = self.__dict__
+        built = recorded.shape.build(recorded.values)
+        for name, value in vars(built).items():
+            attributes.setdefault(name, value)
+        self._recorded = self._fetched = None
+
+    def _set_query(self, query: models.sql.Query) -> None:
+        self._build()
+        _django_query.fset(self, query)
+
+    # Whoever has the query may change it, but not that of the calls.
+    query = _django_query.setter(_set_query)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        self._build()
+        return super().__deepcopy__(memo)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._build()
+        return super().__getstate__()
+
+    def _next_is_sticky(self) -> Self:
+        self._build()
+        return super()._next_is_sticky()  # type: ignore[misc,no-any-return]
+
+    # What is recorded.
+
+    def _like(self, shape: Shape, values: tuple[Any, ...]) -> Self:
+        """One that is nothing but the calls that made it."""
+        made = self.__new__(type(self))
+        made._recorded = Recorded(shape, values)
+        return made
+
+    def all(self) -> Self:
+        if (recorded := self._recorded) is None:
+            return super().all()
+        return self._like(*recorded)
+
+    def filter(self, *args: Any, **kwargs: Any) -> Self:
+        if args or (recorded := self._recorded) is None:
+            return super().filter(*args, **kwargs)
+        shape, values = recorded
+        found = shape.find_filter(kwargs)
+        if found is None:
+            built = super().filter(**kwargs)  # raises what is wrong
+            if (found := shape.learn_filter(kwargs)) is None:
+                return built
+        return self._like(found, (*values, *kwargs.values()))
+
+    def exclude(self, *args: Any, **kwargs: Any) -> Self:
+        if args or (recorded := self._recorded) is None:
+            return super().exclude(*args, **kwargs)
+        shape, values = recorded
+        found = shape.find_exclude(kwargs)
+        if found is None:
+            built = super().exclude(**kwargs)
+            if (found := shape.learn_exclude(kwargs)) is None:
+                return built
+        return self._like(found, (*values, *kwargs.values()))
+
+    def order_by(self, *field_names: Any) -> Self:
+        if (recorded := self._recorded) is None:
+            return super().order_by(*field_names)
+        shape, values = recorded
+        found = shape.find_order_by(field_names)
+        if found is None:
+            built = super().order_by(*field_names)
+            if (found := shape.learn_order_by(field_names)) is None:
+                return built
+        return self._like(found, values)
+
+    def __getitem__(self, k: Any) -> Any:
+        recorded = self._recorded
+        if recorded is None or type(k) is not slice or k.step is not None:
+            return super().__getitem__(k)
+        shape, values = recorded
+        found = shape.find_slice(k.start, k.stop)
+        if found is None:
+            built = super().__getitem__(k)
+            if (found := shape.learn_slice(k.start, k.stop)) is None:
+                return built
+        return self._like(found, (*values, k.start, k.stop))
+
+    # What is answered at once, if it is known.
+
+    def _fetch_hot(self, *, may_wait: bool = True) -> bool:
+        """Have the rows, if they are known; whether they are there."""
+        if (recorded := self._recorded) is None:
+            return False
+        shape, values = recorded
+        found = shape.hot.objects(shape, values, may_wait=may_wait)
+        if found is None:
+            return False
+        self._result_cache = found
+        # In this order: another thread may be about to build it.
+        self._fetched = recorded
+        self._recorded = None
+        return True
+
+    def _hot_value(self, action: object, *, may_wait: bool = True) -> Any:
+        """A number, or what else is no object, if it is known, or None."""
+        if (recorded := self._recorded) is None:
+            return None
+        shape, values = recorded
+        return shape.hot.find(shape, action, values, may_wait=may_wait)
+
+    @contextmanager
+    def _learning(self, action: object) -> Iterator[list[Any]]:
+        """Have the hot path learn what is put into the list.
+
+        Within it this is built, if it was recorded.
+        """
+        recorded = self._recorded
+        results: list[Any] = []
+        if recorded is None:
+            yield results
+            return
+        self._build()
+        with take(self.query) as taken:
+            yield results
+        if results:
+            shape, values = recorded
+            shape.hot.learn(shape, action, values, taken, results[0])
 
     def fresh(self) -> Self:
         """
@@ -94,9 +261,33 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
                 catch_up()
 
     def _fetch_all(self) -> None:
+        recorded = self._recorded
+        if recorded is not None:
+            if self._fetch_hot():
+                return
+            self._build()
+            with take(self.query) as taken:
+                super()._fetch_all()
+            shape, values = recorded
+            found = cast("list[Any]", self._result_cache)
+            shape.hot.learn_objects(shape, values, taken, found)
+            return
+        if self._fetched is not None:
+            return  # it has its rows, and nothing else
         if self._result_cache is None:
             self._ask_if_fresh()
         super()._fetch_all()
+
+    def __aiter__(self) -> AsyncIterator[_Row]:
+        if self._recorded is None:
+            return super().__aiter__()
+        return self._aiter_recorded()
+
+    async def _aiter_recorded(self) -> AsyncIterator[_Row]:
+        if not self._fetch_hot(may_wait=False):
+            await sync_to_async(self._fetch_all)()
+        for row in cast("list[_Row]", self._result_cache):
+            yield row
 
     def iterator(self, chunk_size: int | None = None) -> Iterator[_Row]:
         rows = super().iterator(chunk_size)  # checks its argument at once
@@ -113,18 +304,67 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
             yield row
 
     def count(self) -> int:
-        if self._result_cache is None:
-            self._ask_if_fresh()
-        return super().count()
+        if (found := self._hot_value("count")) is not None:
+            return cast("int", found)
+        with self._learning("count") as learned:
+            if self._result_cache is None:
+                self._ask_if_fresh()
+            number = super().count()
+            learned.append(number)
+        return number
+
+    async def acount(self) -> int:
+        found = self._hot_value("count", may_wait=False)
+        if found is None:
+            return await sync_to_async(self.count)()
+        return cast("int", found)
 
     def exists(self) -> bool:
-        if self._result_cache is None:
-            self._ask_if_fresh()
-        return super().exists()
+        if (found := self._hot_value("exists")) is not None:
+            return cast("bool", found)
+        with self._learning("exists") as learned:
+            if self._result_cache is None:
+                self._ask_if_fresh()
+            is_there = super().exists()
+            learned.append(is_there)
+        return is_there
+
+    async def aexists(self) -> bool:
+        found = self._hot_value("exists", may_wait=False)
+        if found is None:
+            return await sync_to_async(self.exists)()
+        return cast("bool", found)
 
     def aggregate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        self._ask_if_fresh()
-        return super().aggregate(*args, **kwargs)
+        if (recorded := self._recorded) is None:
+            self._ask_if_fresh()
+            return super().aggregate(*args, **kwargs)
+        action = aggregation(args, kwargs)
+        if action is not None and (found := self._hot_value(action)) is not None:
+            return cast("dict[str, Any]", found.copy())
+        with self._learning(action) as learned:
+            made = super().aggregate(*args, **kwargs)
+            if action is not None and aggregates_fields(recorded.shape, action):
+                learned.append(made.copy())
+        return made
+
+    async def aaggregate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        action = None if self._recorded is None else aggregation(args, kwargs)
+        if action is not None:
+            found = self._hot_value(action, may_wait=False)
+            if found is not None:
+                return cast("dict[str, Any]", found.copy())
+        return await sync_to_async(self.aggregate)(*args, **kwargs)
+
+    def first(self) -> _Row | None:
+        if (recorded := self._recorded) is None or recorded.shape.is_sliced:
+            return super().first()
+        is_ordered = recorded.shape.is_ordered
+        if is_ordered is None:
+            is_ordered = recorded.shape.build(recorded.values).ordered
+            recorded.shape.is_ordered = is_ordered
+        rows = self if is_ordered else self.order_by("pk")
+        return next(iter(rows[:1]), None)
 
     def bulk_update(
         self, objs: Iterable[_M], fields: Iterable[str], batch_size: int | None = None
@@ -141,15 +381,26 @@ _ManagerFromS3QuerySet = models.Manager.from_queryset(S3QuerySet)
 
 #: What a queryset class must have from here for its manager to be hot.
 _OF_S3QUERYSET = (
+    "__getattr__",
+    "__getattribute__",
+    "__getitem__",
     "__init__",
+    "__iter__",
+    "__new__",
+    "__setattr__",
     "_chain",
     "_clone",
     "_fetch_all",
     "_filter_or_exclude",
+    "aggregate",
     "all",
     "count",
+    "exclude",
+    "exists",
     "filter",
+    "first",
     "get",
+    "order_by",
 )
 
 
@@ -160,10 +411,10 @@ class S3Manager(_ManagerFromS3QuerySet[_M]):
     Subclass it, or build one from a subclass of `S3QuerySet` with
     ``S3Manager.from_queryset(...)``.
 
-    `get` by the value of one field and `count` are answered without a
-    queryset where that is possible; see `s3cache.results.hot`. A manager with
-    a ``get_queryset`` of its own, of another database (``using``) or of a
-    relation makes querysets as in Django.
+    Plain reads that were made before are answered without a queryset; see
+    `s3cache.results.hot`. A manager with a ``get_queryset`` of its own, of
+    another database (``using``) or of a relation makes querysets as in
+    Django.
     """
 
     #: None: not decided yet. Of another model: a parent's, copied with it.
@@ -171,12 +422,14 @@ class S3Manager(_ManagerFromS3QuerySet[_M]):
 
     def _hot_path(self) -> Hot[_M] | None:
         hot = self._hot
-        if isinstance(hot, Hot):
+        if type(hot) is Hot:
             if hot.model is self.model:
                 return hot
         elif hot is False:
             return None
-        made = Hot(self.model) if _is_hot(type(self)) else None
+        made: Hot[_M] | None = None
+        if _is_hot(type(self)):
+            made = Hot(self.model, _queryset_class(type(self)))
         self._hot = made or False
         return made
 
@@ -187,18 +440,56 @@ class S3Manager(_ManagerFromS3QuerySet[_M]):
         made._hot = False
         return made
 
+    def all(self) -> S3QuerySet[_M]:
+        hot = self._hot_path()
+        if hot is None:
+            return cast("S3QuerySet[_M]", self.get_queryset())
+        return _recorded(hot, hot.root, ())
+
+    def filter(self, *args: Any, **kwargs: Any) -> S3QuerySet[_M]:
+        hot = self._hot_path()
+        if hot is not None and not args:
+            shape = hot.root.find_filter(kwargs)
+            if shape is not None:
+                return _recorded(hot, shape, tuple(kwargs.values()))
+        return self.all().filter(*args, **kwargs)
+
+    def exclude(self, *args: Any, **kwargs: Any) -> S3QuerySet[_M]:
+        return self.all().exclude(*args, **kwargs)
+
+    def order_by(self, *field_names: Any) -> S3QuerySet[_M]:
+        return self.all().order_by(*field_names)
+
+    def partition(self, name: str, /, **values: Any) -> S3QuerySet[_M]:
+        return self.all().partition(name, **values)
+
+    def first(self) -> _M | None:
+        return self.all().first()
+
+    def exists(self) -> bool:
+        return self.all().exists()
+
+    async def aexists(self) -> bool:
+        return await self.all().aexists()
+
+    def aggregate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return self.all().aggregate(*args, **kwargs)
+
+    async def aaggregate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return await self.all().aaggregate(*args, **kwargs)
+
     def get(self, *args: Any, **kwargs: Any) -> _M:
         hot = self._hot_path()
-        if hot is None or args or len(kwargs) != 1:
+        if hot is None or args or not kwargs:
             return self.get_queryset().get(*args, **kwargs)
         found = hot.get(kwargs)
         if found is NOT_HOT:
-            return hot.get_and_keep(self.get_queryset(), kwargs)
+            return hot.get_and_learn(self.get_queryset(), kwargs)
         return cast("_M", found)
 
     async def aget(self, *args: Any, **kwargs: Any) -> _M:
         hot = self._hot_path()
-        if hot is not None and not args and len(kwargs) == 1:
+        if hot is not None and not args and kwargs:
             found = hot.get(kwargs, may_wait=False)
             if found is not NOT_HOT:
                 return cast("_M", found)
@@ -206,23 +497,31 @@ class S3Manager(_ManagerFromS3QuerySet[_M]):
 
     def count(self) -> int:
         hot = self._hot_path()
-        if hot is None:
-            return self.get_queryset().count()
-        found = hot.count()
-        if found is NOT_HOT:
-            return hot.count_and_keep(self.get_queryset())
-        return cast("int", found)
+        if hot is not None:
+            found = hot.find(hot.root, "count", ())
+            if found is not None:
+                return cast("int", found)
+        return self.all().count()
 
     async def acount(self) -> int:
-        hot = self._hot_path()
-        found = NOT_HOT if hot is None else hot.count(may_wait=False)
-        if found is NOT_HOT:
-            return await sync_to_async(self.count)()
-        return cast("int", found)
+        return await self.all().acount()
+
+
+def _recorded(
+    hot: Hot[_Model], shape: Shape, values: tuple[Any, ...]
+) -> S3QuerySet[_Model]:
+    kind = cast("type[S3QuerySet[_Model]]", hot.queryset)
+    made = kind.__new__(kind)
+    made._recorded = Recorded(shape, values)
+    return made
+
+
+def _queryset_class(manager: type[S3Manager[Any]]) -> type[models.QuerySet[Any]]:
+    return manager._queryset_class  # type: ignore[attr-defined,no-any-return]
 
 
 def _is_hot(manager: type[S3Manager[Any]]) -> bool:
-    queryset: type[models.QuerySet[Any]] = manager._queryset_class  # type: ignore[attr-defined]
+    queryset = _queryset_class(manager)
     return manager.get_queryset is models.Manager.get_queryset and all(
         getattr(queryset, name) is getattr(S3QuerySet, name) for name in _OF_S3QUERYSET
     )

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
 from django.db import OperationalError
 
@@ -37,6 +38,9 @@ _FIELDS = ("asked_at", "proved_number", "proved_at", "number", "generation", *_S
 _FIRST_OF_STATE = len(_FIELDS) - len(_STATE)
 _OFFSET = 64
 
+_NUMBERS = struct.Struct(f"={_FIRST_OF_STATE}d")
+_END_OF_NUMBERS = _OFFSET + _NUMBERS.size
+
 #: The gate of the lock on a byte is this far behind it.
 _GATES = 64
 
@@ -45,6 +49,16 @@ _USERS = 8
 
 #: Seconds between two tries to get a lock that another process holds.
 _POLL = (0.0005, 0.001, 0.002, 0.005)
+
+
+class Numbers(NamedTuple):
+    """What tells whether anything has changed; see ``SideFile``."""
+
+    asked_at: float
+    proved_number: float
+    proved_at: float
+    number: float
+    generation: float
 
 
 class SideFile:
@@ -104,6 +118,15 @@ class SideFile:
             return False
         fcntl.lockf(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, _SIZE + _USERS)
         return True
+
+    def seen(self) -> bytes:
+        """All of ``Numbers`` at once, to be compared with what was seen."""
+        return self._map[_OFFSET:_END_OF_NUMBERS]
+
+    @staticmethod
+    def read(seen: bytes) -> Numbers:
+        """What ``seen`` said."""
+        return Numbers(*_NUMBERS.unpack(seen))
 
     @property
     def asked_at(self) -> float:

@@ -62,11 +62,14 @@ class Counters:
 
     def count(self, label: str, action: str, event: str) -> None:
         """Count one more event, of ``EVENTS``."""
+        self.add((label, action, event))
+
+    def add(self, key: _Key) -> None:
+        """Count one more ``(label, action, event)``."""
         try:
             cell: _Cell = self._local.cell
         except AttributeError:
             cell = self._new_cell()
-        key = label, action, event
         cell[key] = cell.get(key, 0) + 1
 
     def _new_cell(self) -> _Cell:

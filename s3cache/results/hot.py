@@ -1,19 +1,21 @@
-"""The hot path: ``get(field=value)`` and ``count()`` in microseconds.
+"""The hot path: reads that were made before, answered in microseconds.
 
-A hit builds no queryset and compiles no SQL: it compares three numbers in
-shared memory, takes the version of the row or table from a dict, and what is
-kept under it from a ``MemoryCache``. Everything else goes the usual way, which
-is always right; what is not known to be safe here is not hot.
+A hit builds no queryset and compiles no SQL: some numbers in shared memory are
+compared, the version of a row, a part or some tables is looked up in a dict,
+and what is kept under it in a ``MemoryCache``. Everything else goes the usual
+way, which is always right; what is not known to be safe here is not hot.
 
 What is kept is learned from the usual way: a query that carries a ``Taken``
-is told which versions its result belongs to.
+is told which versions its result belongs to. A list is kept when it is asked
+for a second time, so that one that nobody repeats costs nothing here.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from uuid import UUID
@@ -34,18 +36,19 @@ from s3cache.replica import clock
 from s3cache.replica.replica import AHEAD
 from s3cache.results.counters import counters
 from s3cache.results.open_blocks import are_open
-from s3cache.results.plans import Plan
 from s3cache.results.policy import policy_for
 from s3cache.results.reading import Taken, take
-from s3cache.results.versions import RowScope, Scope
+from s3cache.results.shapes import MOST_SHAPES, Shape
+from s3cache.results.versions import PartScope, RowScope, Scope
 from s3cache.routers import S3Router
 
 if TYPE_CHECKING:
     from s3cache.db.base import DatabaseWrapper
     from s3cache.replica.side_file import SideFile
+    from s3cache.results.plans import Plan
     from s3cache.results.versions import Versions
 
-__all__ = ["NOT_HOT", "Hot"]
+__all__ = ["NOT_HOT", "Hot", "Recipe"]
 
 logger = logging.getLogger("s3cache.results")
 
@@ -57,42 +60,18 @@ NOT_HOT: Final = object()
 #: What is kept of a row that is not there.
 _ABSENT: Final = "absent"
 
-#: The types of values that are looked up, and how a row has them. Exactly
-#: these: ``1 == True == 1.0``, and a subclass may do anything.
-_LOOKED_UP: Final[Mapping[type[models.Field[Any, Any]], type]] = {
-    models.AutoField: int,
-    models.BigAutoField: int,
-    models.SmallAutoField: int,
-    models.IntegerField: int,
-    models.BigIntegerField: int,
-    models.SmallIntegerField: int,
-    models.PositiveIntegerField: int,
-    models.PositiveBigIntegerField: int,
-    models.PositiveSmallIntegerField: int,
-    models.CharField: str,
-    models.SlugField: str,
-    models.UUIDField: UUID,
-}
+#: The action of whatever returns objects.
+_OBJECTS: Final = "list"
 
+#: Lists of more objects are not kept.
+_MOST_OBJECTS: Final = 1_000
 
-@dataclass(slots=True)
-class _Recipe:
-    """How one kind of read is answered; learned when it is made first.
+#: The types of values that SQLite has in its rows, too.
+_AS_STORED: Final = frozenset([int, str])
 
-    ``prefix`` stands for all that tells it from other reads but the value.
-    With ``table`` it depends on one row of it, else on ``tables``.
-    """
-
-    prefix: str
-    action: str
-    label: str
-    source: _Source
-    tables: tuple[str, ...]
-    table: str
-    cache: MemoryCache
-    ttl: float
-    #: Seconds: a replica that was asked so long ago is asked again.
-    fresh_for: float
+#: Told apart from each other, and from what they were before a change of
+#: settings.
+_serials = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,178 +87,209 @@ class _Source:
     plans: Mapping[str, Plan]
 
 
+@dataclass(frozen=True, slots=True)
+class _Narrowed:
+    """A scope with values that come from the queryset's, at ``positions``.
+
+    Without ``columns`` it is a row, else a part.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    positions: tuple[int, ...]
+
+    def stored(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What rows hold that belong to it."""
+        positions = self.positions
+        if len(positions) == 1:
+            value = values[positions[0]]
+            return (value if type(value) in _AS_STORED else _stored(value),)
+        return tuple([_stored(values[position]) for position in positions])
+
+    def scope(self, values: tuple[Any, ...]) -> RowScope | PartScope:
+        """Those rows, for ``Versions``."""
+        stored = self.stored(values)
+        if self.columns:
+            return PartScope(self.table, self.columns, stored)
+        return RowScope(self.table, stored)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one kind of read is answered; learned when it was made twice.
+
+    ``prefix`` stands for all that tells it from other reads but the values.
+    """
+
+    prefix: str
+    #: What is counted: a hit, of its model and action.
+    hit: tuple[str, str, str]
+    source: _Source
+    scopes: tuple[str | _Narrowed, ...]
+    cache: MemoryCache
+    ttl: float
+    #: Seconds: a replica that was asked so long ago is asked again.
+    fresh_for: float
+
+    def depends_on(self, values: tuple[Any, ...]) -> tuple[Scope, ...]:
+        """What the answer with these values belongs to."""
+        return tuple(
+            [one if isinstance(one, str) else one.scope(values) for one in self.scopes]
+        )
+
+    def version(self, values: tuple[Any, ...]) -> object:
+        """What ``depends_on`` is at, in short."""
+        versions, scopes = self.source.versions, self.scopes
+        first = scopes[0]
+        if len(scopes) > 1:
+            return versions.of(self.depends_on(values))
+        if type(first) is str:
+            return versions.of_table(first)
+        narrowed = cast("_Narrowed", first)
+        stored = narrowed.stored(values)
+        if narrowed.columns:
+            return versions.of_part(narrowed.table, narrowed.columns, stored)
+        return versions.of_row(narrowed.table, stored)
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """An object that is kept: of immutable values, so that copies share them.
+
+    ``weight`` is in bytes.
+    """
+
+    attributes: dict[str, Any]
+    row: object
+    alias: str | None
+    weight: int
+
+
 class Hot(Generic[_M]):
     """The hot reads of one model, by one manager, for all threads."""
 
-    def __init__(self, model: type[_M]) -> None:
+    def __init__(
+        self,
+        model: type[_M],
+        queryset: type[models.QuerySet[_M]] = models.QuerySet,
+    ) -> None:
         self.model = self._model = model
+        self.queryset = queryset
         self._absent: type[Exception] = cast("Any", model).DoesNotExist
         self._names: tuple[str, ...] = ()
-        self._recipes: dict[object, _Recipe] = {}
         self._builds: bool | None = None
+        self._remembers = False
+        self._serial = next(_serials)
+        #: All objects, and with it all shapes that go on from there.
+        self.root = Shape(self)
+        self.shapes = [self.root]
         _all.add(self)
 
     def forget(self) -> None:
         """Learn everything anew, for something has changed."""
-        self._recipes = {}
+        self._serial = next(_serials)
+        for shape in list(self.shapes):
+            # Querysets that were made before go on from them.
+            shape.recipes.clear()
         self._builds = None
 
-    # get()
+    def new_queryset(self) -> models.QuerySet[_M]:
+        """All objects, as the manager's ``get_queryset()``."""
+        return self.queryset(model=self.model)
 
-    def get(self, lookup: Mapping[str, Any], *, may_wait: bool = True) -> Any:
-        """The object with one field of a certain value, or ``NOT_HOT``.
+    def has_room(self) -> bool:
+        """Whether another shape may be learned."""
+        return len(self.shapes) < MOST_SHAPES
 
-        Raises the model's ``DoesNotExist`` if that is known. On an event loop
-        nobody ``may_wait``, not even for the replica.
-        """
-        ((name, value),) = lookup.items()
-        recipe = self._recipes.get((name, type(value)))
-        if recipe is None:
-            return NOT_HOT
-        version = self._version(recipe, value, may_wait)
-        if version is None:
-            return NOT_HOT
-        row = recipe.cache.peek((recipe.prefix, value, version))
-        if row is None or pre_init.receivers or post_init.receivers:
-            return NOT_HOT
-        counters.count(recipe.label, "get", "hit")
-        if row is _ABSENT:
-            raise self._absent(
-                f"{self._model._meta.object_name} matching query does not exist."
-            )
-        # As Model.from_db() does, without calling __init__() with each value.
-        made = self._model.__new__(self._model)
-        state = ModelState()
-        state.adding = False
-        state.db = recipe.source.alias
-        attributes = made.__dict__
-        attributes["_state"] = state
-        attributes.update(zip(self._names, row.values, strict=True))
-        remember_values(state, row)
-        return made
+    # What is kept
 
-    def get_and_keep(
-        self, queryset: models.QuerySet[_M], lookup: Mapping[str, Any]
-    ) -> _M:
-        """What ``queryset.get(**lookup)`` returns, and keep it for ``get``."""
-        ((name, value),) = lookup.items()
-        field = self._field(name, value)
-        if field is None or not self._can_build():
-            return queryset.get(**lookup)
-        with take(queryset.query) as taken:
-            try:
-                found = queryset.get(**lookup)
-            except self._absent:
-                self._keep((name, type(value)), taken, field, value, None)
-                raise
-        self._keep((name, type(value)), taken, field, value, found)
-        return found
-
-    def _field(self, name: str, value: object) -> models.Field[Any, Any] | None:
-        """The field that ``name`` means, if such a value may be looked up."""
-        options = self._model._meta
-        if name == "pk":
-            name = getattr(options.pk, "name", "")
-        for field in options.concrete_fields:
-            if field.name == name and _LOOKED_UP.get(type(field)) is type(value):
-                if getattr(field, "db_collation", None):
-                    return None
-                return field
-        return None
-
-    def _keep(
+    def find(
         self,
-        shape: object,
-        taken: Taken,
-        field: models.Field[Any, Any] | None,
-        value: object,
-        found: _M | int | None,
-    ) -> None:
-        recipe = self._learn(shape, taken, field)
-        if recipe is None or taken.at is None:
-            return
-        kept: Any = found
-        if isinstance(found, models.Model):
-            values = tuple([found.__dict__.get(name) for name in self._names])
-            if not IMMUTABLE.issuperset(map(type, values)):
-                return  # another instance must not share it
-            kept = remembered_values(values)
-        elif found is None:
-            values, kept = (), _ABSENT
-        else:
-            values = (found,)
-        weight = weigh(values)
-        if weight is not None:
-            version = taken.at.versions[0] if recipe.table else taken.at.versions
-            key = (recipe.prefix, value, version)
-            try:
-                recipe.cache.keep(key, kept, recipe.ttl, weight=weight + 200)
-            except Exception as error:
-                # The answer is there; that it could not be kept is no reason
-                # to withhold it.
-                counters.count(recipe.label, recipe.action, "failed")
-                logger.warning("A hot result could not be kept: %s", error)
+        shape: Shape,
+        action: object,
+        values: tuple[Any, ...],
+        *,
+        may_wait: bool = True,
+    ) -> Any:
+        """What is kept of a read, or None.
 
-    # count()
-
-    def count(self, *, may_wait: bool = True) -> Any:
-        """How many objects there are, or ``NOT_HOT``."""
-        recipe = self._recipes.get("count")
-        version = None if recipe is None else self._version(recipe, None, may_wait)
-        if recipe is None or version is None:
-            return NOT_HOT
-        number = recipe.cache.peek((recipe.prefix, None, version))
-        if number is None:
-            return NOT_HOT
-        counters.count(recipe.label, "count", "hit")
-        return number
-
-    def count_and_keep(self, queryset: models.QuerySet[_M]) -> int:
-        """What ``queryset.count()`` returns, and keep it for ``count``."""
-        with take(queryset.query) as taken:
-            number = queryset.count()
-        self._keep("count", taken, None, None, number)
-        return number
-
-    # What both stand on
-
-    def _version(self, recipe: _Recipe, value: object, may_wait: bool) -> object:
-        """The version that the answer has to be of; None: not to be told."""
+        On an event loop nobody ``may_wait``, not even for the replica.
+        """
+        recipe = shape.recipes.get(action)
+        if recipe is None:
+            return None
         source = recipe.source
-        alias = source.alias
         if (
-            are_open(alias)
-            or not _is_here(source)
+            are_open(source.alias)
             or caches.settings is not source.cache_settings
+            or not _is_here(source)
         ):
             return None
         versions = source.versions
         try:
+            seen, asked_at = versions.seen
             if (
-                not versions.is_current(source.side)
-                or clock.now() - source.side.asked_at >= recipe.fresh_for
+                source.side.seen() != seen or clock.now() - asked_at >= recipe.fresh_for
             ) and not (may_wait and _refresh(source, recipe.fresh_for)):
                 return None
         except ValueError:  # the side file is closed: it is another replica
             return None
         if versions.plans is not source.plans:
-            self._recipes = {}
+            self.forget()
             return None
-        if recipe.table:
-            stored = value.hex if type(value) is UUID else value
-            return versions.of_row(recipe.table, (stored,))
-        return versions.of(recipe.tables)
+        kept = recipe.cache.peek((recipe.prefix, values, recipe.version(values)))
+        if kept is not None:
+            counters.add(recipe.hit)
+        return kept
+
+    def learn(
+        self,
+        shape: Shape,
+        action: object,
+        values: tuple[Any, ...],
+        taken: Taken,
+        found: Any,
+    ) -> None:
+        """Keep what was read, if it may be kept; nobody ever changes it."""
+        self._keep(shape, action, values, taken, found)
+
+    def _keep(
+        self,
+        shape: Shape,
+        action: object,
+        values: tuple[Any, ...],
+        taken: Taken,
+        kept: Any,
+    ) -> None:
+        recipe = self._learn(shape, action, values, taken)
+        weight = None if recipe is None else _weigh(kept)
+        if recipe is None or weight is None or taken.at is None:
+            return
+        versions = taken.at.versions
+        version = versions if len(recipe.scopes) > 1 else versions[0]
+        key = (recipe.prefix, values, version)
+        try:
+            recipe.cache.keep(key, kept, recipe.ttl, weight=weight)
+        except Exception as error:
+            # The answer is there; that it could not be kept is no reason
+            # to withhold it.
+            counters.count(*recipe.hit[:2], "failed")
+            logger.warning("A hot result could not be kept: %s", error)
 
     def _learn(
-        self, shape: object, taken: Taken, field: models.Field[Any, Any] | None
-    ) -> _Recipe | None:
+        self, shape: Shape, action: object, values: tuple[Any, ...], taken: Taken
+    ) -> Recipe | None:
         """The recipe of a read that was made; None: it is not for here."""
         wrapper = taken.connection
         if taken.at is None or wrapper is None or not conf.settings().hot_path:
             return None
-        known = self._recipes.get(shape)
+        known = shape.recipes.get(action)
         plans = wrapper.statements.versions.plans
-        if known is not None and known.source.plans is plans:
+        if (
+            known is not None
+            and known.source.plans is plans
+            and known.depends_on(values) == taken.scopes
+        ):
             return known
         if not _routes_by_model(self._model, wrapper.alias):
             return None
@@ -288,11 +298,8 @@ class Hot(Generic[_M]):
         )
         policy = policy_for(self._model, tables)
         cache = None if policy is None else caches[policy.cache]
-        if policy is None or not isinstance(cache, MemoryCache):
-            return None
-        of_rows = [scope for scope in taken.scopes if not isinstance(scope, str)]
-        table = _one_row(taken.scopes)
-        if of_rows and not table:
+        scopes = self._narrowed(shape, values, taken.scopes)
+        if policy is None or not isinstance(cache, MemoryCache) or scopes is None:
             return None
         source = _Source(
             alias=wrapper.alias,
@@ -304,39 +311,181 @@ class Hot(Generic[_M]):
         )
         words = [
             wrapper.statements.versions.schema.hex(),
-            self._model._meta.label,
-            "count" if field is None else f"get:{field.attname}",
+            f"{self._model._meta.label}-{self._serial}",
+            wrapper.alias,
+            shape.words,
+            repr(action),
             repr(policy.key_version),
         ]
-        recipe = _Recipe(
+        recipe = Recipe(
             prefix=":".join(words),
-            action="count" if field is None else "get",
-            label=policy.label,
+            hit=(policy.label, _action(shape, action), "hit"),
             source=source,
-            tables=tables,
-            table=table,
+            scopes=scopes,
             cache=cache,
             ttl=policy.ttl,
             fresh_for=wrapper.max_age_of(tables) * AHEAD,
         )
-        self._recipes[shape] = recipe
+        shape.recipes[action] = recipe
         return recipe
 
-    def _can_build(self) -> bool:
-        """Whether instances can be made without their class's own code."""
-        if self._builds is None:
-            model = self._model
-            options = model._meta
-            self._names = tuple(field.attname for field in options.concrete_fields)
-            self._builds = _is_plain(model) and all(
-                isinstance(found := model.__dict__.get(name, _inherited(model, name)),
-                           DeferredAttribute)
-                and type(found).__module__.startswith("django.db.models")
-                for name in self._names
-            )  # fmt: skip
-        return self._builds and not (
+    def _narrowed(
+        self, shape: Shape, values: tuple[Any, ...], scopes: Iterable[Scope]
+    ) -> tuple[str | _Narrowed, ...] | None:
+        """``scopes`` without their values, which are among ``values``."""
+        where = {one.column: one.position for one in shape.exactly}
+        found: list[str | _Narrowed] = []
+        for scope in scopes:
+            if isinstance(scope, str):
+                found.append(scope)
+                continue
+            kept = scope.columns if isinstance(scope, PartScope) else ()
+            columns = kept or (self._model._meta.pk.column or "",)
+            if not where.keys() >= set(columns):
+                return None
+            positions = tuple(where[column] for column in columns)
+            narrowed = _Narrowed(scope.table, kept, positions)
+            if narrowed.scope(values) != scope:
+                return None
+            found.append(narrowed)
+        return tuple(found)
+
+    # get()
+
+    def get(self, lookups: Mapping[str, Any], *, may_wait: bool = True) -> Any:
+        """The object that ``get(**lookups)`` returns, or ``NOT_HOT``.
+
+        Raises the model's ``DoesNotExist`` if that is known.
+        """
+        shape = self.root.find_filter(lookups)
+        if shape is None or not shape.recipes:
+            return NOT_HOT
+        kept = self.find(shape, "get", tuple(lookups.values()), may_wait=may_wait)
+        if kept is None or self.has_listeners():
+            return NOT_HOT
+        if kept is _ABSENT:
+            raise self._absent(
+                f"{self._model._meta.object_name} matching query does not exist."
+            )
+        return self.make_object(kept)
+
+    def get_and_learn(
+        self, queryset: models.QuerySet[_M], lookups: Mapping[str, Any]
+    ) -> _M:
+        """What ``queryset.get(**lookups)`` returns, to be kept for ``get``."""
+        with take(queryset.query) as taken:
+            try:
+                found = queryset.get(**lookups)
+            except self._absent:
+                self._learn_get(lookups, taken, None)
+                raise
+        self._learn_get(lookups, taken, found)
+        return found
+
+    def _learn_get(
+        self, lookups: Mapping[str, Any], taken: Taken, found: _M | None
+    ) -> None:
+        shape = self.root.find_filter(lookups) or self.root.learn_filter(lookups)
+        if shape is not None and taken.at is not None and self._can_build():
+            kept = _ABSENT if found is None else self.keep_object(found)
+            if kept is not None:
+                self._keep(shape, "get", tuple(lookups.values()), taken, kept)
+
+    # Lists
+
+    def objects(
+        self, shape: Shape, values: tuple[Any, ...], *, may_wait: bool = True
+    ) -> list[_M] | None:
+        """The objects of a queryset, or None."""
+        kept = self.find(shape, _OBJECTS, values, may_wait=may_wait)
+        if kept is None or self.has_listeners():
+            return None
+        return list(map(self.make_object, kept))
+
+    def learn_objects(
+        self,
+        shape: Shape,
+        values: tuple[Any, ...],
+        taken: Taken,
+        found: Sequence[_M],
+    ) -> None:
+        """Keep what a queryset returned, if it was asked for before."""
+        if taken.was_kept and len(found) <= _MOST_OBJECTS and self._can_build():
+            kept = tuple([self.keep_object(one) for one in found])
+            if None not in kept:
+                self._keep(shape, _OBJECTS, values, taken, kept)
+
+    # Objects
+
+    def keep_object(self, found: _M) -> _Object | None:
+        """What ``make_object`` takes, of an object as it was read.
+
+        None if another object must not share its values.
+        """
+        values = tuple([found.__dict__.get(name) for name in self._names])
+        weight = weigh(values)
+        if weight is None or not IMMUTABLE.issuperset(map(type, values)):
+            return None
+        attributes = {"_state": None, **dict(zip(self._names, values, strict=True))}
+        row = remembered_values(values)
+        return _Object(attributes, row, found._state.db, weight + 500)
+
+    def make_object(self, kept: _Object) -> _M:
+        """An object of the caller's own, as ``Model.from_db()`` makes it."""
+        made = self._model.__new__(self._model)
+        state = ModelState()
+        state.adding = False
+        state.db = kept.alias
+        if self._remembers:
+            remember_values(state, kept.row)
+        attributes = kept.attributes.copy()
+        attributes["_state"] = state
+        made.__dict__ = attributes
+        return made
+
+    def has_listeners(self) -> bool:
+        """Whether somebody wants to see each object that is made."""
+        return bool(pre_init.receivers or post_init.receivers) and (
             pre_init.has_listeners(self._model) or post_init.has_listeners(self._model)
         )
+
+    def _can_build(self) -> bool:
+        """Whether objects can be made without their class's own code."""
+        if self._builds is None:
+            model = self._model
+            fields = model._meta.concrete_fields
+            self._names = tuple(field.attname for field in fields)
+            self._remembers = issubclass(model, _s3model())
+            self._builds = _is_plain(model) and all(
+                _is_plain_field(model, field) for field in fields
+            )
+        return self._builds and not self.has_listeners()
+
+
+def _action(shape: Shape, action: object) -> str:
+    """What was asked for, as ``reading.action_of`` says it."""
+    if action == _OBJECTS and shape.is_sliced:
+        return "page"
+    return action if isinstance(action, str) else "aggregate"
+
+
+def _stored(value: object) -> Any:
+    """``value`` as SQLite has it in a row."""
+    if type(value) is UUID:
+        return value.hex
+    return int(value) if type(value) is bool else value
+
+
+def _weigh(kept: Any) -> int | None:
+    """The bytes of what is kept, or None if it could be changed."""
+    if type(kept) is _Object:
+        return kept.weight
+    if type(kept) is tuple:
+        weights: list[int] = [one.weight for one in kept]
+        return sum(weights, 8 * len(kept))
+    if type(kept) is dict:
+        return weigh((*kept, *kept.values()))
+    return weigh(kept)
 
 
 def _is_here(source: _Source) -> bool:
@@ -344,7 +493,10 @@ def _is_here(source: _Source) -> bool:
 
     Somebody may have put another connection in its place, for a thread.
     """
-    wrapper = getattr(_wrappers(), source.alias, None)
+    holder = connections._connections  # type: ignore[attr-defined]
+    # connections[alias] goes through a context manager of asgiref's, which
+    # takes as long as all the rest of a hit.
+    wrapper = getattr(getattr(holder, "_storage", holder), source.alias, None)
     if wrapper is None:
         return connections.settings.get(source.alias) is source.settings
     connection = wrapper.connection
@@ -353,27 +505,10 @@ def _is_here(source: _Source) -> bool:
     )
 
 
-def _wrappers() -> object:
-    """What holds the connections of the calling thread, as attributes.
-
-    ``connections[alias]`` goes through a context manager of asgiref's, which
-    takes as long as all the rest of a hit.
-    """
-    holder: Any = connections._connections  # type: ignore[attr-defined]
-    return getattr(holder, "_storage", holder)
-
-
 def _refresh(source: _Source, fresh_for: float) -> bool:
     """Do what a read does before it looks; False: let it do so itself."""
     wrapper = cast("DatabaseWrapper", connections[source.alias])
     return wrapper.refresh_results(fresh_for / AHEAD)
-
-
-def _one_row(scopes: Sequence[Scope]) -> str:
-    """The table of which one row is all that counts, or ""."""
-    if len(scopes) == 1 and isinstance(scopes[0], RowScope):
-        return scopes[0].table
-    return ""
 
 
 def _routes_by_model(model: type[models.Model], alias: str) -> bool:
@@ -384,22 +519,50 @@ def _routes_by_model(model: type[models.Model], alias: str) -> bool:
     )
 
 
-def _inherited(model: type[models.Model], name: str) -> object:
-    return next((vars(one)[name] for one in model.__mro__ if name in vars(one)), None)
+def _s3model() -> type[models.Model]:
+    from s3cache.models import S3Model
+
+    return S3Model
 
 
 def _is_plain(model: type[models.Model]) -> bool:
-    """Whether Django's own code, or ours, is all that makes an instance."""
-    from s3cache.models import S3Model
-
+    """Whether Django's own code, or ours, is all that makes an object."""
     plain: Any = models.Model
-    from_db = getattr(model.from_db, "__func__", None)
+    of_both = [vars(one)["from_db"].__func__ for one in (plain, _s3model())]
     return (
         model.__init__ is plain.__init__
         and model.__new__ is plain.__new__
         and model.__setattr__ is plain.__setattr__
         and model.__getattribute__ is plain.__getattribute__
-        and from_db is vars(S3Model)["from_db"].__func__
+        and getattr(model.from_db, "__func__", None) in of_both
+    )
+
+
+def _is_plain_field(model: type[models.Model], field: models.Field[Any, Any]) -> bool:
+    """Whether an object simply has, as an attribute, what the row has.
+
+    A field of the project may say something else to each who asks, in
+    ``from_db_value()``.
+    """
+    found = next(
+        (
+            vars(one)[field.attname]
+            for one in model.__mro__
+            if field.attname in vars(one)
+        ),
+        None,
+    )
+    plain: Any = models.Field
+    return (
+        isinstance(found, DeferredAttribute)
+        and type(found).__module__.startswith("django.db.models")
+        and (
+            type(field).__module__.startswith("django.")
+            or (
+                not hasattr(field, "from_db_value")
+                and type(field).get_db_converters is plain.get_db_converters
+            )
+        )
     )
 
 

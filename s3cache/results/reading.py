@@ -37,13 +37,15 @@ class Taken:
     """What a query was told of its result: where it belongs.
 
     ``at`` is None unless the result may be kept; ``scopes`` are what it
-    depends on, in the order of the versions.
+    depends on, in the order of the versions. ``was_kept``: it came from the
+    cache, so somebody had asked for it before.
     """
 
-    __slots__ = ("at", "connection", "scopes")
+    __slots__ = ("at", "connection", "scopes", "was_kept")
 
     def __init__(self) -> None:
         self.at: At | None = None
+        self.was_kept = False
         self.scopes: tuple[Scope, ...] = ()
         self.connection: DatabaseWrapper | None = None
 
@@ -87,7 +89,13 @@ class Reading:
     @property
     def taken(self) -> Taken | None:
         """Who wants to know where the result belongs."""
-        return getattr(self.query, _TAKEN, None)
+        query: Query | None = self.query
+        while query is not None:
+            if (taken := getattr(query, _TAKEN, None)) is not None:
+                return taken  # type: ignore[no-any-return]
+            # What counts or aggregates may be wrapped around it.
+            query = getattr(query, "inner_query", None)
+        return None
 
     def bypass(self) -> None:
         """Count that the query was not answered from the cache."""

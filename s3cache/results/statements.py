@@ -252,7 +252,7 @@ class _Call:
         if found is not None:
             self.count("hit")
             if self.taken is not None:
-                self.taken.at = at
+                self.taken.at, self.taken.was_kept = at, True
             return found
         flight, is_mine = self._statements._flights.join(key)
         if not is_mine:

@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from s3cache.replica import meta
@@ -24,6 +25,9 @@ __all__ = ["At", "PartScope", "RowScope", "Scope", "Versions"]
 #: What no entry has given a version.
 _NEVER: Version = (0, "")
 
+
+#: What no side file says.
+_NOTHING_SEEN = (b"", 0.0)
 
 #: For so many entries the changed rows are known one by one. More than this
 #: are kept by a replica.
@@ -96,7 +100,10 @@ class Versions:
         #: that is not here was not changed since this was begun.
         self._rest: dict[str, Version] = {}
         self._rows_since = 0
-        self._seen: tuple[float, float, float] | None = None
+        #: What the side file said when the replica was last looked at, and
+        #: when the store had been asked then; one object, so that whoever
+        #: reads it has both of the same moment.
+        self.seen: tuple[bytes, float] = _NOTHING_SEEN
         self.schema = b""
         #: Names of views, which hide the tables that SQL reads.
         self.views: tuple[str, ...] = ()
@@ -118,20 +125,24 @@ class Versions:
         That somebody asked is a reason to look again: of a commit whose
         process was killed before it could say so, nothing else would tell.
         """
-        return self._seen == (side.number, side.generation, side.asked_at)
+        return self.seen[0] == side.seen()
 
     def follow(self, connection: sqlite3.Connection, side: SideFile) -> bool:
         """Look at the replica again; False if it is being replaced."""
-        seen = (side.number, side.generation, side.asked_at)
+        seen = side.seen()
         connection.execute("BEGIN")
         try:
             self.at(connection, ())
         finally:
             connection.execute("ROLLBACK")
         # A reader may still be on a file that another process has replaced.
-        if self._number < seen[0] or _as_number(self._generation) != seen[1]:
+        numbers = side.read(seen)
+        if (
+            self._number < numbers.number
+            or _as_number(self._generation) != numbers.generation
+        ):
             return False
-        self._seen = seen
+        self.seen = seen, numbers.asked_at
         return True
 
     def at(self, connection: sqlite3.Connection, scopes: Iterable[Scope]) -> At:
@@ -159,16 +170,17 @@ class Versions:
         """The versions of ``scopes``, as far as is known."""
         return tuple(
             [
-                self._of_table(scope)
+                self.of_table(scope)
                 if isinstance(scope, str)
                 else self.of_row(scope.table, scope.key)
                 if isinstance(scope, RowScope)
-                else self._of_part(scope)
+                else self.of_part(scope.table, scope.columns, scope.values)
                 for scope in scopes
             ]
         )
 
-    def _of_table(self, table: str) -> Version:
+    def of_table(self, table: str) -> Version:
+        """The version of a table, by its lower-case name."""
         known = self._tables
         found = known.get(table)
         return known.get(ALL_TABLES, _NEVER) if found is None else found
@@ -180,24 +192,26 @@ class Versions:
         if found is not None:
             return found
         rest = self._rest.get(table)
-        return self._of_table(table) if rest is None else rest
+        return self.of_table(table) if rest is None else rest
 
-    def _of_part(self, scope: PartScope) -> Version:
+    def of_part(
+        self, table: str, columns: tuple[str, ...], values: tuple[Any, ...]
+    ) -> Version:
+        """The version of the rows with ``values`` in ``columns``."""
         known = self._tables
-        table, columns = scope.table, scope.columns
         if (table, columns) not in self.partitions:
-            return self._of_table(table)
-        found = known.get(meta.part_scope(table, columns, scope.values), _NEVER)
-        rest = known.get(meta.part_scope(table, columns)) or self._of_table(ALL_TABLES)
+            return self.of_table(table)
+        found = known.get(_part_name(table, columns, values), _NEVER)
+        rest = known.get(_part_name(table, columns)) or self.of_table(ALL_TABLES)
         return max(found, rest)
 
     def look_at_partitions(self) -> None:
         """Find out which parts have versions, as soon as it matters."""
         with self._lock:
-            self._seen, self._knows_partitions = None, False
+            self.seen, self._knows_partitions = _NOTHING_SEEN, False
 
     def _start_again(self, connection: sqlite3.Connection, now: Version) -> None:
-        self._seen = None
+        self.seen = _NOTHING_SEEN
         tables = meta.read_versions(connection)
         # A replica that was not made from the first entry on does not know
         # what was before. Nothing was changed after now, that is enough.
@@ -248,7 +262,7 @@ class Versions:
                         row: its for row, its in self._rows.items() if row[0] != table
                     }
                 else:
-                    self._rest.setdefault(table, self._of_table(table))
+                    self._rest.setdefault(table, self.of_table(table))
                     self._rows.update(((table, key), version) for key in keys)
             for scope in (*entry.touched.scopes, *entry.touched.keys):
                 self._tables[scope] = version
@@ -265,6 +279,11 @@ class Versions:
             elif version > self._rest[row[0]]:
                 self._rest[row[0]] = version
         self._rows, self._rows_since = kept, start
+
+
+#: Making them takes longer than all the rest of a hit. Values are text, whole
+#: numbers and None, of which no two are equal that are not the same.
+_part_name = lru_cache(maxsize=4096)(meta.part_scope)
 
 
 def _read_rows(
