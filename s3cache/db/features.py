@@ -13,7 +13,7 @@ class DatabaseFeatures(features.DatabaseFeatures):
     can_use_chunked_reads = False
     test_db_allows_multiple_connections = True
 
-    #: As ``django_test_skips``, for runs that lose replicas in the middle of tests.
+    #: As ``django_test_skips``, for runs that lose replicas within tests.
     test_skips_after_loss: ClassVar[dict[str, set[str]]] = {
         "Ids that a replica had reserved are lost with it, so that rows of two "
         "databases get different ones.": {

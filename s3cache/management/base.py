@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from tqdm import tqdm
 
 from s3cache import conf
@@ -20,11 +20,18 @@ class BucketCommand(BaseCommand):
 
     requires_system_checks = ()
 
+    #: Whether it is always about one, DEFAULT_DB_ALIAS if none is named.
+    about_one = False
+
     def add_arguments(self, parser: CommandParser) -> None:
+        usual = (
+            repr(DEFAULT_DB_ALIAS) if self.about_one else "all that live in a bucket"
+        )
         parser.add_argument(
             "--database",
             metavar="ALIAS",
-            help="Which one (default: all that live in a bucket).",
+            default=DEFAULT_DB_ALIAS if self.about_one else None,
+            help=f"Which one (default: {usual}).",
         )
         parser.add_argument("--json", action="store_true", help="For programs.")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
-from django.db import DEFAULT_DB_ALIAS, OperationalError
+from django.db import OperationalError
 
 from s3cache.keeper.restore import CannotRestore, restore
 from s3cache.management.base import BucketCommand
@@ -20,10 +20,10 @@ class Command(BucketCommand):
         "was after some entry of its log. The original is only read, and hosts may "
         "go on using it."
     )
+    about_one = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.set_defaults(database=DEFAULT_DB_ALIAS)
         parser.add_argument(
             "--to",
             type=int,
