@@ -34,11 +34,13 @@ class Remedy(enum.Enum):
     """What would put right what was found.
 
     ``KEEP``: a round of the keeper that writes all packs anew. ``REBUILD``:
-    a new replica. ``NONE``: nothing that a program may decide.
+    a new replica. ``RECORD``: records that are written anew. ``NONE``:
+    nothing that a program may decide.
     """
 
     KEEP = "keep"
     REBUILD = "rebuild"
+    RECORD = "record"
     NONE = "none"
 
 

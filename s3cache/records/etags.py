@@ -25,10 +25,15 @@ _AT_ONCE = 500
 
 
 class ETags:
-    """The file at ``path``; ``store`` is the one that they are of."""
+    """The file at ``path``."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    @classmethod
+    def beside(cls, replica: Path) -> ETags:
+        """The file of the host whose replica is there."""
+        return cls(replica.with_name(f"{replica.name}-records"))
 
     def recall(self, keys: Sequence[str]) -> dict[str, str]:
         """The ETags that are known of ``keys``."""

@@ -39,6 +39,9 @@ from s3cache.replica.sql import quote
 from s3cache.replica.tables import Schema, Table, read_schema, schema_version
 from s3cache.stores.base import Answer
 
+#: Requests that are under way at the same time.
+PARALLEL = 16
+
 #: Rows of a page.
 PAGE = 256
 
@@ -65,7 +68,7 @@ class RecordPerformer(Performer):
         self._of = replica
         self._renderings = renderings
         self._is_wanted = is_wanted
-        self._etags = ETags(replica.path.with_name(f"{replica.path.name}-records"))
+        self._etags = ETags.beside(replica.path)
         self._schema: Schema | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._own: dict[type, Callable[[Any], Any]] = {
@@ -105,7 +108,7 @@ class RecordPerformer(Performer):
         if len(effect.requests) == 1:
             return [self._send(effect.requests[0])]
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(len(effect.requests))
+            self._pool = ThreadPoolExecutor(PARALLEL)
         waiting: list[Future[Answer]] = []
         with contextlib.suppress(RuntimeError):  # the interpreter is ending
             for one in effect.requests:

@@ -9,6 +9,8 @@ from pathlib import Path
 from django.db import connections
 
 from s3cache import conf
+from s3cache.keeper.verify import Finding
+from s3cache.records.check import verify_records
 from s3cache.records.performer import RecordPerformer
 from s3cache.records.rendering import Rendering, renderings
 from s3cache.records.writing import Recorded, RecordOptions, write_records
@@ -57,3 +59,12 @@ def record_now(
         RecordPerformer(replica, known, is_wanted) as performer,
     ):
         return performer.run(write_records(options))
+
+
+def verify_records_now(replica: Replica) -> list[Finding]:
+    """Compare records with the rows of ``replica``; nothing is changed."""
+    known = renderings_of(replica)
+    if not known:
+        return []
+    with RecordPerformer(replica, known, always) as performer:
+        return performer.run(verify_records(replica.options.signing_keys))

@@ -479,6 +479,7 @@ class Sending:
     """A record on its way; ``body`` is None if there is to be none.
 
     ``lenient``: one that says the same as of an earlier entry may stay.
+    What has the ETag ``known`` may be replaced, whatever it says.
     """
 
     row: Row
@@ -486,6 +487,7 @@ class Sending:
     entry: int
     request: Request | None
     lenient: bool = False
+    known: str = ""
     etag: str | None = None
 
 
@@ -498,7 +500,8 @@ def write_rows(this: Round, table: str, keys: Sequence[Key]) -> Steps[None]:
         sending = []
         for row in readable(this, page):
             one = outgoing(this, row, page.number)
-            one.request = request_for(this, one, known.get(row.key, ""))
+            one.known = known.get(row.key, "")
+            one.request = request_for(this, one, one.known)
             sending.append(one)
         yield from send(this, sending)
 
@@ -509,13 +512,14 @@ def write_table(this: Round, table: str) -> Steps[None]:
     after: Key | None = None
     while True:
         page: Page = yield ReadPage(table, after)
+        known: Mapping[str, str] = yield RecallETags([row.key for row in page.rows])
         sending = []
         for row in page.rows:
             is_there = listed.pop(row.key, None) is not None
             if row.problem:
                 continue
             one = outgoing(this, row, page.number)
-            one.lenient = True
+            one.lenient, one.known = True, known.get(row.key, "")
             one.request = Get(row.key) if is_there else request_for(this, one, "")
             sending.append(one)
         readable(this, page)
@@ -579,7 +583,9 @@ def request_for(this: Round, one: Sending, etag: str) -> Request:
 def send(this: Round, sending: Sequence[Sending]) -> Steps[None]:
     """Send records until it is clear what became of each."""
     yield from renew(this)
-    waiting = [one for one in sending if one.request is not None]
+    waiting = list(sending)
+    if not waiting:
+        return
     for attempt in range(TRIES):
         answers: Sequence[Answer] = yield SendMany(
             [one.request for one in waiting if one.request is not None]
@@ -630,6 +636,8 @@ def judge_there(this: Round, one: Sending, answer: Answer) -> Request | None:
     there = open_record(answer.body, key=key, database=this.here.database)
     one.etag = answer.etag
     if there is None:
+        if answer.etag == one.known:
+            return request_for(this, one, answer.etag)  # it was adopted
         one.etag = None
         if len(recorded.foreign) < NAMED:
             recorded.foreign.append(key)
