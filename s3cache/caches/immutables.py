@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import datetime
 import zoneinfo
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from decimal import Decimal
-from itertools import chain
 from sys import getsizeof
 from types import NoneType
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from django.utils.safestring import SafeString
 
-__all__ = ["Copier", "Kept", "kept", "weigh"]
+__all__ = ["Copier", "kept", "weigh"]
 
 Copier: TypeAlias = Callable[[Any], Any]
 
@@ -48,27 +47,34 @@ _COPIERS: Final[dict[type, Copier]] = {
     dict: dict.copy,
     set: set.copy,
 }
+_STR_BYTES: Final = getsizeof("")
+_SIZES: Final[dict[type, int]] = {
+    NoneType: getsizeof(None),
+    bool: getsizeof(True),
+    float: getsizeof(0.0),
+}
 _UUID_BYTES: Final = getsizeof(UUID(int=0)) + getsizeof(2**127)
 
 
-class Kept(NamedTuple):
-    """How a value is kept without encoding it."""
+def kept(value: Any) -> tuple[int, Copier | None] | None:
+    """
+    Return how to keep `value` as it is, or None: encode it.
 
-    weight: int
-    """Its size in memory, in bytes."""
-    copier: Copier | None
-    """Makes what each caller gets; None: the object itself."""
-
-
-def kept(value: Any) -> Kept | None:
-    """Return how to keep `value` as it is, or None: encode it."""
+    That is its size in memory, in bytes, and what makes what each caller
+    gets; None: the object itself.
+    """
     copier = _COPIERS.get(type(value))
     if copier is None:
         weight = weigh(value)
-        return None if weight is None else Kept(weight, None)
-    items = chain(value, value.values()) if type(value) is dict else value
-    weight = _weigh_all(items)
-    return None if weight is None else Kept(weight + getsizeof(value), copier)
+        return None if weight is None else (weight, None)
+    if type(value) is dict:
+        weight = _weigh_all(value)
+        if weight is not None:
+            of_values = _weigh_all(value.values())
+            weight = None if of_values is None else weight + of_values
+    else:
+        weight = _weigh_all(value)
+    return None if weight is None else (weight + getsizeof(value), copier)
 
 
 def weigh(value: Any) -> int | None:
@@ -89,12 +95,15 @@ def weigh(value: Any) -> int | None:
     return _UUID_BYTES if kind is UUID else None
 
 
-def _weigh_all(items: Iterable[Any]) -> int | None:
+def _weigh_all(items: Collection[Any]) -> int | None:
+    # A call for each item, getsizeof() too, would be most of what set() costs.
     total = 0
     for item in items:
-        # Most items are atoms; a call for each would double the cost.
-        if type(item) in _ATOMS:
-            total += getsizeof(item)
+        kind = type(item)
+        if kind is str and item.isascii():
+            total += _STR_BYTES + len(item)
+        elif kind in _SIZES:
+            total += _SIZES[kind]
         elif (weight := weigh(item)) is not None:
             total += weight
         else:

@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Hashable
+from functools import partial
 from sys import getsizeof
 from typing import Any, Final, TypedDict
 
@@ -26,7 +27,7 @@ from s3cache.caches.base import (
     resolved,
     whole,
 )
-from s3cache.caches.compression import pack, unpack
+from s3cache.caches.compression import COMPRESSIONS, pack, unpack
 from s3cache.caches.getting import Found, GettingCache
 from s3cache.caches.immutables import kept, weigh
 from s3cache.caches.machine import Machine
@@ -130,6 +131,11 @@ class MemoryCache(Inline, GettingCache):
         self._threshold: int = self.options["compression_threshold"]
         self._most = limits.entry_bytes or limits.bytes or 2**31
         self.counters = self._shelf.counters
+        # One for all entries: a method that is bound anew weighs 64 bytes.
+        loads, most = self.serializer.loads, self._most
+        self._makes: dict[int, Make] = {0: loads}
+        for number in COMPRESSIONS.values():
+            self._makes[number] = partial(_unpacked, loads, number, most)
 
     def _limits(self, given: Any) -> Limits:
         options = self.options
@@ -192,8 +198,15 @@ class MemoryCache(Inline, GettingCache):
         timeout: Timeout = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> None:
-        made = self.make_and_validate_key(key, version)
-        self._store(made, value, self._seconds(timeout))
+        if self._default_keys and self.key_func is default_key_func:
+            number = self.version if version is None else version
+            made = f"{self.key_prefix}:{number}:{key}"
+        else:
+            made = self.make_key(key, version)
+        plain = self._default_checks and portable(made)
+        if not plain:
+            self.validate_key(made)
+        self._store(made, value, self._seconds(timeout), slow=not plain)
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
         return self._shelf.live(self.make_and_validate_key(key, version)) is not None
@@ -422,6 +435,7 @@ class MemoryCache(Inline, GettingCache):
         value: Any,
         left: float | None,
         *,
+        slow: bool | None = None,
         add: bool = False,
         until: float | None = None,
         cost: float = 0.0,
@@ -430,16 +444,15 @@ class MemoryCache(Inline, GettingCache):
         value = resolved(value)
         make: Make | None
         simple = kept(value)
-        if simple is not None and (
-            self._packs is None or simple.weight < self._threshold
-        ):
-            make = simple.copier
-            weight = simple.weight
+        if simple is not None and (self._packs is None or simple[0] < self._threshold):
+            weight, make = simple
             if make is not None:
                 value = make(value)  # the caller goes on changing its own
         else:
             value, make = self._encoded(value)
             weight = getsizeof(value)
+        if slow is None:
+            slow = not (self._default_checks and portable(made))
         if left is not None and left <= 0 and (until is None or until <= now()):
             if add and self._shelf.live(made) is not None:
                 return False
@@ -451,7 +464,7 @@ class MemoryCache(Inline, GettingCache):
             make,
             weight,
             None if left is None else now() + left,
-            slow=not (self._default_checks and portable(made)),
+            slow=slow,
             add=add,
             until=until,
             cost=cost,
@@ -459,11 +472,12 @@ class MemoryCache(Inline, GettingCache):
         )
 
     def _encoded(self, value: Any) -> tuple[bytes, Make]:
-        loads = self.serializer.loads
         number, data = pack(self.serializer.dumps(value), self._packs, self._threshold)
-        if not number:
-            return data, loads
-        return data, lambda data: loads(unpack(number, data, self._most))
+        return data, self._makes[number]
+
+
+def _unpacked(loads: Make, number: int, most: int, data: bytes) -> Any:
+    return loads(unpack(number, data, most))
 
 
 def _is_live(entry: Entry) -> bool:

@@ -94,6 +94,21 @@ class Queue:
         self.count -= 1
         self.size -= node.size
 
+    def replace(self, old: Node, new: Node) -> None:
+        """Remove `old`, which is in this queue, and make `new` the newest."""
+        older, newer = old.older, old.newer
+        older.newer = newer
+        newer.older = older
+        old.older = old.newer = old
+        old.queue = None
+        end = self._end
+        last = end.older
+        new.older = last
+        new.newer = end
+        last.newer = end.older = new
+        new.queue = self
+        self.size += new.size - old.size
+
     def renew(self, node: Node) -> None:
         """Make a `node` of this queue the newest."""
         self.remove(node)
@@ -147,8 +162,7 @@ class FIFO(Policy):
         self._queue.add(node)
 
     def replace(self, old: Node, new: Node) -> None:
-        self._queue.remove(old)
-        self._queue.add(new)
+        self._queue.replace(old, new)
 
     def victim(self) -> Node | None:
         node = self._queue.oldest
@@ -185,11 +199,9 @@ class S3FIFO(Policy):
             self.small.add(node)
 
     def replace(self, old: Node, new: Node) -> None:
-        queue = old.queue or self.small
-        queue.remove(old)
         # Whoever writes a key again is using it.
-        new.uses = min(MOST_USES, old.uses + 1)
-        queue.add(new)
+        new.uses = old.uses + 1 if old.uses < MOST_USES else MOST_USES
+        (old.queue or self.small).replace(old, new)
 
     def victim(self) -> Node | None:
         small, main = self.small, self.main

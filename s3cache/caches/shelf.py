@@ -8,6 +8,7 @@ that fork: a child gets a shelf that nobody was changing.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -103,8 +104,16 @@ class Shelf:
         self.counters = Counters()
         self.weight = 0
         self.machine = Machine()
+        self._locks_hits = self.policy.locks_hits
+        self._largest: float = min(
+            math.inf if limits.entry_bytes is None else limits.entry_bytes,
+            math.inf if limits.bytes is None else limits.bytes,
+            math.inf if limits.entries != 0 else 0,
+        )
+        """Bytes of the largest entry that is stored."""
         self._next_cleanup = now() + limits.cleanup_interval
         self._next_look = now() + limits.watchdog_interval
+        self._next_upkeep = min(self._next_cleanup, self._next_look)
         self._shrunk = False
 
     def put(
@@ -130,33 +139,40 @@ class Shelf:
         weight += ENTRY_BYTES + getsizeof(key)
         if until is None:
             until = expires
-        limits = self.limits
-        size = 1 if limits.bytes is None else weight
-        slow = slow or self.policy.locks_hits
+        most = self.limits.bytes
+        size = 1 if most is None else weight
+        moment = now()
         if created is None:
-            created = now()
+            created = moment
+        slow = slow or self._locks_hits
         entry = Entry(
             key, value, make, weight, expires, slow, size, until, cost, created
         )
+        entries = self.entries
         with self.lock:
-            old = self.live(key)
+            old = entries.get(key)
+            if old is not None and old.expires is not None and old.expires <= moment:
+                self.expire(old)
+                add = False
+                old = entries.get(key)
             if add and old is not None:
                 return False
-            if self._too_large(weight):
+            if weight > self._largest:
                 self.counters.count("rejected")
                 self.remove(key)
                 return False
-            self._make_room(weight, key)
-            # Making room may have evicted it.
-            old = self.entries.get(key)
+            if old is None or (most is not None and weight > old.weight):
+                self._make_room(weight, key)
+                old = entries.get(key)  # making room may have evicted it
             if old is None:
                 self.policy.add(entry)
                 self.weight += weight
             else:
                 self.policy.replace(old, entry)
                 self.weight += weight - old.weight
-            self.entries[key] = entry
-        self.upkeep()
+            entries[key] = entry
+        if moment >= self._next_upkeep:
+            self.upkeep()
         return True
 
     def live(self, key: Hashable) -> Entry | None:
@@ -210,6 +226,7 @@ class Shelf:
         if limits.watchdog_percent is not None and moment >= self._next_look:
             self._next_look = moment + limits.watchdog_interval
             self._look(limits.watchdog_percent)
+        self._next_upkeep = min(self._next_cleanup, self._next_look)
 
     def cleanup(self) -> int:
         """Remove all entries that have expired; return their number."""
@@ -229,14 +246,6 @@ class Shelf:
         with self.lock:
             while self.weight > weight and self._evict("evicted_due_to_memory"):
                 pass
-
-    def _too_large(self, weight: int) -> bool:
-        limits = self.limits
-        return (
-            (limits.entry_bytes is not None and weight > limits.entry_bytes)
-            or (limits.bytes is not None and weight > limits.bytes)
-            or limits.entries == 0
-        )
 
     def _make_room(self, weight: int, key: Hashable) -> None:
         """Evict until an entry of that weight can be stored as `key`."""
