@@ -51,6 +51,8 @@ simulate: $(STAMP)  ## The protocol's simulator: SECONDS=600 SEED=
 
 bench: $(STAMP)  ## The benchmarks that the documentation quotes
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.caches
+	$(BIN)/python -m benchmarks.hit_rates
 
 docs: $(STAMP)  ## The documentation, as HTML; a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html \

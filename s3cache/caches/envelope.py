@@ -26,7 +26,7 @@ import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -49,8 +49,7 @@ _SALT_BYTES: Final = 16
 _NONCE_BYTES: Final = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """An entry whose MAC was right; its value is not decoded yet."""
 
     times: Times

@@ -1,9 +1,10 @@
 """
-What a file cache holds, in a small SQLite file beside the entries.
+What a file cache holds, in an SQLite file beside the larger entries.
 
 The index answers how many entries and bytes there are, which go first and
-which keys exist, without looking at a single entry. Reading an entry does not
-need it. When it is damaged it is made anew, from an emptied cache.
+which keys exist, without looking at a single file. Small entries are in it:
+creating a file takes longer than writing a row. When it is damaged it is made
+anew, from an emptied cache.
 """
 
 from __future__ import annotations
@@ -12,22 +13,23 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Index", "Row", "Usage"]
+__all__ = ["Around", "Index", "Row", "Usage"]
 
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
+_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE entries (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,  -- a later write has a higher one
+    number INTEGER PRIMARY KEY,  -- a later write has a higher one
     name TEXT NOT NULL UNIQUE,
     key TEXT NOT NULL,
     partition TEXT NOT NULL,
     size INTEGER NOT NULL,
-    expires REAL                               -- NULL: never
+    expires REAL,                -- NULL: never
+    data BLOB                    -- NULL: in a file
 );
 CREATE TABLE totals (entries INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO totals VALUES (0, 0);
@@ -41,7 +43,7 @@ CREATE TABLE usage (
     partition TEXT PRIMARY KEY, hits INTEGER NOT NULL, last REAL NOT NULL
 );
 CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 """
 
 
@@ -52,6 +54,16 @@ class Row(NamedTuple):
     key: str
     partition: str
     size: int
+
+
+class Around(NamedTuple):
+    """What is in the way of an entry that is to be written."""
+
+    entries: int
+    bytes: int
+    size: int | None
+    """Of the entry that will be replaced; None: there is none."""
+    is_file: bool
 
 
 class Usage(NamedTuple):
@@ -78,17 +90,17 @@ class Index:
         """The machine was started anew since the last use, perhaps after a
         loss of power: the index and the files may not tell the same."""
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            if self.connection is None:
-                self.connection = self._connect()
-            yield self.connection
+    @property
+    def _db(self) -> sqlite3.Connection:
+        """The connection; the lock is held."""
+        if self.connection is None:
+            self.connection = self._connect()
+        return self.connection
 
     def open(self) -> None:
         """Open the file now, and set ``rebooted``."""
-        with self._open():
-            pass
+        with self._lock:
+            _ = self._db
 
     def close(self) -> None:
         with self._lock:
@@ -97,42 +109,63 @@ class Index:
                 self.connection = None
 
     def record(
-        self, name: str, key: str, partition: str, size: int, expires: float | None
+        self,
+        name: str,
+        key: str,
+        partition: str,
+        size: int,
+        expires: float | None,
+        data: bytes | None = None,
     ) -> None:
-        """Note that an entry was written; it becomes the newest."""
-        with self._open() as db:
+        """Write an entry, or note that its file is; it becomes the newest."""
+        with self._lock:
+            db = self._db
             db.execute(
-                "INSERT OR REPLACE INTO entries (name, key, partition, size, expires) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (name, key, partition, size, expires),
+                "INSERT OR REPLACE INTO entries "
+                "(name, key, partition, size, expires, data) VALUES (?, ?, ?, ?, ?, ?)",
+                (name, key, partition, size, expires, data),
             )
 
-    def forget(self, names: Iterable[str]) -> None:
-        """Note that entries were removed."""
-        with self._open() as db:
+    def find(self, name: str) -> tuple[bool, bytes | None]:
+        """Return whether there is an entry, and its bytes; None: in a file."""
+        with self._lock:
+            db = self._db
+            found = db.execute(
+                "SELECT data FROM entries WHERE name = ?", (name,)
+            ).fetchone()
+            return (False, None) if found is None else (True, found[0])
+
+    def around(self, name: str) -> Around:
+        """Return what there is of an entry, and of all of them."""
+        with self._lock:
+            found = self._db.execute(
+                "SELECT entries, bytes, size, data IS NULL FROM totals "
+                "LEFT JOIN entries ON name = ?",
+                (name,),
+            ).fetchone()
+            return Around(*found)
+
+    def forget(self, names: Iterable[str]) -> int:
+        """Note that entries were removed; return how many there were."""
+        with self._lock:
+            db = self._db
             db.execute("BEGIN IMMEDIATE")
             try:
-                db.executemany(
+                removed = db.executemany(
                     "DELETE FROM entries WHERE name = ?", ((name,) for name in names)
-                )
+                ).rowcount
             except BaseException:
                 db.execute("ROLLBACK")
                 raise
             db.execute("COMMIT")
+            return removed
 
     def totals(self) -> tuple[int, int]:
         """Return how many entries and bytes there are."""
-        with self._open() as db:
+        with self._lock:
+            db = self._db
             entries, size = db.execute("SELECT entries, bytes FROM totals").fetchone()
             return int(entries), int(size)
-
-    def size_of(self, name: str) -> int | None:
-        """Return the size of an entry, if there is one."""
-        with self._open() as db:
-            found = db.execute(
-                "SELECT size FROM entries WHERE name = ?", (name,)
-            ).fetchone()
-            return None if found is None else int(found[0])
 
     def oldest(self, limit: int) -> list[Row]:
         """Return the entries that were written first."""
@@ -146,14 +179,28 @@ class Index:
         """Return all entries."""
         return self._rows("ORDER BY number")
 
-    def sizes(self) -> dict[str, int]:
-        """Return the size of each entry by name."""
-        with self._open() as db:
-            return dict(db.execute("SELECT name, size FROM entries"))
+    def file_sizes(self) -> dict[str, int]:
+        """Return the size of each entry that is in a file, by name."""
+        with self._lock:
+            db = self._db
+            return dict(db.execute("SELECT name, size FROM entries WHERE data IS NULL"))
+
+    def check(self) -> None:
+        """Raise ``sqlite3.DatabaseError`` if the index is damaged."""
+        with self._lock:
+            db = self._db
+            found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+            db.execute(
+                "UPDATE totals SET (entries, bytes) = "
+                "(SELECT count(*), ifnull(sum(size), 0) FROM entries)"
+            )
 
     def used(self, usage: dict[str, tuple[int, float]]) -> None:
         """Add hits by partition, with the time of the last."""
-        with self._open() as db:
+        with self._lock:
+            db = self._db
             db.executemany(
                 "INSERT INTO usage VALUES (?, ?, ?) ON CONFLICT (partition) DO UPDATE "
                 "SET hits = hits + excluded.hits, last = max(last, excluded.last)",
@@ -162,7 +209,8 @@ class Index:
 
     def usage(self) -> dict[str, Usage]:
         """Return what each partition holds, and how it was used."""
-        with self._open() as db:
+        with self._lock:
+            db = self._db
             found = db.execute(
                 "SELECT partition, count(*), sum(size), ifnull(hits, 0), last "
                 "FROM entries LEFT JOIN usage USING (partition) GROUP BY partition"
@@ -170,11 +218,13 @@ class Index:
             return {row[0]: Usage(*row[1:]) for row in found}
 
     def clear(self) -> None:
-        with self._open() as db:
+        with self._lock:
+            db = self._db
             db.executescript("BEGIN; DELETE FROM entries; DELETE FROM usage; COMMIT;")
 
     def _rows(self, condition: str, *parameters: Any) -> list[Row]:
-        with self._open() as db:
+        with self._lock:
+            db = self._db
             return [
                 Row(*row)
                 for row in db.execute(
@@ -192,12 +242,15 @@ class Index:
             # machine `rebooted` tells.
             db.executescript(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; "
-                "PRAGMA recursive_triggers = ON;"
+                "PRAGMA recursive_triggers = ON; PRAGMA mmap_size = 67108864;"
             )
             db.execute("BEGIN IMMEDIATE")
-            if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
                 for statement in _statements():
                     db.execute(statement)
+            elif version != _VERSION:
+                raise sqlite3.DatabaseError(f"version {version}, not {_VERSION}")
             boot = _boot_id()
             known = db.execute("SELECT value FROM state WHERE name = 'boot'").fetchone()
             db.execute("INSERT OR REPLACE INTO state VALUES ('boot', ?)", (boot,))

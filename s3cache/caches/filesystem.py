@@ -1,21 +1,23 @@
 """
 A cache in files, for the processes of one machine.
 
-    LOCATION/<partition>/<2 hex digits>/<38 hex digits>.zst   an entry
     LOCATION/_index.sqlite3                                   what there is
+    LOCATION/<partition>/<2 hex digits>/<38 hex digits>.zst   a large entry
     LOCATION/_locks/<2 hex digits>                            who is writing
     LOCATION/_tmp/                                            what is changing
 
-The name of a file is a hash of its key, so no key leaves the directory. A file
-is written under another name and renamed, so a reader sees an entry or none.
-Whoever writes or removes an entry holds the lock of its two digits, and has a
-file in ``_tmp`` from before it changes anything until it is done: what is
-found there while its lock is free was left by a process that died, and its
-entry is dropped, so that the index and the files say the same again.
+Entries of up to 16 KB are in the index. The name of a file is a hash of its
+key, so no key leaves the directory. A file is written under another name and
+renamed, so a reader sees an entry or none. Whoever writes or removes one holds
+the lock of its two digits, and has a file in ``_tmp`` from before it changes
+anything until it is done: what is found there while its lock is free was left
+by a process that died, and its entry is dropped, so that the index and the
+files say the same again.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import logging
@@ -32,12 +34,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from django.core.cache.backends.base import default_key_func
 from django.core.exceptions import ImproperlyConfigured
 
 from s3cache.caches.base import whole
 from s3cache.caches.compression import SUFFIXES
 from s3cache.caches.envelope import expiry
-from s3cache.caches.file_index import Index, Row, Usage, remove
+from s3cache.caches.file_index import Around, Index, Row, Usage, remove
 from s3cache.caches.stored import Change, Condition, StoredCache
 from s3cache.conf import boolean, optional, seconds
 
@@ -48,6 +51,8 @@ logger = logging.getLogger("s3cache.caches")
 _PARTITION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _DEFAULT_PARTITION: Final = "_"
 _EVICTED_AT_ONCE: Final = 50
+_IN_INDEX: Final = 16 * 2**10
+"""Bytes; a larger entry is a file."""
 
 
 class Directory:
@@ -84,9 +89,13 @@ class Directory:
     def path_of(self, name: str, partition: str) -> str:
         return f"{self.root}/{partition}/{name[:2]}/{name[2:]}{self._suffix}"
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, name: str, partition: str) -> bytes | None:
+        there, data = self.index.find(name)
+        if not there or data is not None:
+            return data
+        path = self.path_of(name, partition)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             return None
         with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123
@@ -113,30 +122,46 @@ class Directory:
         with self._opening:
             if self._ready:
                 return
-            (self.root / "_tmp").mkdir(parents=True, exist_ok=True)
-            (self.root / "_locks").mkdir(exist_ok=True)
-            try:
-                self.index.open()
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
-                    raise  # a full disk, a directory that is read-only
-                logger.warning("%s: the index is damaged: %s", self.root, error)
-                remove(self.root / "_index.sqlite3")
-                self._remove_files()
-                self.index.open()
+            # Nobody else's business: 0700, and the parents' modes as usual.
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            for folder in (self.root, self.root / "_tmp", self.root / "_locks"):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            self._mended()
             self._recover()
             if self.index.rebooted:
                 self._compare()
             self._ready = True
 
-    def write(self, made: str, name: str, partition: str, data: bytes) -> None:
-        """Write an entry; its lock is held."""
+    def _mended(self) -> None:
+        """Open the index; a damaged one is made anew, and the files go."""
+        try:
+            self.index.open()
+            if self.index.rebooted:
+                self.index.check()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise  # a full disk, a directory that is read-only
+            logger.warning("%s: the index is damaged: %s", self.root, error)
+            self.index.close()
+            remove(self.root / "_index.sqlite3")
+            self._remove_files()
+            self.index.open()
+
+    def write(
+        self, made: str, name: str, partition: str, data: bytes, *, over_file: bool
+    ) -> None:
+        """Write an entry, which is a file so far or not; its lock is held."""
+        expires = expiry(data)
+        until = None if expires == math.inf else expires
+        if len(data) <= _IN_INDEX:
+            if over_file:
+                self.remove(name, partition)
+            self.index.record(name, made, partition, len(data), until, data)
+            return
         temporary = self._under_way(name, partition)
         try:
             with open(temporary, "xb", buffering=0) as file:  # noqa: PTH123
                 file.write(data)
-            expires = expiry(data)
-            until = None if expires == math.inf else expires
             self.index.record(name, made, partition, len(data), until)
             target = self.path_of(name, partition)
             try:
@@ -150,6 +175,8 @@ class Directory:
 
     def remove(self, name: str, partition: str) -> bool:
         """Remove an entry; its lock is held."""
+        if not self.index.around(name).is_file:
+            return self.index.forget([name]) > 0
         temporary = self._under_way(name, partition)
         try:
             os.rename(self.path_of(name, partition), temporary)  # noqa: PTH104
@@ -195,7 +222,7 @@ class Directory:
 
     def _compare(self) -> None:
         """Drop what only the files, or only the index, know."""
-        known = self.index.sizes()
+        known = self.index.file_sizes()
         wrong: list[str] = []
         for path, size in self._files():
             name = path.parent.name + path.name.removesuffix(self._suffix)
@@ -237,8 +264,8 @@ class FileSystemCache(StoredCache):
     """
     A cache in the directory LOCATION, shared by the processes of a machine.
 
-    Bounded by `max_bytes` and MAX_ENTRIES: what has expired goes first, then
-    what was written first. It survives restarts and crashes.
+    Bounded by `max_bytes` and MAX_ENTRIES: what was written first goes first.
+    It survives restarts and crashes.
     """
 
     readers = {
@@ -282,6 +309,10 @@ class FileSystemCache(StoredCache):
         )
         self._max_bytes: int = self.options["max_bytes"]
         self._max: int | None = self.options["MAX_ENTRIES"]
+        if self._max_bytes:
+            self._most = min(self._most, self._max_bytes)
+        if self._max == 0:
+            self._most = 0
 
     def cleanup(self) -> int:
         """Remove expired entries now; return how many there were."""
@@ -305,7 +336,8 @@ class FileSystemCache(StoredCache):
     def _fetch(self, made: str) -> bytes | None:
         directory = self._directory
         partition = self._partition(made)
-        data = directory.read(directory.path_of(directory.name_of(made), partition))
+        directory.ready()
+        data = directory.read(directory.name_of(made), partition)
         if data is not None and self.options["track_usage"]:
             with directory.usage_lock:
                 hits, _ = directory.usage.get(partition, (0, 0.0))
@@ -313,19 +345,28 @@ class FileSystemCache(StoredCache):
         return data
 
     def _write(self, made: str, data: bytes) -> None:
-        self._exchange(made, lambda old: data, size=len(data))
+        self._replace(made, lambda old: data, read=False)
 
-    def _exchange(self, made: str, change: Change, *, size: int | None = None) -> None:
+    def _exchange(self, made: str, change: Change) -> None:
+        self._replace(made, change)
+
+    def _replace(self, made: str, change: Change, *, read: bool = True) -> None:
         directory = self._directory
         directory.ready()
         name, partition = directory.name_of(made), self._partition(made)
-        self._make_room(name, size or 0)
-        with directory.locked(name):
-            # Whoever knows the size has no need of the old bytes.
-            path = directory.path_of(name, partition)
-            data = change(directory.read(path) if size is None else None)
-            if data is not None:
-                directory.write(made, name, partition, data)
+        while True:
+            with directory.locked(name):
+                data = change(directory.read(name, partition) if read else None)
+                if data is None:
+                    break
+                around = directory.index.around(name)
+                if self._fits(around, len(data)):
+                    over_file = bool(around.is_file)
+                    directory.write(made, name, partition, data, over_file=over_file)
+                    break
+            # Without the lock: others may be making room for theirs.
+            if not self._make_room(around, len(data)):
+                raise OSError(errno.EFBIG, "An entry is above the limit of the cache")
         self._upkeep()
 
     def _erase(self, made: str, only_if: Condition | None = None) -> bool:
@@ -333,7 +374,7 @@ class FileSystemCache(StoredCache):
         directory.ready()
         name, partition = directory.name_of(made), self._partition(made)
         with directory.locked(name):
-            data = directory.read(directory.path_of(name, partition))
+            data = directory.read(name, partition)
             if data is None or not (only_if is None or only_if(data)):
                 return False
             directory.remove(name, partition)
@@ -354,36 +395,43 @@ class FileSystemCache(StoredCache):
         return None, None
 
     def _partition(self, made: str) -> str:
-        first, colon, _ = self._named(made).partition(":")
+        key = made
+        if self.key_func is default_key_func:
+            key = made[len(self.key_prefix) + 1 :].partition(":")[2]
+        first, colon, _ = key.partition(":")
         return first if colon and _PARTITION.fullmatch(first) else _DEFAULT_PARTITION
 
-    def _make_room(self, name: str, size: int) -> None:
+    def _fits(self, around: Around, size: int) -> bool:
+        replaced = around.size
+        if self._max is not None and replaced is None and around.entries >= self._max:
+            return False
+        after = around.bytes - (replaced or 0) + size
+        return not self._max_bytes or after <= self._max_bytes
+
+    def _make_room(self, around: Around, size: int) -> bool:
+        """Evict what was written first; return whether there was anything."""
         index = self._directory.index
-        if not self._max_bytes and self._max is None:
-            return
-        entries, used = index.totals()
-        full = self._max is not None and entries >= self._max
-        if not full and not (self._max_bytes and used + size > self._max_bytes):
-            return
-        replaced = index.size_of(name)
-        if self._max is not None and replaced is None and entries >= self._max:
+        evicted = 0
+        if self._max is not None and around.entries >= self._max:
             frequency = self.options["CULL_FREQUENCY"]
-            count = entries - self._max + 1
+            count = around.entries - self._max + 1
             if frequency is not None:
-                count = entries // frequency if frequency else entries
-            self._evict(index.oldest(count))
-        if not self._max_bytes:
-            return
-        over = index.totals()[1] - (replaced or 0) + size - self._max_bytes
+                count = around.entries // frequency if frequency else around.entries
+            evicted += self._evict(index.oldest(count))
+        used = index.totals()[1] - (around.size or 0) + size
+        over = used - self._max_bytes if self._max_bytes else 0
         while over > 0 and (rows := index.oldest(_EVICTED_AT_ONCE)):
             for row in rows:
                 if over <= 0:
                     break
-                self._evict([row])
+                evicted += self._evict([row])
                 over -= row.size
+        return evicted > 0
 
-    def _evict(self, rows: Iterable[Row]) -> None:
-        self.counters.count("evictions", self._remove_rows(rows))
+    def _evict(self, rows: Iterable[Row]) -> int:
+        evicted = self._remove_rows(rows)
+        self.counters.count("evictions", evicted)
+        return evicted
 
     def _remove_rows(self, rows: Iterable[Row]) -> int:
         directory = self._directory

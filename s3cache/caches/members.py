@@ -16,7 +16,6 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Final, TypeAlias, TypeVar
 
 from django.core.cache.backends.base import BaseCache
@@ -231,7 +230,7 @@ class Member(ABC):
         """No entry stays for longer than the member's own time."""
         if self.ttl is None:
             return times
-        return replace(times, expires=min(times.expires, time.time() + self.ttl))
+        return times._replace(expires=min(times.expires, time.time() + self.ttl))
 
     def _ask(self, doing: str, work: Callable[[], T], otherwise: T) -> tuple[bool, T]:
         """

@@ -22,14 +22,25 @@ from s3cache.caches.errors import NotSerializable
 from s3cache.caches.stored import StoredCache, strict
 from s3cache.exceptions import StoreError
 from s3cache.stores import Answer, Store, observe
+from tests.forks import in_child
 
 Make = Callable[..., Any]
 
 
 @pytest.fixture
-def make_files(tmp_path: Path) -> Iterator[Make]:
-    """A function that makes a cache in one directory."""
+def make_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """A function that makes a cache in one directory, a file an entry."""
+    monkeypatch.setattr(filesystem, "_IN_INDEX", 0)
+    yield from in_directory(tmp_path)
 
+
+@pytest.fixture
+def make_rows(tmp_path: Path) -> Iterator[Make]:
+    """The same with small entries in the index, as they usually are."""
+    yield from in_directory(tmp_path)
+
+
+def in_directory(tmp_path: Path) -> Iterator[Make]:
     def make(params: dict[str, Any] | None = None, **options: Any) -> FileSystemCache:
         return FileSystemCache(
             str(tmp_path / "files"), {**(params or {}), "OPTIONS": options}
@@ -70,7 +81,7 @@ def objects(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     StoredCache._all_counters.clear()
 
 
-@pytest.fixture(params=["make_files", "make_in_directory"])
+@pytest.fixture(params=["make_files", "make_rows", "make_in_directory"])
 def make(request: pytest.FixtureRequest) -> Make:
     """Each kind in turn."""
     made: Make = request.getfixturevalue(request.param)
@@ -83,10 +94,7 @@ def tamper(cache: Any, key: str, change: Callable[[bytes], bytes]) -> None:
     data = cache._fetch(made)
     assert data is not None
     if isinstance(cache, FileSystemCache):
-        directory = cache._directory
-        name = directory.name_of(made)
-        path = directory.path_of(name, cache._partition(made))
-        Path(path).write_bytes(change(data))
+        cache._write(made, change(data))
     else:
         assert cache.store.put(cache._name(made), change(data)).ok
 
@@ -215,8 +223,8 @@ def test_no_key_leaves_the_directory(tmp_path_factory: Any, key: str) -> None:
     assert Path(path).resolve().is_relative_to(base / "in")
 
 
-def test_bytes_and_entries_are_bounded(make_files: Make) -> None:
-    cache = make_files(max_bytes=20_000, compression=None)
+def test_bytes_and_entries_are_bounded(make_either: Make) -> None:
+    cache = make_either(max_bytes=20_000, compression=None)
     for number in range(50):
         cache.set(f"key{number}", b"x" * 1000)
         assert cache.stats()["memory_usage_bytes"] <= 20_000
@@ -227,11 +235,20 @@ def test_bytes_and_entries_are_bounded(make_files: Make) -> None:
 
 
 def on_disk(cache: FileSystemCache) -> int:
-    return sum(size for _, size in cache._directory._files())
+    index = cache._directory.index.connection
+    assert index is not None
+    [in_index] = index.execute("SELECT ifnull(sum(length(data)), 0) FROM entries")
+    return int(in_index[0]) + sum(size for _, size in cache._directory._files())
 
 
-def test_the_index_counts_what_is_on_the_disk(make_files: Make) -> None:
-    cache = make_files()
+@pytest.fixture(params=["make_files", "make_rows"])
+def make_either(request: pytest.FixtureRequest) -> Make:
+    made: Make = request.getfixturevalue(request.param)
+    return made
+
+
+def test_the_index_counts_what_is_on_the_disk(make_either: Make) -> None:
+    cache = make_either()
     for number in range(30):
         cache.set(f"part{number % 3}:{number % 20}", os.urandom(number * 10))
     for number in range(5):
@@ -242,8 +259,8 @@ def test_the_index_counts_what_is_on_the_disk(make_files: Make) -> None:
     assert sum(part.bytes for part in usage.values()) == on_disk(cache)
 
 
-def test_usage_by_partition(make_files: Make) -> None:
-    cache = make_files()
+def test_usage_by_partition(make_either: Make) -> None:
+    cache = make_either()
     cache.set("users:1", 1)
     cache.set("users:2", 2)
     cache.set("alone", 3)
@@ -257,8 +274,8 @@ def test_usage_by_partition(make_files: Make) -> None:
     assert usage["_"].hits == 0
 
 
-def test_expired_files_are_removed(make_files: Make) -> None:
-    cache = make_files()
+def test_expired_files_are_removed(make_either: Make) -> None:
+    cache = make_either()
     cache.set("soon", 1, 0.001)
     cache.set("later", 1, 1000)
     while cache.get("soon") is not None:
@@ -282,7 +299,7 @@ def crashing(path: str, where: str) -> None:
     elif where == "before the rename":
         filesystem.os.replace = die  # type: ignore[attr-defined]
     else:
-        cache._directory.index.forget = die  # type: ignore[method-assign]
+        cache._directory.index.forget = die  # type: ignore[assignment]
         cache.delete("key")
     cache.set("key", b"y" * 5000)
 
@@ -328,17 +345,140 @@ def test_after_a_loss_of_power_the_index_and_the_files_are_compared(
     assert len(after.get_many([f"key{number}" for number in range(4)])) == 2
 
 
-def test_a_damaged_index_empties_the_cache(make_files: Make, tmp_path: Path) -> None:
-    cache = make_files()
+def test_a_damaged_index_empties_the_cache(make_either: Make, tmp_path: Path) -> None:
+    cache = make_either()
     cache.set("key", 1)
     cache._directory.index.close()
     for path in (tmp_path / "files").glob("_index*"):
         path.write_bytes(b"not a database, but some bytes" * 100)
     filesystem._directories.clear()
-    after = make_files()
+    after = make_either()
     assert after.stats()["size"] == 0
     after.set("key", 2)
     assert after.get("key") == 2
+
+
+def test_an_entry_may_grow_into_a_file_and_shrink_again(make_rows: Make) -> None:
+    cache = make_rows(compression=None)
+    for size in (10, 50_000, 60_000, 20, 50_000):
+        cache.set("key", os.urandom(size))
+        assert len(cache.get("key")) == size
+        assert len(list(cache._directory._files())) == (size > 16 * 2**10)
+        assert cache.stats()["memory_usage_bytes"] == on_disk(cache)
+    assert cache.delete("key")
+    assert on_disk(cache) == cache.stats()["memory_usage_bytes"] == 0
+
+
+def test_a_crash_while_an_entry_becomes_a_row(make_rows: Make, tmp_path: Path) -> None:
+    cache = make_rows(compression=None)
+    cache.set("key", b"x" * 50_000)
+
+    def crash() -> None:
+        index = make_rows(compression=None)._directory.index
+        index.record = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+        make_rows(compression=None).set("key", b"y")
+
+    child = multiprocessing.get_context("fork").Process(target=crash)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    filesystem._directories.clear()
+    after = make_rows(compression=None)
+    assert after.get("key") is None
+    assert after.stats()["memory_usage_bytes"] == on_disk(after) == 0
+
+
+def test_a_full_disk_keeps_nothing_old_in_the_index(make_rows: Make) -> None:
+    cache = make_rows(compression=None)
+    cache.set("key", "old")
+    index = cache._directory.index.connection
+    pages = index.execute("PRAGMA page_count").fetchone()[0]
+    index.execute(f"PRAGMA max_page_count = {pages}")
+    cache.set("key", os.urandom(15_000))  # "database or disk is full"
+    assert cache.get("key") is None
+    assert cache.stats()["errors"] == 1
+    index.execute("PRAGMA max_page_count = 1000000")
+    cache.set("key", "new")
+    assert cache.get("key") == "new"
+    assert cache.stats()["memory_usage_bytes"] == on_disk(cache)
+
+
+def test_a_directory_that_is_read_only(make_files: Make, tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir(mode=0o500)
+
+    def as_somebody() -> bool:
+        if os.getuid() == 0:  # who may write anywhere
+            os.setuid(65534)
+        cache = make_files()
+        cache.set("key", 1)
+        return bool(
+            cache.get("key", "absent") == "absent"
+            and cache.get_or_set("key", lambda: "source") == "source"
+            and cache.stats()["errors"] >= 3
+        )
+
+    assert in_child(as_somebody)
+
+
+def test_a_directory_that_cannot_be_one(make_files: Make, tmp_path: Path) -> None:
+    (tmp_path / "files").write_text("a file")
+    cache = make_files()
+    cache.set("key", 1)
+    assert cache.get("key", "absent") == "absent"
+    assert not cache.add("key", 1)
+    assert cache.get_or_set("key", lambda: "source") == "source"
+    assert cache.stats()["errors"] >= 3
+
+
+def test_nobody_else_may_read_the_directory(make_files: Make, tmp_path: Path) -> None:
+    make_files().set("key", 1)
+    assert (tmp_path / "files").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_symbolic_link_is_not_followed(make_files: Make, tmp_path: Path) -> None:
+    cache = make_files()
+    cache.set("key", 1)
+    [(path, _)] = cache._directory._files()
+    elsewhere = tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    assert cache.get("key") is None
+    assert cache.stats()["errors"] == 1
+    cache.set("key", 2)
+    assert cache.get("key") == 2
+    assert not path.is_symlink()
+
+
+def test_the_bytes_of_many_entries_are_counted_right_after_a_crash(
+    make_rows: Make,
+) -> None:
+    """
+    A child is killed, having written more rows than anybody would count.
+
+    How fast such a cache opens is measured by ``benchmarks.caches``.
+    """
+
+    def fill() -> None:
+        cache = make_rows(compression=None)
+        index = cache._directory.index
+        cache.set("first", 1)
+        data = cache._fetch(cache.make_key("first"))
+        index.connection.execute("BEGIN")
+        for number in range(5000):
+            name = cache._directory.name_of(str(number))
+            index.record(name, f":1:key{number}", "_", len(data), None, data)
+        index.connection.execute("COMMIT")
+        for number in range(20):
+            cache.set(f"file{number}", os.urandom(20_000))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = multiprocessing.get_context("fork").Process(target=fill)
+    child.start()
+    child.join()
+    filesystem._directories.clear()
+    after = make_rows(compression=None)
+    assert after.stats()["size"] == 5021
+    assert after.stats()["memory_usage_bytes"] == on_disk(after)
 
 
 def test_a_full_disk_loses_the_entry_and_nothing_else(
@@ -371,9 +511,9 @@ def add_many(path: str, start: int) -> None:
 
 
 def test_processes_and_threads_lose_no_increment(
-    make_files: Make, tmp_path: Path
+    make_either: Make, tmp_path: Path
 ) -> None:
-    cache = make_files()
+    cache = make_either()
     cache.set("counter", 0)
     context = multiprocessing.get_context("fork")
     path = str(tmp_path / "files")
