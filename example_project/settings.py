@@ -92,6 +92,8 @@ MIDDLEWARE = [
     "example_project.cost.CostMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "example_project.security.ContentSecurityPolicyMiddleware",
+    # Before what reads the database.
+    "s3cache.middleware.ReadYourWritesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

@@ -18,6 +18,7 @@ from django.utils.asyncio import async_unsafe
 from s3cache.conf import DatabaseOptions
 from s3cache.db import requests_log
 from s3cache.db.client import DatabaseClient
+from s3cache.db.commits import note_commit
 from s3cache.db.connection import Connection
 from s3cache.db.creation import STORE_DIRECTORY, DatabaseCreation
 from s3cache.db.cursor import Cursor
@@ -267,6 +268,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
                 block.commit(check_foreign_keys=self._foreign_keys)
         finally:
             block.rollback()
+        note_commit(self.alias, self.replica)
         self.announce()
         return result
 
@@ -336,6 +338,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         replica = self._connected.replica
         with requests_log.noted_by(self):
             result = replica.submit(request)
+        note_commit(self.alias, replica)
         self.announce()
         return result
 
@@ -373,9 +376,12 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         if not commit:
             block.rollback()
             return
+        has_changes = block.has_changes
         with requests_log.noted_by(self):
             # Read here: serializable() may have been entered after BEGIN.
             block.commit(check_foreign_keys=self._foreign_keys)
+        if has_changes:
+            note_commit(self.alias, self.replica)
         self.announce()
 
     def _start_transaction_under_autocommit(self) -> None:
