@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from asgiref.sync import sync_to_async
@@ -37,6 +38,7 @@ else:
 
 
 _django_query: Any = models.QuerySet.query
+_object_class: Any = vars(object)["__class__"]
 
 
 class S3QuerySet(models.QuerySet[_M, _Row]):
@@ -95,6 +97,13 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
 
     # Whoever has the query may change it, but not that of the calls.
     query = _django_query.setter(_set_query)
+
+    def _set_class(self, kind: type[Any]) -> None:
+        self._build()
+        _object_class.__set__(self, kind)
+
+    # So does what is made another class.
+    __class__ = property(_object_class.__get__, _set_class)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         self._build()
@@ -505,6 +514,17 @@ class S3Manager(_ManagerFromS3QuerySet[_M]):
 
     async def acount(self) -> int:
         return await self.all().acount()
+
+
+def _document(kind: type, like: type) -> None:
+    """Give methods that have no docstring those of Django's."""
+    for name, method in vars(kind).items():
+        if isinstance(method, FunctionType) and method.__doc__ is None:
+            method.__doc__ = getattr(getattr(like, name, None), "__doc__", None)
+
+
+_document(S3QuerySet, models.QuerySet)
+_document(S3Manager, S3QuerySet)
 
 
 def _recorded(

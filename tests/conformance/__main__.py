@@ -48,7 +48,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the apps that run with every change",
     )
-    add("--engine", default="s3cache.db", help="default: s3cache.db")
+    add(
+        "--engine",
+        default="s3cache.db",
+        help="s3cache.db (the default), or hot: each read made until it is hot",
+    )
     add("--parallel", type=int, default=2, metavar="N", help="processes; default: 2")
     add("--seed", type=int, default=1, help="of what is lost when; default: 1")
     add("--json", type=Path, metavar="FILE", help="the result for programs")

@@ -129,6 +129,9 @@ SUBSET = {
     3: ("custom_pk", "get_or_create", "transactions"),
 }
 
+#: What runs in mode 2 with each read made until it is hot, with every change.
+HOT_SUBSET = ("basic", "ordering")
+
 #: Apps that test no database and want a network, a browser or a terminal, or
 #: that need libraries of a kind that this project has no use for.
 NOT_RUN = frozenset({"gis_tests", "import_error_package", "test_runner_apps"})

@@ -13,7 +13,14 @@ from tests.conformance.report import Report
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(1800)]
 
-CASES = [(mode, app) for mode, apps in catalogue.SUBSET.items() for app in apps]
+CASES = [
+    *(
+        (mode, app, "s3cache.db")
+        for mode, apps in catalogue.SUBSET.items()
+        for app in apps
+    ),
+    *((2, app, "hot") for app in catalogue.HOT_SUBSET),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,14 +34,16 @@ def _source() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "app"), CASES, ids=[f"mode{mode}-{app}" for mode, app in CASES]
+    ("mode", "app", "engine"),
+    CASES,
+    ids=[f"mode{mode}-{app}-{engine}" for mode, app, engine in CASES],
 )
-def test_each_test_ends_as_on_plain_sqlite(mode: int, app: str) -> None:
+def test_each_test_ends_as_on_plain_sqlite(mode: int, app: str, engine: str) -> None:
     out = io.StringIO()
     report = Report(out)
     # One process each, where pytest itself already runs several.
     parallel = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
-    options = Options(mode=mode, engine="s3cache.db", seed=1, parallel=parallel)
+    options = Options(mode=mode, engine=engine, seed=1, parallel=parallel)
     for pair in run([app], options):
         report.add(pair)
     report.end()

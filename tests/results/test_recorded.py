@@ -327,6 +327,25 @@ def test_its_query_may_be_changed(gears: list[Gear]) -> None:
     assert Gear.objects.filter(weight__gt=0).count() == 5
 
 
+def test_its_class_may_be_changed(gears: list[Gear]) -> None:
+    class Other(QuerySet[Gear]):
+        pass
+
+    rows: Any = recorded(name="a")
+    assert rows.__class__ is type(rows)
+    rows.__class__ = Other
+    assert type(rows) is type(rows.all()) is Other
+    assert names(rows.all()) == ["a"]
+    assert list(rows.none()) == []
+
+
+def test_methods_say_what_django_s_say(bucket: Bucket) -> None:
+    for name in ("get", "count", "filter", "exists", "first", "aget"):
+        expected = getattr(QuerySet, name).__doc__
+        assert getattr(S3QuerySet, name).__doc__ == expected
+        assert getattr(S3Manager, name).__doc__ == expected
+
+
 def test_threads_may_share_one(gears: list[Gear]) -> None:
     """As the views of a class share its ``queryset``."""
     warm(lambda: Gear.objects.filter(weight__gt=0).count())

@@ -39,4 +39,5 @@ class Engine(ABC):
 BY_NAME = {
     "sqlite": "tests.conformance.engines.sqlite.PlainSQLite",
     "s3cache.db": "tests.conformance.engines.s3cache_db.S3CacheDirectory",
+    "hot": "tests.conformance.engines.s3cache_hot.S3CacheHot",
 }
