@@ -13,11 +13,16 @@ System checks. An id that is retired is never used again.
     s3cache.E010  a DecimalField has more digits than SQLite keeps
     s3cache.E011  a store cannot hold a database (with --database only)
     s3cache.E012  several databases could hold an S3Model
+    s3cache.E013  a cache is not configured right
+    s3cache.E014  a tier or shard names no CACHES alias, or is made of itself
     s3cache.W001  a replica lies in memory
     s3cache.W002  a replica lies on a network file system
     s3cache.W003  max_age is 0: every read pays a request
     s3cache.W004  a relation leaves the database
     s3cache.W005  a store did not answer (with --database only)
+    s3cache.W006  a tier or shard unpickles what others may have written
+    s3cache.W007  a cache in memory has no limit of bytes (with --deploy only)
+    s3cache.W008  caches in memory may grow larger than the memory
 """
 
 from __future__ import annotations
@@ -30,11 +35,18 @@ from typing import Any, Final
 from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core import checks
+from django.core.cache import caches
+from django.core.cache.backends.base import InvalidCacheBackendError
 from django.core.checks import CheckMessage, Error, Tags, Warning
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import models, router
 
 from s3cache import conf
+from s3cache.caches import redis
+from s3cache.caches.base import Cache
+from s3cache.caches.composed import ComposedCache
+from s3cache.caches.machine import Machine
+from s3cache.caches.memory import MemoryCache
 from s3cache.exceptions import StoreError, StoreUnavailable
 from s3cache.models import S3Model
 from s3cache.stores import store_for
@@ -70,6 +82,9 @@ ON_NETWORK: Final = frozenset(
 )
 # What SQLite's floating point numbers, and Django's converter, keep exactly.
 EXACT_DIGITS: Final = 15
+MEMORY_CACHES: Final = frozenset(
+    {"s3cache.caches.MemoryCache", "s3cache.caches.memory.MemoryCache"}
+)
 
 _AppConfigs = Sequence[AppConfig] | None
 _Model = type[models.Model]
@@ -82,6 +97,8 @@ def register() -> None:
     checks.register(check_settings, TAG)
     checks.register(check_models, TAG, Tags.models)
     checks.register(check_stores, TAG, Tags.database)
+    checks.register(check_caches, TAG, Tags.caches)
+    checks.register(check_memory_limits, TAG, Tags.caches, deploy=True)
 
 
 def check_platform(**kwargs: Any) -> list[CheckMessage]:
@@ -163,6 +180,45 @@ def check_stores(
     ]
 
 
+def check_caches(**kwargs: Any) -> list[CheckMessage]:
+    """Check our caches in CACHES, and what they are made of."""
+    messages: list[CheckMessage] = []
+    made: list[Cache] = []
+    for alias in settings.CACHES:
+        try:
+            cache = caches[alias]
+            if not isinstance(cache, Cache):
+                continue
+            if isinstance(cache, ComposedCache):
+                if found := [*_check_members(alias, cache)]:
+                    messages += found
+                    continue
+                messages += _check_pickles(alias, cache)
+        except InvalidCacheBackendError:
+            continue  # Django says so itself
+        except ImproperlyConfigured as error:
+            messages.append(Error(f"CACHES[{alias!r}]: {error}", id="s3cache.E013"))
+        else:
+            made.append(cache)
+    return [*messages, *_check_memory(made)]
+
+
+def check_memory_limits(**kwargs: Any) -> list[CheckMessage]:
+    """Name the caches in memory whose size nothing bounds."""
+    return [
+        Warning(
+            f"The MemoryCache CACHES[{alias!r}] has no limit of bytes.",
+            hint="MAX_ENTRIES says nothing about the size of an entry. Set "
+            "'max_memory_bytes', or 'max_memory_percent', in its OPTIONS.",
+            id="s3cache.W007",
+        )
+        for alias, params in settings.CACHES.items()
+        if params.get("BACKEND") in MEMORY_CACHES
+        and not {"max_memory_bytes", "max_memory_percent"}
+        & {*(params.get("OPTIONS") or {})}
+    ]
+
+
 def _check_options(alias: str) -> Iterator[CheckMessage]:
     database = settings.DATABASES[alias]
     try:
@@ -232,6 +288,65 @@ def _check_store(alias: str) -> Iterator[CheckMessage]:
         yield Error(
             f"The store of the database {alias!r} cannot hold it: {error}",
             id="s3cache.E011",
+        )
+
+
+def _check_members(alias: str, cache: ComposedCache) -> Iterator[CheckMessage]:
+    """Look at the aliases without making caches of them, which may loop."""
+    option = cache.members_option
+    path = f"CACHES[{alias!r}]['OPTIONS'][{option!r}]"
+    for member in cache.listed:
+        if member.alias not in settings.CACHES:
+            yield Error(
+                f"{path} names {member.alias!r}, which is no CACHES alias.",
+                hint=f"Defined are {conf.listed(settings.CACHES)}.",
+                id="s3cache.E014",
+            )
+        elif alias in _made_of(member.alias, {member.alias}):
+            yield Error(
+                f"{path} names {member.alias!r}, which is made of {alias!r} itself.",
+                id="s3cache.E014",
+            )
+
+
+def _made_of(alias: str, seen: set[str]) -> set[str]:
+    """The aliases that a cache is made of, itself among them."""
+    cache = caches[alias]
+    if isinstance(cache, ComposedCache):
+        for member in cache.listed:
+            if member.alias in settings.CACHES and member.alias not in seen:
+                seen.add(member.alias)
+                _made_of(member.alias, seen)
+    return seen
+
+
+def _check_pickles(alias: str, cache: ComposedCache) -> Iterator[CheckMessage]:
+    for member in cache.members:
+        if redis.unpickles(member.cache):
+            yield Warning(
+                f"CACHES[{member.alias!r}], a part of CACHES[{alias!r}], unpickles "
+                "whatever is in its Redis: whoever can write there can run code here.",
+                hint="Set 'SERIALIZER': 's3cache.caches.redis.BytesSerializer' in its "
+                "OPTIONS. What is kept there is serialized, and authenticated, "
+                f"by CACHES[{alias!r}].",
+                id="s3cache.W006",
+            )
+
+
+def _check_memory(made: Sequence[Cache]) -> Iterator[CheckMessage]:
+    limits = {
+        id(cache.shelf): cache.shelf.limits.bytes or 0
+        for cache in made
+        if isinstance(cache, MemoryCache)
+    }
+    most, total = sum(limits.values()), Machine().total()
+    if most > total:
+        yield Warning(
+            f"The caches in memory may grow to {most // 2**20} MB, but this process "
+            f"may use {total // 2**20} MB.",
+            hint="Lower their 'max_memory_bytes' or 'max_memory_percent'. Each process "
+            "has a cache of its own.",
+            id="s3cache.W008",
         )
 
 

@@ -93,6 +93,7 @@ def test_all_checks_are_registered() -> None:
         checks.check_settings: {"s3cache"},
         checks.check_models: {"s3cache", "models"},
         checks.check_stores: {"s3cache", "database"},
+        checks.check_caches: {"s3cache", "caches"},
     }
 
 

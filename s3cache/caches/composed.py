@@ -152,11 +152,11 @@ class ComposedCache(GettingCache):
                 f"OPTIONS of s3cache.caches.{type(self).__name__} lack "
                 f"{self.members_option!r}: a list of CACHES aliases."
             )
-        self._listed: tuple[MemberOptions, ...] = self.options[self.members_option]
+        self.listed: tuple[MemberOptions, ...] = self.options[self.members_option]
         self._foreign_only = [name for name in _FOREIGN_ONLY if name in given]
         self._members: tuple[Member, ...] | None = None
         failures, pause = self.options["failure_threshold"], self.options["retry_after"]
-        identity = (type(self), location, self._listed, failures, pause)
+        identity = (type(self), location, self.listed, failures, pause)
         self._shared = _shared.setdefault(identity, _Shared())
         self._changes = self._shared.changes
         self.counters = self._shared.counters
@@ -443,7 +443,7 @@ class ComposedCache(GettingCache):
     def _resolve(self) -> tuple[Member, ...]:
         under_way: list[str] = _resolving.__dict__.setdefault("aliases", [])
         members = []
-        for listed in self._listed:
+        for listed in self.listed:
             if listed.alias in under_way:
                 raise ImproperlyConfigured(
                     f"The cache {listed.alias!r} is made of itself: "

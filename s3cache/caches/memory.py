@@ -32,7 +32,7 @@ from s3cache.caches.getting import Found, GettingCache
 from s3cache.caches.immutables import kept, weigh
 from s3cache.caches.machine import Machine
 from s3cache.caches.policies import MOST_USES, POLICIES
-from s3cache.caches.shelf import Entry, Limits, Make, now, shelf_for
+from s3cache.caches.shelf import Entry, Limits, Make, Shelf, now, shelf_for
 from s3cache.caches.statistics import Statistics, hit_rate
 from s3cache.caches.times import Times
 from s3cache.conf import is_number, optional, refuse, seconds
@@ -117,6 +117,11 @@ class MemoryCache(Inline, GettingCache):
     @property
     def waits(self) -> bool:
         return False
+
+    @property
+    def shelf(self) -> Shelf:
+        """Where the entries are."""
+        return self._shelf
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(location, params)

@@ -16,7 +16,15 @@ from django.core.cache.backends.base import BaseCache
 
 from s3cache.caches.getting import Lease
 
-__all__ = ["BytesSerializer", "delete_pattern", "exchange", "is_redis", "keys", "lease"]
+__all__ = [
+    "BytesSerializer",
+    "delete_pattern",
+    "exchange",
+    "is_redis",
+    "keys",
+    "lease",
+    "unpickles",
+]
 
 _ATTEMPTS: Final = 100
 _SCANNED_AT_ONCE: Final = 1000
@@ -73,6 +81,14 @@ def is_redis(cache: BaseCache) -> bool:
     if not isinstance(cache, RedisCache):
         return False
     return type(cache.client) in {DefaultClient, SentinelClient}
+
+
+def unpickles(cache: BaseCache) -> bool:
+    """Whether this is a Redis behind django-redis that unpickles."""
+    if not is_redis(cache):
+        return False
+    serializer = cache.client._serializer  # type: ignore[attr-defined]
+    return any("Pickle" in kind.__name__ for kind in type(serializer).__mro__)
 
 
 def lease(cache: Any, key: str, version: Any, seconds: float) -> Lease | None:
