@@ -1,4 +1,4 @@
-"""The site's addresses: the catalogue, login and the normal Django admin."""
+"""The site's addresses: the catalogue, login, the normal admin, and health."""
 
 from __future__ import annotations
 
@@ -14,4 +14,5 @@ urlpatterns = [
     path("login/", auth_views.LoginView.as_view(), name="login"),
     path("logout/", auth_views.LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
+    path("s3cache/", include("s3cache.endpoints.urls")),
 ]

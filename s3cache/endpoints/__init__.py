@@ -1,0 +1,1 @@
+"""Views for a project's URLconf: ``include("s3cache.endpoints.urls")``."""
