@@ -25,7 +25,7 @@ _SCHEMA: Final = """
 CREATE TABLE entries (
     number INTEGER PRIMARY KEY,  -- a later write has a higher one
     name TEXT NOT NULL UNIQUE,
-    key TEXT NOT NULL,
+    key BLOB NOT NULL,           -- a key need not be valid Unicode
     partition TEXT NOT NULL,
     size INTEGER NOT NULL,
     expires REAL,                -- NULL: never
@@ -123,7 +123,7 @@ class Index:
             db.execute(
                 "INSERT OR REPLACE INTO entries "
                 "(name, key, partition, size, expires, data) VALUES (?, ?, ?, ?, ?, ?)",
-                (name, key, partition, size, expires, data),
+                (name, _encoded(key), partition, size, expires, data),
             )
 
     def find(self, name: str) -> tuple[bool, bytes | None]:
@@ -207,6 +207,14 @@ class Index:
                 [(name, hits, last) for name, (hits, last) in usage.items()],
             )
 
+    def forget_partitions(self) -> None:
+        """Forget how partitions were used that hold nothing any more."""
+        with self._lock:
+            self._db.execute(
+                "DELETE FROM usage WHERE partition NOT IN "
+                "(SELECT partition FROM entries)"
+            )
+
     def usage(self) -> dict[str, Usage]:
         """Return what each partition holds, and how it was used."""
         with self._lock:
@@ -226,8 +234,8 @@ class Index:
         with self._lock:
             db = self._db
             return [
-                Row(*row)
-                for row in db.execute(
+                Row(name, key.decode(errors="surrogatepass"), partition, size)
+                for name, key, partition, size in db.execute(
                     f"SELECT name, key, partition, size FROM entries {condition}",  # noqa: S608
                     parameters,
                 )
@@ -270,6 +278,10 @@ def _statements() -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+
+
+def _encoded(key: str) -> bytes:
+    return key.encode(errors="surrogatepass")
 
 
 def _boot_id() -> str:

@@ -51,6 +51,8 @@ logger = logging.getLogger("s3cache.caches")
 _PARTITION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _DEFAULT_PARTITION: Final = "_"
 _EVICTED_AT_ONCE: Final = 50
+_PARTITIONS_AT_ONCE: Final = 1000
+"""Partitions whose hits are counted before they are written down."""
 _IN_INDEX: Final = 16 * 2**10
 """Bytes; a larger entry is a file."""
 
@@ -321,6 +323,7 @@ class FileSystemCache(StoredCache):
         removed = self._remove_rows(directory.index.expired(time.time()))
         self.counters.count("expired", removed)
         self._flush_usage()
+        directory.index.forget_partitions()
         return removed
 
     def usage(self) -> dict[str, Usage]:
@@ -342,6 +345,9 @@ class FileSystemCache(StoredCache):
             with directory.usage_lock:
                 hits, _ = directory.usage.get(partition, (0, 0.0))
                 directory.usage[partition] = (hits + 1, time.time())
+                full = len(directory.usage) >= _PARTITIONS_AT_ONCE
+            if full:
+                self._flush_usage()
         return data
 
     def _write(self, made: str, data: bytes) -> None:
@@ -380,9 +386,11 @@ class FileSystemCache(StoredCache):
             directory.remove(name, partition)
         return True
 
-    def _names(self) -> Iterator[str]:
+    def _names(self, begin: str) -> Iterator[str]:
         self._directory.ready()
-        return (row.key for row in self._directory.index.rows())
+        return (
+            row.key for row in self._directory.index.rows() if row.key.startswith(begin)
+        )
 
     def _erase_all(self) -> None:
         self._directory.ready()

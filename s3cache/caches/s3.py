@@ -71,7 +71,7 @@ class S3Cache(StoredCache):
 
     def _name(self, made: str) -> str:
         """The object of a key: readable, and never outside of the prefix."""
-        escaped = quote(made, safe=":-_", errors="surrogatepass").replace(".", "%2E")
+        escaped = _escaped(made)
         if len(escaped) > _LONGEST:
             digest = hashlib.sha256(made.encode(errors="surrogatepass")).hexdigest()
             return f"{self.location}/~{digest}{self._suffix}"
@@ -137,17 +137,17 @@ class S3Cache(StoredCache):
             raise self._failure(answer, "delete a cache entry")
         return True
 
-    def _names(self) -> Iterator[str]:
+    def _names(self, begin: str) -> Iterator[str]:
         start = len(self.location) + 1
-        for key in self._objects():
+        for key in self._objects(_escaped(begin)):
             name = key[start:].removesuffix(self._suffix)
             if not name.startswith("~"):  # the hash of a key that is too long
                 yield unquote(name, errors="surrogatepass")
 
-    def _objects(self) -> Iterator[str]:
+    def _objects(self, begin: str = "") -> Iterator[str]:
         after = ""
         while True:
-            page = self.store.list(f"{self.location}/", start_after=after)
+            page = self.store.list(f"{self.location}/{begin}", start_after=after)
             if not page.ok:
                 raise self._failure(page, "list the cache")
             for found in page.keys:
@@ -169,6 +169,12 @@ class S3Cache(StoredCache):
         answer = self.store.delete_many(names)
         if not answer.ok:
             raise self._failure(answer, "clear the cache")
+
+
+def _escaped(made: str) -> str:
+    """Escape each character by itself: a beginning stays a beginning."""
+    escaped = quote(made, safe=":-_", errors="surrogatepass")
+    return escaped.replace(".", "%2E").replace("~", "%7E")
 
 
 def _text(expires: float) -> str:

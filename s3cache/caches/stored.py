@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
+from django.core.cache.backends.base import default_key_func
+
 from s3cache.caches.base import positive, resolved
 from s3cache.caches.envelope import Envelope, Opened, keys
 from s3cache.caches.errors import Undecodable
@@ -119,8 +121,8 @@ class StoredCache(GettingCache):
         """
 
     @abstractmethod
-    def _names(self) -> Iterator[str]:
-        """Yield all keys; of every version and prefix."""
+    def _names(self, begin: str) -> Iterator[str]:
+        """Yield the keys that begin so; of every version and prefix."""
 
     @abstractmethod
     def _erase_all(self) -> None:
@@ -320,7 +322,10 @@ class StoredCache(GettingCache):
     def _matching(self, pattern: str, version: int | None) -> Iterator[str]:
         matches: Callable[[str], re.Match[str] | None]
         matches = self._pattern(pattern, version).fullmatch
-        return (made for made in self._names() if matches(made))
+        begin = self.make_key(pattern.partition("*")[0], version)
+        if self.key_func is not default_key_func:
+            begin = ""
+        return (made for made in self._names(begin) if matches(made))
 
 
 class _Failing:

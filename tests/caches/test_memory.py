@@ -92,6 +92,25 @@ def test_small_values_are_not_compressed(make_memory: MakeMemory) -> None:
     assert cache.get("key") is row
 
 
+class Fragile:
+    """A serializer that cannot read what it wrote."""
+
+    def dumps(self, value: Any) -> bytes:
+        return b"bytes"
+
+    def loads(self, data: bytes) -> Any:
+        raise ValueError("not a value")
+
+
+def test_what_cannot_be_read_is_a_counted_miss(make_memory: MakeMemory) -> None:
+    cache = make_memory(serializer=f"{__name__}.Fragile")
+    cache.set("key", [[1]])
+    assert cache.get("key", "absent") == "absent"
+    assert cache.get_with_metadata("key") is None
+    assert cache.stats()["undecodable"] == 1
+    assert cache.stats()["size"] == 0
+
+
 # keep and peek
 
 

@@ -199,6 +199,44 @@ def test_touch_moves_the_time_of_an_encrypted_entry(make: Make) -> None:
     assert not cache.touch("other")
 
 
+def test_a_bomb_is_a_counted_miss(make: Make) -> None:
+    make().set("bomb", b"\0" * 10**7)
+    careful = make(max_entry_bytes=10**6)
+    assert careful.get("bomb", "absent") == "absent"
+    assert careful.counters.total()["too_large"] == 1
+
+
+HOSTILE = [
+    "../../etc/passwd",
+    "/etc/passwd",
+    "..",
+    "~",
+    "%2e%2e/%00",
+    "a\0b",
+    "line\nbreak\r",
+    "\ud800",
+    "_tmp:x",
+    "..:x",
+    "'; DROP TABLE entries; --",
+    "x" * 5000,
+    "*",
+    "[a-z]?",
+]
+
+
+@pytest.mark.filterwarnings("ignore::django.core.cache.CacheKeyWarning")
+def test_hostile_keys_are_keys_like_any_other(make: Make, tmp_path: Path) -> None:
+    cache = make()
+    for number, key in enumerate(HOSTILE):
+        cache.set(key, number)
+    for number, key in enumerate(HOSTILE):
+        assert cache.get(key) == number
+    for key in HOSTILE:
+        assert cache.delete(key)
+    assert cache.keys() == []
+    assert {path.name for path in tmp_path.iterdir()} <= {"files", "store"}
+
+
 # Files
 
 
@@ -272,6 +310,21 @@ def test_usage_by_partition(make_either: Make) -> None:
     assert (usage["users"].last_access or 0) > 0
     assert usage["_"].entries == 1
     assert usage["_"].hits == 0
+
+
+def test_partitions_that_are_gone_are_forgotten(
+    make_files: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filesystem, "_PARTITIONS_AT_ONCE", 3)
+    cache = make_files()
+    for number in range(10):
+        cache.set(f"part{number}:key", number)
+        cache.get(f"part{number}:key")
+        assert len(cache._directory.usage) < 3
+    cache.delete_pattern("part*")
+    cache.cleanup()
+    index = cache._directory.index.connection
+    assert index.execute("SELECT count(*) FROM usage").fetchone() == (0,)
 
 
 def test_expired_files_are_removed(make_either: Make) -> None:
@@ -548,6 +601,7 @@ def test_requests(make_objects: Make) -> None:
     assert requests_of(lambda: cache.add("key", 1)) == ["GET"]
     assert requests_of(lambda: cache.delete("key")) == ["GET", "DELETE"]
     cache.set_many({str(number): number for number in range(5)})
+    assert requests_of(lambda: cache.keys("1*")) == ["LIST"]
     assert requests_of(cache.clear) == ["LIST", "DELETE"]
 
 

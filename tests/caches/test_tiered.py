@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import multiprocessing
+import os
 import pickle
 import threading
 import time
@@ -18,9 +20,10 @@ from django.core.exceptions import ImproperlyConfigured
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3cache.caches import MemoryCache, breaker, sharded
+from s3cache.caches import MemoryCache, breaker, filesystem, s3, sharded
 from s3cache.caches.breaker import Breaker
 from s3cache.caches.errors import NotSerializable
+from s3cache.stores import Answer, DirectoryStore
 from tests.caches.conftest import Use, backend, locmem, named, redis
 from tests.redis_server import RedisServer
 
@@ -551,6 +554,83 @@ def test_nobody_frees_a_lease_that_is_not_theirs(
     assert cache._lease(":1:key") is None
     third()
     assert cache._lease(":1:key") is not None
+
+
+def forged(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (forged, "forged"),
+        (lambda data: data[:-1], "forged"),
+        (lambda data: data[:3] + b"\7" + data[4:], "foreign"),
+        (lambda data: b"", "corrupt"),
+    ],
+    ids=["forged", "truncated", "newer", "empty"],
+)
+def test_a_damaged_entry_in_redis_is_a_counted_miss(
+    with_redis: Any, change: Callable[[bytes], bytes], reason: str
+) -> None:
+    with_redis.set("key", "value")
+    client = named("redis").client
+    name = client.make_key("key")
+    client.get_client().set(name, change(client.get_client().get(name)))
+    named("near").clear()
+    assert with_redis.get("key") == "value"  # from the files
+    assert with_redis.members[1].health.counters.total()[reason] >= 1
+    assert of(with_redis, "redis")["state"] == "closed"
+
+
+# Places of ours that fail
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_bucket_that_is_down_is_passed_over(
+    use: Use,
+    directory_store: DirectoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+) -> None:
+    monkeypatch.setattr(s3, "store_for", lambda alias: directory_store)
+    cache = use(
+        default=tiers("bucket", "far"),
+        bucket=backend("S3Cache", storage="any"),
+        far=backend("FileSystemCache"),
+    )
+    cache.set("key", "old")
+    with monkeypatch.context() as patched:
+        for name in ("_get", "_put", "_delete"):
+            patched.setattr(
+                directory_store, name, lambda *args: Answer(status), raising=True
+            )
+        assert cache.get("key") == "old"
+        cache.set("key", "new")
+        assert cache.get("key") == "new"
+        assert cache.get_or_set("other", lambda: "source") == "source"
+    assert of(cache, "bucket")["errors"] == 3
+    assert of(cache, "bucket")["state"] == "open"
+
+
+def test_a_full_disk_is_passed_over(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filesystem, "_IN_INDEX", 0)
+    cache = use(
+        default=tiers("near", "far"),
+        near=backend("FileSystemCache"),
+        far=backend("MemoryCache"),
+    )
+    cache.set("key", "old")
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("builtins.open", full)
+        cache.set("key", "new")
+        assert cache.get("key") == "new"
+    assert cache.get("key") == "new"
+    assert of(cache, "near")["errors"] >= 1
 
 
 # Async
