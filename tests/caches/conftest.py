@@ -16,6 +16,13 @@ from s3cache.caches.stored import StoredCache
 from tests.redis_server import MISSING, RedisServer, program
 
 
+def restart() -> None:
+    """Forget what this process knows of directories, as a new one would."""
+    for directory in filesystem._directories.values():
+        directory.index.close()
+    filesystem._directories.clear()
+
+
 class Clock:
     """A clock that tests move."""
 
@@ -104,9 +111,7 @@ def use(settings: Any, tmp_path: Path) -> Iterator[Use]:
 
     yield make
     caches.close_all()
-    for directory in filesystem._directories.values():
-        directory.index.close()
-    filesystem._directories.clear()
+    restart()
     StoredCache._all_counters.clear()
     composed._shared.clear()
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from s3cache.caches import FileSystemCache, MemoryCache, filesystem, getting
+from s3cache.caches import FileSystemCache, MemoryCache, getting
 from s3cache.caches.stored import StoredCache
 from s3cache.caches.times import Times
-from tests.caches.conftest import MakeMemory
+from tests.caches.conftest import MakeMemory, restart
 from tests.forks import in_child
 
 Make = Callable[..., Any]
@@ -29,9 +29,7 @@ def make_files(tmp_path: Path) -> Iterator[Make]:
         return FileSystemCache(str(tmp_path / "files"), {"OPTIONS": options})
 
     yield make
-    for directory in filesystem._directories.values():
-        directory.index.close()
-    filesystem._directories.clear()
+    restart()
     StoredCache._all_counters.clear()
 
 

@@ -22,6 +22,7 @@ from s3cache.caches.errors import NotSerializable
 from s3cache.caches.stored import StoredCache, strict
 from s3cache.exceptions import StoreError
 from s3cache.stores import Answer, Store, observe
+from tests.caches.conftest import restart
 from tests.forks import in_child
 
 Make = Callable[..., Any]
@@ -47,9 +48,7 @@ def in_directory(tmp_path: Path) -> Iterator[Make]:
         )
 
     yield make
-    for directory in filesystem._directories.values():
-        directory.index.close()
-    filesystem._directories.clear()
+    restart()
     StoredCache._all_counters.clear()
 
 
@@ -371,7 +370,7 @@ def test_the_byte_count_is_right_after_a_crash(
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
-    filesystem._directories.clear()
+    restart()
     after = make_files(compression=None)
     assert after.stats()["memory_usage_bytes"] == on_disk(after)
     assert after.get("key") is None
@@ -391,7 +390,7 @@ def test_after_a_loss_of_power_the_index_and_the_files_are_compared(
     with sqlite3.connect(tmp_path / "files/_index.sqlite3") as db:
         db.execute("UPDATE state SET value = 'another boot'")
     db.close()
-    filesystem._directories.clear()
+    restart()
     after = make_files()
     assert after.stats()["size"] == 2
     assert after.stats()["memory_usage_bytes"] == on_disk(after)
@@ -404,7 +403,7 @@ def test_a_damaged_index_empties_the_cache(make_either: Make, tmp_path: Path) ->
     cache._directory.index.close()
     for path in (tmp_path / "files").glob("_index*"):
         path.write_bytes(b"not a database, but some bytes" * 100)
-    filesystem._directories.clear()
+    restart()
     after = make_either()
     assert after.stats()["size"] == 0
     after.set("key", 2)
@@ -435,7 +434,7 @@ def test_a_crash_while_an_entry_becomes_a_row(make_rows: Make, tmp_path: Path) -
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
-    filesystem._directories.clear()
+    restart()
     after = make_rows(compression=None)
     assert after.get("key") is None
     assert after.stats()["memory_usage_bytes"] == on_disk(after) == 0
@@ -528,7 +527,7 @@ def test_the_bytes_of_many_entries_are_counted_right_after_a_crash(
     child = multiprocessing.get_context("fork").Process(target=fill)
     child.start()
     child.join()
-    filesystem._directories.clear()
+    restart()
     after = make_rows(compression=None)
     assert after.stats()["size"] == 5021
     assert after.stats()["memory_usage_bytes"] == on_disk(after)
