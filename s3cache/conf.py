@@ -81,6 +81,10 @@ class DatabaseOptions:
     `commit_timeout`
         Seconds until a commit without a conclusive answer from the store
         raises `CommitOutcomeUnknown`.
+    `load_at_once`
+        Bytes: a database whose packs, before compression, are not larger in
+        all is loaded whole by a new host. Of a larger one a host loads the
+        tables, and the ranges of rows, that are used. None: any size.
     `signing_keys`
         Keys that entries are signed with: the first signs, all verify.
     """
@@ -90,6 +94,7 @@ class DatabaseOptions:
     stale_if_error: float = 3600.0
     records: bool = True
     commit_timeout: float = 20.0
+    load_at_once: int | None = 16 * 1024 * 1024
     signing_keys: tuple[bytes, ...] = field(default=(), repr=False)
 
     @classmethod
@@ -108,6 +113,7 @@ class DatabaseOptions:
             "stale_if_error": seconds,
             "records": boolean,
             "commit_timeout": positive_seconds,
+            "load_at_once": optional(size),
             "signing_keys": _signing_keys,
         }
         read = _read(path, given, readers)
@@ -198,6 +204,13 @@ def positive_seconds(path: str, value: object) -> float:
     """Read a finite number of seconds above 0."""
     if not is_number(value) or not 0 < value < math.inf:
         raise refuse(path, value, "a number of seconds above 0")
+    return value
+
+
+def size(path: str, value: object) -> int:
+    """Read a number of bytes, 0 or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise refuse(path, value, "a number of bytes, 0 or more, or None")
     return value
 
 

@@ -29,6 +29,7 @@ from s3cache.db.schema import DatabaseSchemaEditor
 from s3cache.keeper.background import keep_after
 from s3cache.records.background import record_after
 from s3cache.replica import clock
+from s3cache.replica.absent import NotLoaded
 from s3cache.replica.block import Block
 from s3cache.replica.foreign_keys import find_orphan
 from s3cache.replica.replica import Replica, replica_at
@@ -198,14 +199,19 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             max_age = self.max_age_of(statements.plan(sql, params).tables)
         oldest = clock.now() - max_age
         self._refresh(max_age)
-        return statements.read(
-            connection.reader,
-            sql,
-            params,
-            reading=reading,
-            # Asked before this read came, and too long ago: it was in vain.
-            stale=replica.side.asked_at < oldest,
-        )
+        while True:
+            try:
+                return statements.read(
+                    connection.reader,
+                    sql,
+                    params,
+                    reading=reading,
+                    # Asked before this read came, and too long ago: in vain.
+                    stale=replica.side.asked_at < oldest,
+                )
+            except NotLoaded as missing:
+                with requests_log.noted_by(self):
+                    replica.load(missing.keys)
 
     def max_age_of(self, tables: Iterable[str]) -> float:
         """How old what is read of ``tables`` may be, in seconds.
@@ -284,12 +290,12 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         )
 
     def _pragma(self, sql: str, params: Any, many: bool) -> Result:
-        result = self._foreign_keys_pragma(sql)
-        return result or self._connected.reader.execute(sql, params)
+        return self._foreign_keys_pragma(sql) or self._connected.execute(sql, params)
 
     def _maintain(self, sql: str, params: Any, many: bool) -> Result:
         # VACUUM, ANALYZE and REINDEX concern this file, not the database.
         replica = self._connected.replica
+        replica.load()
         with replica.writer.held():
             if words(sql, 1) == ["VACUUM"] and "INTO" not in words(sql, 3):
                 self._check_vacuum(replica.writer.schema)
@@ -424,7 +430,9 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             self.refresh()
         reader = connection.reader
         with self.wrap_database_errors, requests_log.noted_by(self):
-            return connection.replica.take_ids(reader, block, table, column, count)
+            return connection.replica.loading(
+                lambda: connection.replica.take_ids(reader, block, table, column, count)
+            )
 
     def table(self, name: str) -> Table | None:
         """The table ``name`` as the open transaction sees it."""
@@ -521,6 +529,8 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         """Raise ``IntegrityError`` for a row that refers to nothing."""
         self.ensure_connection()
         replica = self._connected.replica
+        with requests_log.noted_by(self):
+            replica.load()
         block = self._block
         if block is None:
             with self._connected.reader.held() as connection:

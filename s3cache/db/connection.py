@@ -54,7 +54,7 @@ class Connection:
 
     def execute(self, sql: str, params: Any = ()) -> Result:
         """Run a statement that reads."""
-        return self.reader.execute(sql, params)
+        return self.replica.loading(lambda: self.reader.execute(sql, params))
 
     def getlimit(self, category: int) -> int:
         """See ``sqlite3.Connection.getlimit``."""
@@ -63,6 +63,7 @@ class Connection:
 
     def cursor(self) -> sqlite3.Cursor:
         """A cursor of SQLite's, to read."""
+        self.replica.load()  # nobody looks at what is executed there
         return self.reader.connection.cursor()
 
     def close(self) -> None:

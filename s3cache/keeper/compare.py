@@ -57,6 +57,7 @@ def _meet(
         attempt = contextlib.ExitStack()
         for one in (fresh, replica):
             one.run(catch_up(one.options.signing_keys))
+            one.load()
             copy = sqlite3.connect(":memory:", isolation_level=None)
             attempt.callback(copy.close)
             reader = one.new_reader()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from s3cache.log.catalog import Segment
 from s3cache.log.effects import OtherEffect, Position
@@ -70,7 +70,10 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A pack as bytes, with what it holds; ``rest`` did not fit."""
+    """A pack as bytes, with what it holds; ``rest`` did not fit.
+
+    ``bounds`` are those of a ``Pack``.
+    """
 
     body: bytes
     rows: int
@@ -78,3 +81,4 @@ class Built:
     raw_sha256: str
     segments: Sequence[Segment]
     rest: Sequence[Segment]
+    bounds: Mapping[str, tuple[str, str]] = field(default_factory=dict)

@@ -92,6 +92,7 @@ class _Copy:
         if made is not None:
             made.connection.backup(self._connection)
         else:
+            replica.load()
             reader = replica.new_reader()
             try:
                 with reader.held() as connection:
@@ -159,6 +160,7 @@ class _Copy:
             raw_sha256=hashlib.sha256(packed.raw).hexdigest(),
             segments=packed.segments,
             rest=packed.rest,
+            bounds=packed.bounds,
         )
 
     def delete(self) -> None:

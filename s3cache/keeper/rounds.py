@@ -484,6 +484,7 @@ def new_pack(built: Built, number: int) -> Steps[Pack]:
         sha256=hashlib.sha256(built.body).hexdigest(),
         raw_size=built.raw_size,
         raw_sha256=built.raw_sha256,
+        bounds=dict(built.bounds),
     )
 
 

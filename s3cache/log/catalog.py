@@ -43,7 +43,9 @@ class Pack(msgspec.Struct, frozen=True):
 
     ``number`` is the entry at which it was written. ``etag``, ``size`` and
     ``sha256`` are of the object, ``raw_size`` and ``raw_sha256`` of what it
-    holds compressed.
+    holds compressed. ``bounds`` are the smallest and the largest key in it, by
+    table, where rows are not found by rowid: of tables whose primary key is
+    one column of text, compared byte by byte.
     """
 
     key: str
@@ -55,6 +57,7 @@ class Pack(msgspec.Struct, frozen=True):
     sha256: str
     raw_size: int
     raw_sha256: str
+    bounds: dict[str, tuple[str, str]] = {}
 
     def damage(self, body: bytes) -> str:
         """What is wrong with the object's ``body``, or ""."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from s3cache.exceptions import LogDiverged
-from s3cache.log.cold_start import begin_anew
+from s3cache.log.cold_start import begin_anew, load_absent
 from s3cache.log.effects import (
     Apply,
     Get,
     GetMany,
     HoldRebuildLock,
     HostState,
+    Lacking,
     ListPage,
     Now,
     Position,
@@ -35,6 +36,9 @@ from s3cache.log.proof import (
 )
 from s3cache.stores.base import Answer
 from s3cache.stores.failures import failure
+
+#: How an entry is applied; False if it cannot be.
+ApplyEntry = Callable[[Entry, Answer, tuple[bytes, ...]], Steps[bool]]
 
 #: After so many entries one by one, the rest is listed and read in parallel.
 ONE_BY_ONE = 3
@@ -128,8 +132,33 @@ def apply_next(
     state = yield Recall()
     if entry.host != state.host:
         yield from meet(entry, state)
-    yield Apply(entry, answer.etag, created_at(answer))
-    return True
+    return (yield from apply_entry(entry, answer, signing_keys))
+
+
+def apply_entry(
+    entry: Entry, answer: Answer, signing_keys: tuple[bytes, ...]
+) -> Steps[bool]:
+    """Apply an entry; first load the packs that it cannot do without.
+
+    False if those are gone, and newer ones are of an entry after this one.
+    """
+    while True:
+        applied: Position | Lacking = yield Apply(
+            entry, answer.etag, created_at(answer)
+        )
+        if not isinstance(applied, Lacking):
+            return True
+        keys = frozenset(pack.key for pack in applied.packs)
+        if not (yield from load_absent(keys, signing_keys)):
+            return False
+
+
+def apply_to_new(
+    entry: Entry, answer: Answer, signing_keys: tuple[bytes, ...]
+) -> Steps[bool]:
+    """Apply an entry to a new replica; False if it lacks too much for that."""
+    applied: Position | Lacking = yield Apply(entry, answer.etag, created_at(answer))
+    return not isinstance(applied, Lacking)
 
 
 def meet(entry: Entry, state: HostState) -> Steps[None]:
@@ -210,7 +239,9 @@ def is_run(numbers: Mapping[int, str], first: int) -> bool:
 
 
 def apply_listed(
-    listed: Mapping[int, str], signing_keys: tuple[bytes, ...]
+    listed: Mapping[int, str],
+    signing_keys: tuple[bytes, ...],
+    apply: ApplyEntry = apply_entry,
 ) -> Steps[bool]:
     """Apply entries that a LIST named; False if they cannot be applied.
 
@@ -235,7 +266,8 @@ def apply_listed(
                 continue
             if not continues(entry, position):
                 return False
-            yield Apply(entry, answer.etag, created_at(answer))
+            if not (yield from apply(entry, answer, signing_keys)):
+                return False
     return True
 
 
@@ -313,11 +345,14 @@ def rebuild(
         here: Position = yield Where()
         if not here.is_at(position):
             return None
+        whole = False
         for _ in range(REBUILD_TRIES):
             asked_at: float = yield Now()
             head = yield from read_head()
             reason, diverged = yield from why_not_ours(position, head)
-            start = yield from begin_anew(head, reason, diverged, signing_keys)
+            start = yield from begin_anew(
+                head, reason, diverged, signing_keys, whole=whole
+            )
             if start is None:
                 continue
             listed, page = yield from list_entries(start.number + 1, sys.maxsize)
@@ -325,7 +360,8 @@ def rebuild(
                 continue
             if not is_run(listed, start.number + 1):
                 continue
-            if not (yield from apply_listed(listed, signing_keys)):
+            if not (yield from apply_listed(listed, signing_keys, apply_to_new)):
+                whole = True  # the reason may be what it lacks
                 continue
             last = max(listed, default=start.number)
             yield Proved(last, asked_at, page.date or 0.0)

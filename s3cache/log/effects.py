@@ -133,6 +133,9 @@ class Apply:
     position (``Entry.follows``) nothing happens: another process may have
     applied it, or replaced the replica. The result is the ``Position`` after
     that. A ``KeepPending`` of this number is settled by the token.
+
+    Nor does anything happen if the replica lacks packs without which the
+    entry cannot be applied. Then the result is a ``Lacking``.
     """
 
     entry: Entry
@@ -180,9 +183,14 @@ class StartOver:
 
     Until ``TakeOver`` or the end of this protocol its ``Where``, ``Apply``
     and ``Proved`` mean the new one, of which at most one exists at a time.
-    The result is its ``Position``. With a ``catalog`` it has that one's
+    With a ``catalog`` it has that one's
     tables, whose rows come by ``Load`` and ``Loaded``; else it is empty, at
     the beginning of the log of ``head``.
+
+    The result says which packs have to be loaded before ``Loaded``. The
+    others of the catalog the new replica lacks for the time being. Those are
+    none if it has to be ``whole``, and if the one in use is: for who uses
+    that one has found out that it lacks nothing, and asks no more.
 
     ``diverged`` says that the log is no longer the one that the replica in
     use has followed: commits that it holds may exist nowhere else. It is to
@@ -193,22 +201,69 @@ class StartOver:
     reason: str
     diverged: bool = False
     catalog: Catalog | None = None
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A new replica: its ``Position``, and ``packs`` that it begins with."""
+
+    position: Position
+    packs: Sequence[Pack] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Put the rows of a pack into the new replica."""
+    """Put the rows of a pack into the replica, in one transaction.
+
+    Into the new one, if there is one. Rows that entries have changed since
+    then are left out, for those are there already; and nothing happens if
+    the replica does not lack the pack any more. ``left`` packs are to be
+    loaded after this one.
+    """
 
     pack: Pack
     body: bytes
+    left: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """All packs of the catalog are loaded: make the new replica complete.
+    """The packs that it begins with are loaded: make the new replica usable.
 
     The result is its ``Position``, that of the catalog.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """What the replica lacks of the packs ``keys``; None: of all packs.
+
+    The result is a ``Lacking`` with at most ``limit`` of them.
+    """
+
+    keys: frozenset[str] | None = None
+    limit: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """Some of the packs that a replica lacks, and ``left`` more of them."""
+
+    packs: Sequence[Pack]
+    left: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Repack:
+    """Take what the replica lacks from the packs of a newer catalog.
+
+    The result is False, and nothing has changed, if that is newer than the
+    replica itself: it has to catch up first. What the replica has done to
+    the rows of its catalog it would do to newer ones again.
+    """
+
+    catalog: Catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +356,8 @@ Effect = (
     | StartOver
     | Load
     | Loaded
+    | Absent
+    | Repack
     | TakeOver
     | Now
     | Sleep
@@ -315,8 +372,10 @@ Steps = Generator[Effect, Any, T]
 Held = AbstractContextManager[None]
 
 __all__ = [
+    "Absent",
     "Answer",
     "Apply",
+    "Begun",
     "Create",
     "Effect",
     "Get",
@@ -326,6 +385,7 @@ __all__ = [
     "HoldRebuildLock",
     "HostState",
     "KeepPending",
+    "Lacking",
     "ListPage",
     "Load",
     "Loaded",
@@ -335,6 +395,7 @@ __all__ = [
     "Proved",
     "Recall",
     "Remember",
+    "Repack",
     "Sleep",
     "Stage",
     "Staged",

@@ -32,13 +32,15 @@ class Access:
     """The lower-case names of the tables that a statement reads, writes.
 
     ``functions`` are those that it calls, operators like LIKE among them.
-    ``virtual`` says that it reads a virtual table, such as ``json_each``.
+    ``virtual`` says that it reads a virtual table, such as ``json_each``. If
+    it is not ``known``, SQLite could not compile it.
     """
 
     reads: frozenset[str]
     writes: frozenset[str]
     functions: frozenset[str] = frozenset()
     virtual: bool = False
+    known: bool = True
 
 
 class Analyser:
@@ -80,6 +82,10 @@ class Analyser:
 
     def access(self, sql: str, params: Any) -> Access:
         """What ``sql`` would read and write; nothing if it is not valid."""
+        return self.access_at(sql, params)[1]
+
+    def access_at(self, sql: str, params: Any) -> tuple[int, Access]:
+        """``access``, and the version of the schema that it holds for."""
         with self.lock:
             connection = self._connected()
             version = schema_version(connection)
@@ -93,7 +99,7 @@ class Analyser:
                 try:
                     program = connection.execute(f"EXPLAIN {sql}", params).fetchall()
                 except (sqlite3.Error, OverflowError):
-                    return Access(frozenset(), frozenset())
+                    return version, Access(frozenset(), frozenset(), known=False)
                 # The authorizer is not told of a table that is joined by
                 # USING alone, but the program opens it.
                 self._reads.update(
@@ -108,7 +114,7 @@ class Analyser:
                     any(row[1] == "VOpen" for row in program),
                 )
                 self._known[sql] = known
-            return known
+            return version, known
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:

@@ -20,11 +20,15 @@ def apply_entry(
     *,
     etag: str,
     modified: float,
+    lacking: frozenset[str] = frozenset(),
 ) -> None:
-    """Apply ``entry`` in the caller's transaction, and move the position."""
+    """Apply ``entry`` in the caller's transaction, and move the position.
+
+    The tables ``lacking`` some rows may not have those that are replaced.
+    """
     touched = meta.touched_by(entry.changes)
     if not touched.schema:
-        scopes = _scopes(connection, entry.changes)
+        scopes = _scopes(connection, entry.changes, lacking)
         touched = replace(touched, scopes=frozenset(scopes))
     resets_ids = apply_changes(connection, entry.changes)
     meta.record(
@@ -48,13 +52,20 @@ def apply_changes(connection: sqlite3.Connection, changes: Iterable[Change]) -> 
     return resets_ids
 
 
-def _scopes(connection: sqlite3.Connection, changes: Iterable[Change]) -> Iterator[str]:
+def _scopes(
+    connection: sqlite3.Connection, changes: Iterable[Change], lacking: frozenset[str]
+) -> Iterator[str]:
     """The parts of tables that ``changes``, not applied yet, concern."""
     partitions = meta.read_partitions(connection)
     for change in changes if partitions else ():
         if isinstance(change, Rows):
-            for columns in partitions.get(change.table.lower(), ()):
-                yield from _parts(connection, change, columns)
+            table = change.table.lower()
+            for columns in partitions.get(table, ()):
+                if table in lacking:
+                    # Which part an old row was in is not known.
+                    yield meta.part_scope(table, columns)
+                else:
+                    yield from _parts(connection, change, columns)
 
 
 def _parts(

@@ -11,6 +11,7 @@ from django.db import NotSupportedError, OperationalError
 
 from s3cache.exceptions import TransactionConflict
 from s3cache.replica import clock, meta
+from s3cache.replica.absent import NotLoaded
 from s3cache.replica.capture import Uncaptured
 from s3cache.replica.delta import Delta
 from s3cache.replica.foreign_keys import with_children
@@ -122,8 +123,31 @@ class Block:
             reads = self._replica.analyser.access(sql, params).reads
             if not reads.isdisjoint(self._delta.names()):
                 return self._run_on_writer(sql, params, many)
+        return self._read(sql, params)
+
+    def _read(self, sql: str, params: Any) -> Result:
+        while True:
+            self._look()
+            try:
+                return self._reader.execute(sql, params)
+            except NotLoaded as missing:
+                self._replica.load(missing.keys)
+                self._look_again()
+
+    def _look_again(self) -> None:
+        """Take another snapshot, which has what was loaded meanwhile.
+
+        If entries were applied meanwhile, what the block has seen has to be
+        seen in the newer state as well.
+        """
+        if not self._in_snapshot:
+            return
+        before, has_seen = self._base, bool(self._script.steps)
+        self._end_snapshot()
+        self._base = None
         self._look()
-        return self._reader.execute(sql, params)
+        if has_seen and self._base != before:
+            self.rebase()
 
     def _write(self, sql: str, params: Any, many: bool) -> Result:
         """Run a statement that writes.
@@ -189,16 +213,20 @@ class Block:
         self._look()
         tries = 3
         while True:
-            with self._replica.writer.held(self):
-                try:
-                    if self._lay(sql, params, many):
-                        return self._run_laid(sql, params, many)
-                except Uncaptured:
-                    # The schema changed since the statement was looked at.
-                    tries -= 1
-                    if not tries:
-                        raise
-                    continue
+            try:
+                with self._replica.writer.held(self):
+                    try:
+                        if self._lay(sql, params, many):
+                            return self._run_laid(sql, params, many)
+                    except Uncaptured:
+                        # The schema changed since the statement was looked at.
+                        tries -= 1
+                        if not tries:
+                            raise
+                        continue
+            except NotLoaded as missing:
+                self._replica.load(missing.keys)
+                continue
             # A row of the block was changed by somebody else. Done again on
             # the newest state, the block either comes to the same, or fails.
             self.rebase()
@@ -396,13 +424,15 @@ class Block:
     def check_on(self) -> tuple[sqlite3.Connection, Sequence[str] | None]:
         """The connection that shows the block's state, and what it changed.
 
-        The caller holds the writer. None: anything may have been changed.
+        The caller has all loaded, and holds the writer. None: anything may
+        have been changed.
         """
         writer = self._replica.writer
         if self._schema_block is not None:
             return writer.connection, None
         if not self._delta:
             self._look()
+            self._look_again()
             return self._reader.connection, []
         while not self._lay("SELECT 1", (), many=False):
             self.rebase()

@@ -19,7 +19,7 @@ from s3cache.log.catalog import Catalog
 from s3cache.log.effects import Position
 from s3cache.log.entry import Change, Entry
 from s3cache.log.head import Head
-from s3cache.replica import meta, packs
+from s3cache.replica import absent, meta, packs
 from s3cache.replica.applying import apply_changes, apply_entry
 from s3cache.replica.connections import Registration, connect, make_durable
 from s3cache.replica.results import Result
@@ -44,6 +44,7 @@ class ReplicaFile:
     ) -> None:
         self.path = path
         self._connection: sqlite3.Connection | None = connection
+        self._may_lack = True
         #: How to open it again; a replica puts its own way here.
         self.reconnect: Callable[[], sqlite3.Connection] = partial(
             _connect_again, path, registrations
@@ -89,6 +90,20 @@ class ReplicaFile:
             self._connection = self.reconnect()
         return self._connection
 
+    def may_lack(self) -> bool:
+        """Whether there are packs that are not loaded, or may be soon."""
+        if self._may_lack:
+            with self.lock:
+                self._may_lack = not absent.is_whole(self.connection)
+        return self._may_lack
+
+    def lacking(self, effect: effects.Absent) -> effects.Lacking:
+        """Packs that are not loaded."""
+        if not self.may_lack():
+            return effects.Lacking(())
+        with self.lock:
+            return absent.lacking(self.connection, effect.keys, effect.limit)
+
     def position(self) -> Position:
         """Where the replica is."""
         with self.lock:
@@ -104,16 +119,31 @@ class ReplicaFile:
         with self.lock:
             return Result(self.connection.execute(sql, params))
 
-    def apply(self, effect: effects.Apply) -> bool:
-        """Apply the entry if it is the next one; True if it was applied."""
+    def apply(self, effect: effects.Apply) -> bool | effects.Lacking:
+        """Apply the entry if it is the next one; True if it was applied.
+
+        If packs have to be loaded for that, those are the result, and nothing
+        is changed.
+        """
         entry = effect.entry
         with self.lock, transaction(self.connection):
             position = self.position()
             if not entry.follows(position.database, position.number, position.token):
                 self._check_same(entry, position)
                 return False
+            lacking: frozenset[str] = frozenset()
+            if self.may_lack():
+                lacking = absent.absent_tables(self.connection)
+                needed = absent.needed_for(self.connection, entry.changes)
+                if needed:
+                    return effects.Lacking(needed)
+                absent.note_touched(self.connection, entry.changes)
             apply_entry(
-                self.connection, entry, etag=effect.etag, modified=effect.modified
+                self.connection,
+                entry,
+                etag=effect.etag,
+                modified=effect.modified,
+                lacking=lacking,
             )
         return True
 
@@ -179,21 +209,34 @@ class ReplicaFile:
         With the tables of ``catalog``, which are empty until ``load``.
         """
         self.execute("UPDATE main._s3cache_meta SET database = ?", [head.database])
+        self._may_lack = True
         if catalog is not None:
             with self.lock:
                 # Who crashes before it is complete makes it anew. And it is
                 # copied then: neither a WAL nor a sync is worth its time.
                 self.connection.execute("PRAGMA journal_mode = MEMORY")
                 self.connection.execute("PRAGMA synchronous = OFF")
-                packs.begin(self.connection, catalog)
+                with transaction(self.connection):
+                    packs.begin(self.connection, catalog)
 
     def load(self, effect: effects.Load) -> None:
-        """Put the rows of a pack into this new file."""
+        """Put the rows of a pack into their tables."""
         with self.lock:
             packs.load(self.connection, effect.pack, effect.body)
 
+    def repack(self, catalog: Catalog) -> bool:
+        """Take what is not loaded from ``catalog``, unless that is newer."""
+        with self.lock, transaction(self.connection):
+            position = self.position()
+            token = meta.read_token(self.connection, catalog.number)
+            return (
+                catalog.database == position.database
+                and token in (None, catalog.token)
+                and absent.repack(self.connection, catalog, position.number)
+            )
+
     def complete(self, catalog: Catalog) -> None:
-        """Be the replica of ``catalog``: all of its packs are loaded."""
+        """Be the replica of ``catalog``, but for the packs that it lacks."""
         with self.lock, transaction(self.connection):
             packs.complete(self.connection, catalog)
 
@@ -223,6 +266,7 @@ class ReplicaFile:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            self._may_lack = True  # it may be another file that is opened next
 
 
 def _connect_again(

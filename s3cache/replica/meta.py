@@ -14,7 +14,7 @@ from s3cache.log.effects import Position
 from s3cache.log.entry import Change, Entry, Row, Rows, Statement
 
 #: The layout of the replica file. A file of another layout is made anew.
-LAYOUT = 4
+LAYOUT = 5
 
 #: For how many entries the changed keys are kept.
 RECENT = 2000
@@ -67,6 +67,38 @@ _CREATE = (
         table_name TEXT NOT NULL,
         columns TEXT NOT NULL,
         PRIMARY KEY (table_name, columns)
+    ) WITHOUT ROWID
+    """,
+    # The packs that are not loaded yet, as the catalog has them (JSON), and
+    # the catalog's number.
+    """
+    CREATE TABLE _s3cache_packs (
+        key TEXT PRIMARY KEY,
+        number INTEGER NOT NULL,
+        pack BLOB NOT NULL
+    ) WITHOUT ROWID
+    """,
+    # The rows that are in those: after < rowid <= upto, unless it is NULL. In
+    # tables whose rows are not found by_rowid, low <= key <= high.
+    """
+    CREATE TABLE _s3cache_absent (
+        table_name TEXT NOT NULL,
+        after INTEGER,
+        upto INTEGER,
+        low TEXT,
+        high TEXT,
+        by_rowid INTEGER NOT NULL,
+        pack TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX _s3cache_absent_rows ON _s3cache_absent (table_name, after)",
+    # The keys of rows that would come with those packs, and were changed
+    # since: a rowid, or else all parts of the key (MessagePack).
+    """
+    CREATE TABLE _s3cache_touched (
+        table_name TEXT NOT NULL,
+        key NOT NULL,
+        PRIMARY KEY (table_name, key)
     ) WITHOUT ROWID
     """,
     # sqlite_sequence exists from the first AUTOINCREMENT table on.

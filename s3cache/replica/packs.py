@@ -8,19 +8,40 @@ table has one, is its primary key, so that rows keep their natural order.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import zstandard
 
 from s3cache.exceptions import EntryFormatError
 from s3cache.log.catalog import Catalog, Pack, Segment
 from s3cache.log.entry import Sequences
-from s3cache.replica import meta
+from s3cache.replica import absent, meta
+from s3cache.replica.absent import Part
 from s3cache.replica.applying import read_sequences, set_sequences
 from s3cache.replica.sql import quote, quote_column
-from s3cache.replica.tables import OWN_PREFIX, Schema, Table
+from s3cache.replica.tables import (
+    OWN_PREFIX,
+    Schema,
+    Table,
+    key_collation,
+    read_schema,
+    schema_version,
+)
+
+#: What SQLite says of rows that do not fit, or of a file that is none. All
+#: else is about the replica or its disk.
+_DAMAGE = frozenset(
+    [
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_TOOBIG,
+    ]
+)
 
 #: Rows that are copied at once, at first and at most.
 _FIRST_ROWS = 64
@@ -29,12 +50,16 @@ _MOST_ROWS = 8192
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A pack as an SQLite file in memory; ``rest`` did not fit."""
+    """A pack as an SQLite file in memory; ``rest`` did not fit.
+
+    For ``bounds`` see ``Pack``.
+    """
 
     raw: bytes
     rows: int
     segments: Sequence[Segment]
     rest: Sequence[Segment]
+    bounds: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def read_statements(connection: sqlite3.Connection) -> list[str]:
@@ -78,8 +103,34 @@ def make_pack(
             else:
                 done.append(Segment(segment.table, segment.after, reached))
                 waiting.insert(0, Segment(segment.table, reached, segment.upto))
+        bounds = _bounds(connection, schema, done)
         raw = connection.serialize(name="pack")
-    return Packed(raw, rows, done, waiting)
+    return Packed(raw, rows, done, waiting, bounds)
+
+
+def _bounds(
+    connection: sqlite3.Connection, schema: Schema, segments: Sequence[Segment]
+) -> dict[str, tuple[str, str]]:
+    """Between which keys the rows are, of tables that are keyed by text."""
+    found = {}
+    for name in dict.fromkeys(segment.table for segment in segments):
+        table = schema.get(name)
+        if (
+            table is None
+            or not table.carries_rowid
+            or table.key == (table.rowid,)
+            or len(table.key) != 1
+            or key_collation(connection, table.name) != "BINARY"
+        ):
+            continue
+        key = quote(table.key[0])
+        low, high = connection.execute(
+            f"SELECT min({key}), max({key}) FROM pack.{quote(table.name)}"
+        ).fetchone()
+        # Numbers come before texts, and other bytes after them.
+        if isinstance(low, str) and isinstance(high, str):
+            found[name] = (low, high)
+    return found
 
 
 def _copy(
@@ -165,18 +216,23 @@ def decompress(pack: Pack, body: bytes) -> bytes:
         raise EntryFormatError(f"{pack.key} is damaged: {error}") from error
 
 
-# A new replica.
+# A new replica, and what it lacks.
 
 
 def begin(connection: sqlite3.Connection, catalog: Catalog) -> None:
-    """Make the tables of ``catalog``; what else it has comes at the end."""
+    """Make the tables of ``catalog``; it lacks all packs until they come.
+
+    In the caller's transaction. What else the schema has comes at the end.
+    """
     for statement in catalog.schema:
         if _is_table(statement):
             connection.execute(statement)
+    schema = read_schema(connection, schema_version(connection))
+    absent.note(connection, catalog, schema)
 
 
 def load(connection: sqlite3.Connection, pack: Pack, body: bytes) -> None:
-    """Put the rows of a pack into the tables that are there.
+    """Put those rows of a pack into their tables that the replica lacks.
 
     Raises ``EntryFormatError`` for what is no pack, and then has changed
     nothing. The connection has no transaction open.
@@ -187,27 +243,84 @@ def load(connection: sqlite3.Connection, pack: Pack, body: bytes) -> None:
             connection.deserialize(raw, name="pack")
             connection.execute("BEGIN IMMEDIATE")
             try:
-                for name in dict.fromkeys(s.table for s in pack.segments):
-                    _load_table(connection, name)
+                _load(connection, pack.key)
                 connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF not in _DAMAGE:
+            raise
         raise EntryFormatError(f"{pack.key} is damaged: {error}") from error
 
 
-def _load_table(connection: sqlite3.Connection, name: str) -> None:
+def _load(connection: sqlite3.Connection, key: str) -> None:
+    parts = absent.parts_in(connection, key)
+    if not parts:
+        return  # another process was faster
+    schema = read_schema(connection, schema_version(connection))
+    sequences = read_sequences(connection)
+    for part in parts:
+        table = schema.get(part.table)
+        if table is None:
+            raise sqlite3.IntegrityError(f"no such table: {part.table}")
+        _load_part(connection, part, table)
+        if table.autoincrement:
+            _set_back(connection, table.name, sequences)
+    absent.forget(connection, key)
+
+
+def _set_back(
+    connection: sqlite3.Connection, table: str, sequences: Mapping[str, int]
+) -> None:
+    """Undo what rows that are loaded, which are not new, did to the ids."""
+    connection.execute("DELETE FROM main.sqlite_sequence WHERE name = ?", [table])
+    if table in sequences:
+        set_sequences(connection, Sequences({table: sequences[table]}))
+
+
+def _load_part(connection: sqlite3.Connection, part: Part, table: Table) -> None:
+    name = quote(table.name)
     columns = [
         column
         for _cid, column, *_rest in connection.execute(
-            f"PRAGMA pack.table_info({quote(name)})"
+            f"PRAGMA pack.table_info({name})"
         )
     ]
+    conditions: list[str] = []
+    params: list[int] = []
+    if table.rowid:
+        where, params = _range(quote(table.rowid), part.after, part.upto)
+        conditions = [where.removeprefix(" WHERE ")] if where else []
+    touched = absent.touched(connection, part.table)
+    if touched:
+        conditions.append(_but(connection, table, touched))
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     connection.execute(
-        f"INSERT INTO main.{quote(name)} ({', '.join(map(quote_column, columns))}) "
-        f"SELECT {', '.join(map(quote, columns))} FROM pack.{quote(name)}"
+        f"INSERT INTO main.{name} ({', '.join(map(quote_column, columns))}) "
+        f"SELECT {', '.join(map(quote, columns))} FROM pack.{name} p{where}",
+        params,
     )
+    connection.execute("DROP TABLE IF EXISTS temp._s3cache_keys")
+
+
+def _but(
+    connection: sqlite3.Connection, table: Table, keys: Sequence[Sequence[object]]
+) -> str:
+    """The condition on a row ``p`` of a pack that it has none of ``keys``."""
+    columns = [f"k{i}" for i in range(len(table.key))]
+    connection.execute(f"CREATE TEMP TABLE _s3cache_keys ({', '.join(columns)})")
+    marks = ", ".join("?" * len(columns))
+    connection.executemany(f"INSERT INTO temp._s3cache_keys VALUES ({marks})", keys)
+    connection.execute(
+        f"CREATE INDEX temp._s3cache_keys_all ON _s3cache_keys ({', '.join(columns)})"
+    )
+    same = " AND ".join(
+        f"k.{mine} IS p.{quote(theirs)}"
+        for mine, theirs in zip(columns, table.key, strict=True)
+    )
+    return f"NOT EXISTS (SELECT 1 FROM temp._s3cache_keys k WHERE {same})"
 
 
 def complete(connection: sqlite3.Connection, catalog: Catalog) -> None:

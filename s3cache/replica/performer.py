@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django.db import DatabaseError, OperationalError
 
 from s3cache.log import effects
-from s3cache.log.catalog import Catalog
+from s3cache.log.catalog import Catalog, Pack
 from s3cache.log.drive import drive
-from s3cache.log.effects import Effect, Position, Staged, Steps
+from s3cache.log.effects import Effect, Lacking, Position, Staged, Steps
 from s3cache.replica import clock
 from s3cache.stores.base import Answer
 
@@ -79,6 +79,8 @@ class Performer:
             effects.StartOver: self._start_over,
             effects.Load: self._load,
             effects.Loaded: self._loaded,
+            effects.Absent: self._absent,
+            effects.Repack: self._repack,
             effects.TakeOver: self._take_over,
             effects.Now: self._now,
             effects.Sleep: self._sleep,
@@ -145,14 +147,16 @@ class Performer:
         proved_at = self._side.proved_at(position.number)
         return replace(position, proved_at=proved_at) if proved_at else position
 
-    def _apply(self, effect: effects.Apply) -> Position:
+    def _apply(self, effect: effects.Apply) -> Position | effects.Lacking:
         if effect.own:
             self.created = effect.entry.number
         if self._target is not self._file:
-            self._target.apply(effect)
-            return self._target.position()
+            done = self._target.apply(effect)
+            return done if isinstance(done, Lacking) else self._target.position()
         with self._replica.writer.held():
             moved = self._target.apply(effect)
+        if isinstance(moved, Lacking):
+            return moved
         if moved and self._replica.is_current():
             self._side.moved_to(effect.entry.number)
             if effect.own:
@@ -187,7 +191,7 @@ class Performer:
                 effect.token,
             )
 
-    def _start_over(self, effect: effects.StartOver) -> Position:
+    def _start_over(self, effect: effects.StartOver) -> effects.Begun:
         logger.log(
             logging.ERROR if effect.diverged else logging.INFO,
             "The replica %s is being made anew: %s.",
@@ -199,10 +203,36 @@ class Performer:
             self._target.discard()
         self._catalog = effect.catalog
         self._target = self._replica.new_file(effect.head, effect.catalog)
-        return self._target.position()
+        packs = self._packs_to_begin_with(effect)
+        return effects.Begun(self._target.position(), packs)
+
+    def _packs_to_begin_with(self, effect: effects.StartOver) -> Sequence[Pack]:
+        if effect.catalog is None:
+            return ()
+        packs, limit = effect.catalog.packs, self._replica.options.load_at_once
+        if (
+            effect.whole
+            or limit is None
+            or sum(pack.raw_size for pack in packs) <= limit
+            or not self._file.may_lack()
+        ):
+            return packs
+        return ()
 
     def _load(self, effect: effects.Load) -> None:
-        self._target.load(effect)
+        if self._target is not self._file:
+            self._target.load(effect)
+        else:
+            with self._replica.writer.held():
+                self._target.load(effect)
+        self._replica.tell_loaded(effect)
+
+    def _absent(self, effect: effects.Absent) -> effects.Lacking:
+        return self._target.lacking(effect)
+
+    def _repack(self, effect: effects.Repack) -> bool:
+        with self._replica.writer.held():
+            return self._target.repack(effect.catalog)
 
     def _loaded(self, effect: effects.Loaded) -> Position:
         if self._catalog is not None:

@@ -9,15 +9,37 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from s3cache.replica.absent import is_whole
 from s3cache.replica.connections import Registration
 from s3cache.replica.results import Result
+from s3cache.replica.sql import Kind, kind_of
+
+#: Raises ``NotLoaded`` for a statement that needs what the replica lacks.
+Check = Callable[[sqlite3.Connection, str, Any], None]
+
+
+_SELECTS = (Kind.READ, Kind.EITHER)
+
+
+def _needs_nothing(connection: sqlite3.Connection, sql: str, params: Any) -> None:
+    """Of a replica that lacks nothing there is nothing to find out."""
 
 
 class Reader:
-    """A read-only connection to the replica, opened when it is used."""
+    """A read-only connection to the replica, opened when it is used.
 
-    def __init__(self, open_connection: Callable[[], sqlite3.Connection]) -> None:
+    ``check`` looks at each statement as long as the replica may lack packs.
+    """
+
+    def __init__(
+        self,
+        open_connection: Callable[[], sqlite3.Connection],
+        check: Check = _needs_nothing,
+    ) -> None:
         self._open = open_connection
+        self._check = check
+        #: Whether the file of the connection may lack packs.
+        self._may_lack = True
         #: What the connection was opened for; see ``keep_to``.
         self._opened_for: object = None
         self._connection: sqlite3.Connection | None = None
@@ -39,12 +61,48 @@ class Reader:
         connection = self._connection
         if connection is None:
             connection = self._connection = self._open()
+            self._may_lack = True
         return connection
 
     def execute(self, sql: str, params: Any) -> Result:
-        """Run a statement and fetch all that it returns."""
+        """Run a statement and fetch all that it returns.
+
+        Raises ``NotLoaded`` if the replica lacks what it needs.
+        """
         with self.lock:
-            return Result(self.connection.execute(sql, params))
+            connection = self.connection
+            if self._may_lack and not self._is_whole(connection):
+                return self._execute_in_part(connection, sql, params)
+            return Result(connection.execute(sql, params))
+
+    def check(self, sql: str, params: Any) -> None:
+        """Raise ``NotLoaded`` if the replica lacks what a statement needs.
+
+        For who holds the lock, and has begun the transaction in which the
+        statement will run.
+        """
+        if self._may_lack and not self._is_whole(self.connection):
+            self._check(self.connection, sql, params)
+
+    def _is_whole(self, connection: sqlite3.Connection) -> bool:
+        # Once it is, it stays so, as long as the file is the same.
+        self._may_lack = not is_whole(connection)
+        return not self._may_lack
+
+    def _execute_in_part(
+        self, connection: sqlite3.Connection, sql: str, params: Any
+    ) -> Result:
+        """Look and run in one transaction: it may become another replica."""
+        if connection.in_transaction or kind_of(sql) not in _SELECTS:
+            self._check(connection, sql, params)
+            return Result(connection.execute(sql, params))
+        connection.execute("BEGIN")
+        try:
+            self._check(connection, sql, params)
+            return Result(connection.execute(sql, params))
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
     def register(self, registration: Registration) -> None:
         """Have a function or collation; ``open_connection`` adds it later.

@@ -25,11 +25,14 @@ from s3cache.conf import DatabaseOptions
 from s3cache.exceptions import LogDiverged, StoreError
 from s3cache.log.catalog import Catalog
 from s3cache.log.catch_up import catch_up, rebuild
+from s3cache.log.cold_start import load_absent
 from s3cache.log.commit import CommitOptions, commit
-from s3cache.log.effects import Position, Staged, Steps
+from s3cache.log.effects import Load, Position, Staged, Steps
 from s3cache.log.head import Head, encode_head
 from s3cache.log.keys import HEAD, LOG
+from s3cache.log.patience import patiently
 from s3cache.replica import clock, meta
+from s3cache.replica.absent import NotLoaded
 from s3cache.replica.analysis import Analyser
 from s3cache.replica.batch import Committer, stage_batch
 from s3cache.replica.block import Block
@@ -37,6 +40,7 @@ from s3cache.replica.connections import Registration, connect
 from s3cache.replica.file import ReplicaFile, delete_file
 from s3cache.replica.ids import IdChunks
 from s3cache.replica.meta import Recent
+from s3cache.replica.needs import Needs
 from s3cache.replica.performer import Performer
 from s3cache.replica.reader import Reader
 from s3cache.replica.requests import Request, ReserveIds
@@ -65,6 +69,9 @@ IDLE_READERS = 32
 
 #: Seconds that a fork waits for other threads' statements and snapshots.
 PATIENCE = 2.0
+
+#: How often packs that are gone are looked for in a newer catalog.
+LOAD_TRIES = 3
 
 #: Seconds that a process waits for another one that makes the replica.
 OPEN_TIMEOUT = 600.0
@@ -118,6 +125,10 @@ class Replica:
         self._retry_at = 0.0
         self._schema: Schema | None = None
         self.stale_reads = 0
+        self._needs = Needs(lambda: self.analyser, self.describe)
+        #: Told of each pack that is loaded: how many bytes it has, before
+        #: compression, and how many packs are left.
+        self.on_load: Callable[[int, int], None] | None = None
         #: Called with the number of each entry that this process creates,
         #: once its commit is over; raises nothing.
         self.on_entry: Callable[[Replica, int], None] | None = None
@@ -186,7 +197,9 @@ class Replica:
                 registrations=self._registrations.values(),
             )
             writer = Writer(
-                lambda: self._connect(create=False), self.options.commit_timeout
+                lambda: self._connect(create=False),
+                self.options.commit_timeout,
+                self._needs,
             )
             analyser = Analyser(
                 lambda: self._connect(read_only=True, cached_statements=0)
@@ -292,7 +305,7 @@ class Replica:
         try:
             return self._idle_readers.pop()
         except IndexError:
-            reader = Reader(self._connect_reader)
+            reader = Reader(self._connect_reader, self._needs.check)
             reader.keep_to(self._open)
             with self._open_lock:
                 self._readers.add(reader)
@@ -511,8 +524,12 @@ class Replica:
     def _commit_batch(self, batch: Sequence[Request]) -> None:
         def stage() -> Staged:
             writer = self.writer
-            with writer.held():
-                return stage_batch(writer, batch)
+            while True:
+                try:
+                    with writer.held():
+                        return stage_batch(writer, batch)
+                except NotLoaded as missing:
+                    self.load(missing.keys)
 
         self._commit(Performer(self, stage))
 
@@ -671,6 +688,37 @@ class Replica:
     def catch_up(self) -> Position:
         """Ask the store now, and apply all that is new."""
         return self.run(catch_up(self._keys))
+
+    # What it lacks.
+
+    def load(self, keys: frozenset[str] | None = None) -> None:
+        """Load packs that the replica lacks, by key; None: all of them.
+
+        Nothing if it lacks none of them. Raises ``StoreError`` if the store
+        does not answer, ``LogDiverged`` if a pack is missing for good, and
+        ``EntryFormatError`` if one is damaged.
+        """
+        if keys == frozenset() or not self.file.may_lack():
+            return
+        for _ in range(LOAD_TRIES):
+            if self.run(patiently(load_absent(keys, self._keys))):
+                return
+            # The packs of today are of an entry that it has not applied yet.
+            self.catch_up()
+        self.run(rebuild(self.position(), self._keys))
+
+    def loading(self, attempt: Callable[[], T]) -> T:
+        """What ``attempt`` returns, with all loaded that it needs."""
+        while True:
+            try:
+                return attempt()
+            except NotLoaded as missing:
+                self.load(missing.keys)
+
+    def tell_loaded(self, effect: Load) -> None:
+        """Tell ``on_load`` of a pack that was loaded."""
+        if self.on_load is not None:
+            self.on_load(effect.pack.raw_size, effect.left)
 
     # The new file of a rebuild.
 

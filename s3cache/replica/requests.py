@@ -10,6 +10,7 @@ from typing import Any
 
 from s3cache.log.effects import Position
 from s3cache.replica import meta
+from s3cache.replica.absent import NotLoaded
 from s3cache.replica.delta import Delta
 from s3cache.replica.meta import Touched
 from s3cache.replica.results import Result
@@ -97,7 +98,7 @@ class Request(ABC):
         self.outcome, self.error = None, None
         try:
             self.outcome = self.run(stage)
-        except Uncaptured:
+        except (Uncaptured, NotLoaded):
             raise
         except Exception as error:
             self.error = error
@@ -194,6 +195,7 @@ class ReserveIds(Request):
 
     def run(self, stage: Stage) -> range:
         connection = stage.writer.connection
+        stage.writer.check_loaded([self.table])
         stage.writer.touched.add("sqlite_sequence")
         largest = connection.execute(
             f"SELECT max({quote(self.column)}) FROM main.{quote(self.table)}"

@@ -66,6 +66,8 @@ class SchemaBlock:
     def begin(self, script: Script) -> None:
         """Take the locks, and do what the block has done so far."""
         replica = self._replica
+        # DDL may copy any rows. What lacks nothing will lack nothing later.
+        replica.load()
         replica.side.commit.acquire(replica.options.commit_timeout)
         try:
             self._writer.take()

@@ -151,6 +151,17 @@ def _key_index(connection: sqlite3.Connection, name: str) -> str:
     return next((index for _n, index, _u, origin, _p in indexes if origin == "pk"), "")
 
 
+def key_collation(connection: sqlite3.Connection, name: str) -> str:
+    """How the primary key's first column is compared, or "" if by rowid."""
+    index = _key_index(connection, name)
+    row = (
+        connection.execute(f"PRAGMA main.index_xinfo({quote(index)})").fetchone()
+        if index
+        else None
+    )
+    return row[4].upper() if row else ""
+
+
 def _is_stored(connection: sqlite3.Connection, index: str) -> bool:
     found = connection.execute(
         "SELECT 1 FROM main.sqlite_master WHERE type = 'index' AND name = ?", [index]

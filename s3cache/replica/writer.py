@@ -17,6 +17,7 @@ from django.db import OperationalError
 from s3cache.log.effects import Position
 from s3cache.log.entry import Change, Sequences
 from s3cache.replica import meta
+from s3cache.replica.absent import is_whole
 from s3cache.replica.applying import read_sequences
 from s3cache.replica.capture import Capture, Uncaptured
 from s3cache.replica.foreign_keys import (
@@ -35,18 +36,40 @@ class Owner(Protocol):
     """A block that may leave its rows laid out between its statements."""
 
 
+class Needs(Protocol):
+    """Raises ``NotLoaded`` for what needs packs that the replica lacks."""
+
+    def check(self, connection: sqlite3.Connection, sql: str, params: Any) -> None:
+        """For a statement."""
+
+    def check_tables(
+        self,
+        connection: sqlite3.Connection,
+        reads: Iterable[str],
+        writes: Iterable[str],
+    ) -> None:
+        """For reading and writing tables."""
+
+
 class Writer:
     """The writing connection of a replica in this process.
 
     Whoever uses it holds it (``held``). A block may leave its transaction
     open when it lets go; the next user rolls it back. A connection that was
     closed is opened again for the next user, by ``open_connection``.
+
+    As long as the replica may lack packs, ``needs`` looks at what is to be
+    run. Without it the replica lacks nothing.
     """
 
     def __init__(
-        self, open_connection: Callable[[], sqlite3.Connection], timeout: float
+        self,
+        open_connection: Callable[[], sqlite3.Connection],
+        timeout: float,
+        needs: Needs | None = None,
     ) -> None:
         self._open = open_connection
+        self._needs = needs
         #: Held by whoever uses the connection.
         self.lock = threading.RLock()
         self.owner: Owner | None = None
@@ -61,6 +84,7 @@ class Writer:
         self.capture = Capture(self.connection)
         self._schema: Schema | None = None
         self._captured_version = -1
+        self._may_lack = self._needs is not None
         self.is_closed = False
 
     @contextmanager
@@ -117,7 +141,9 @@ class Writer:
         """Open a transaction in which the given writes are captured.
 
         Triggers are made before it begins, for a rollback would take them
-        along, and made anew when the schema is another one.
+        along, and made anew when the schema is another one. Raises
+        ``NotLoaded`` if the replica lacks rows of ``tables``, or what their
+        constraints look at.
         """
         known = list(statements)
         while True:
@@ -138,8 +164,21 @@ class Writer:
                 break
             self.connection.execute("ROLLBACK")
         self.touched = set()
+        if self._may_lack:
+            self._may_lack = not is_whole(self.connection)
+            try:
+                self.check_loaded(tables)
+            except BaseException:
+                self.rollback()
+                raise
         self._sequences = read_sequences(self.connection)
         return meta.read_position(self.connection)
+
+    def check_loaded(self, tables: Iterable[str]) -> None:
+        """Raise ``NotLoaded`` unless ``tables`` can be written."""
+        if self._may_lack and self._needs is not None:
+            written = [name.lower() for name in tables]
+            self._needs.check_tables(self.connection, (), written)
 
     def rollback(self) -> None:
         """Take back all that the open transaction did, if there is one."""
@@ -162,14 +201,17 @@ class Writer:
         """Run a statement in the open transaction, and note what it writes.
 
         Without ``run_actions`` nothing is done to the children of rows that
-        it deletes, as in SQLite while foreign keys are off.
+        it deletes, as in SQLite while foreign keys are off. Raises
+        ``NotLoaded`` if the replica lacks what the statement needs.
         """
         if not self.connection.in_transaction:
             # In autocommit mode it would change the replica, and no other.
             raise sqlite3.OperationalError("SQLite has ended the transaction")
+        first = next(iter(params), ()) if many else params
+        if self._may_lack and self._needs is not None:
+            self._needs.check(self.connection, sql, first)
         if kind_of(sql) is Kind.READ:
             return Result(self.capture.run(sql, params, many=many))
-        first = next(iter(params), ()) if many else params
         written = set(self.capture.written_by(sql, first))
         schema = self.schema
         acts = run_actions and bool(schema.actions)

@@ -184,6 +184,7 @@ class Statements:
         with reader.held() as connection:
             connection.execute("BEGIN")
             try:
+                reader.check(sql, params)
                 at = versions.at(connection, scopes)
                 result = Result(connection.execute(sql, params))
             finally:

@@ -26,7 +26,7 @@ def open_file(path: Path, *registrations: Registration) -> ReplicaFile:
 
 
 def apply(file: ReplicaFile, entry: Entry) -> bool:
-    return file.apply(Apply(entry, etag="", modified=0.0))
+    return file.apply(Apply(entry, etag="", modified=0.0)) is True
 
 
 # Making it.

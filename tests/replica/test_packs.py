@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3cache.exceptions import EntryFormatError
-from s3cache.log.catalog import Pack, Segment
+from s3cache.log.catalog import Catalog, Pack, Segment
+from s3cache.replica import meta
+from s3cache.replica.absent import is_whole
 from s3cache.replica.packs import (
+    begin,
     compress,
     load,
     make_pack,
@@ -103,24 +106,35 @@ def packs_of(
         body = compress(packed.raw)
         segments = list(packed.segments)
         size = len(packed.raw)
-        yield Pack("_packs/1", "", 1, segments, packed.rows, 0, "", size, ""), body
+        key = f"_packs/{len(rest)}-{segments[-1].upto}"
+        yield (
+            Pack(
+                key, "", 1, segments, packed.rows, 0, "", size, "", dict(packed.bounds)
+            ),
+            body,
+        )
 
 
 @given(databases(), st.sampled_from([1, 10_000, 10**9]))
 def test_all_rows_come_back(
     statements: list[tuple[str, Sequence[Any]]], limit: int
 ) -> None:
-    source, target = (
-        opened(statements),
-        sqlite3.connect(":memory:", isolation_level=None),
-    )
-    for sql in read_statements(source):
-        target.execute(sql)
-    for pack, body in packs_of(source, limit):
-        load(target, pack, body)
-    assert dump(target) == dump(source)
-    source.close()
-    target.close()
+    with contextlib.closing(opened(statements)) as source:
+        packs = list(packs_of(source, limit))
+        with contextlib.closing(lacking(pack for pack, _body in packs)) as target:
+            for pack, body in packs:
+                load(target, pack, body)
+            assert dump(target) == dump(source)
+            assert is_whole(target)
+
+
+def lacking(packs: Iterable[Pack]) -> sqlite3.Connection:
+    """A replica that has the schema, and lacks ``packs``."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    meta.create(connection, generation="g", store="s")
+    begin(connection, Catalog("d", 1, "t", "", 0.0, list(SCHEMA), {}, list(packs)))
+    connection.execute("UPDATE _s3cache_meta SET database = 'd'")
+    return connection
 
 
 def packed(statements: Sequence[tuple[str, Sequence[Any]]], limit: int) -> list[Any]:
@@ -159,7 +173,7 @@ def test_a_large_table_is_cut() -> None:
 @pytest.mark.parametrize("raw", [bytes(4096), b"no database at all" * 300])
 def test_what_is_no_database_is_refused(raw: bytes) -> None:
     pack = Pack("_packs/1", "", 1, [Segment("whole")], 0, 0, "", len(raw), "")
-    with contextlib.closing(opened([])) as target:
+    with contextlib.closing(lacking([pack])) as target:
         with pytest.raises(EntryFormatError, match="_packs/1 is damaged"):
             load(target, pack, compress(raw))
         assert not target.in_transaction
@@ -169,7 +183,7 @@ def test_what_is_no_database_is_refused(raw: bytes) -> None:
 def test_a_pack_that_would_grow_too_large_is_refused() -> None:
     pack = Pack("_packs/1", "", 1, [Segment("whole")], 0, 0, "", 10, "")
     with (
-        contextlib.closing(opened([])) as target,
+        contextlib.closing(lacking([pack])) as target,
         pytest.raises(EntryFormatError, match="_packs/1 is damaged"),
     ):
         load(target, pack, compress(bytes(10**6)))

@@ -486,16 +486,16 @@ class Run:
         if effect.number > replica.position.number:
             replica.pending[effect.number, effect.token] = task.write
 
-    def _start_over(self, task: Task, effect: e.StartOver) -> Position:
+    def _start_over(self, task: Task, effect: e.StartOver) -> e.Begun:
         host, catalog = task.host, effect.catalog
         task.told = effect
         self.world.note(task, f"a new replica: {effect.reason}")
         if catalog is None:
             start = e.Position(effect.head.database)
             task.building = Replica(start, host.start)
-            return start
+            return e.Begun(start)
         task.building = Replica(catalog.position, state_of(catalog))
-        return catalog.position
+        return e.Begun(catalog.position, catalog.packs)
 
     def _load(self, task: Task, effect: e.Load) -> None:
         if task.building is None:

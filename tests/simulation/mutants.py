@@ -376,8 +376,8 @@ def dateless_believed(stack):
 def any_object_of_that_name(stack):
     original = catch_up.apply_listed
 
-    def apply_listed(listed, signing_keys):
-        return original(dict.fromkeys(listed, ANY), signing_keys)
+    def apply_listed(listed, *rest):
+        return original(dict.fromkeys(listed, ANY), *rest)
 
     swap(stack, apply_listed=apply_listed)
 

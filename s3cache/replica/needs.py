@@ -1,0 +1,149 @@
+"""Which packs a statement needs that the replica lacks.
+
+Nobody asks this of a replica that lacks nothing. Of another one each
+statement is looked at before it runs, in its own transaction: it may not see
+a table that is only there in part. The one exception are rows that are asked
+for by their primary key, in the way in which Django does it. All else is told
+by SQLite; what it does not tell needs everything.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from s3cache.replica.absent import NotLoaded, packs_of, packs_with
+from s3cache.replica.analysis import Analyser
+from s3cache.replica.foreign_keys import with_children
+from s3cache.replica.sql import Kind, kind_of, words
+from s3cache.replica.tables import Schema, Table, key_collation, schema_version
+
+#: PRAGMAs that say nothing of rows.
+_HARMLESS = frozenset(
+    [
+        "COLLATION_LIST",
+        "COMPILE_OPTIONS",
+        "DATABASE_LIST",
+        "ENCODING",
+        "FOREIGN_KEYS",
+        "FOREIGN_KEY_LIST",
+        "FUNCTION_LIST",
+        "INDEX_INFO",
+        "INDEX_LIST",
+        "INDEX_XINFO",
+        "JOURNAL_MODE",
+        "SCHEMA_VERSION",
+        "TABLE_INFO",
+        "TABLE_LIST",
+        "TABLE_XINFO",
+        "USER_VERSION",
+    ]
+)
+
+_NAME = '"(?:[^"]|"")+"'
+
+#: How Django asks for rows by primary key: for columns of one table, or only
+#: whether there are some.
+_COLUMN = rf"{_NAME}\.{_NAME}(?: AS {_NAME})?"
+_BY_KEY = re.compile(
+    rf"SELECT (?:{_COLUMN}(?:, {_COLUMN})*|(?P<one>\?) AS \"a\") "
+    rf"FROM (?P<table>{_NAME}) "
+    rf"WHERE (?P=table)\.(?P<column>{_NAME}) (?:= \?|IN \(\?(?:, \?)*\))"
+    rf"(?: LIMIT \d+)?"
+)
+
+
+class Needs:
+    """Looks at the statements of one replica."""
+
+    def __init__(
+        self,
+        analyser: Callable[[], Analyser],
+        describe: Callable[[sqlite3.Connection], Schema],
+    ) -> None:
+        self._analyser = analyser
+        self._describe = describe
+
+    def check(self, connection: sqlite3.Connection, sql: str, params: Any) -> None:
+        """Raise ``NotLoaded`` unless all is there that ``sql`` needs.
+
+        ``connection`` is in the transaction in which it will run.
+        """
+        kind = kind_of(sql)
+        if kind is Kind.TRANSACTION or words(sql, 1) == ["EXPLAIN"]:
+            return
+        if kind is Kind.PRAGMA:
+            if _pragma_name(sql) in _HARMLESS:
+                return
+            raise NotLoaded(None)
+        version = schema_version(connection)
+        analysed, access = self._analyser().access_at(sql, params)
+        if analysed != version:
+            raise NotLoaded(frozenset())  # nothing to load: look again
+        if not access.known or access.virtual or kind in (Kind.SCHEMA, Kind.REFUSED):
+            raise NotLoaded(None)
+        schema = self._describe(connection)
+        if not access.writes:
+            found = _row_keys(connection, schema, sql, params)
+            if found is not None and access.reads == {found[0].name.lower()}:
+                self._raise_for(packs_with(connection, *found))
+                return
+        self.check_tables(connection, access.reads, access.writes)
+
+    def check_tables(
+        self,
+        connection: sqlite3.Connection,
+        reads: Iterable[str],
+        writes: Iterable[str],
+    ) -> None:
+        """Raise ``NotLoaded`` unless these tables are there, in lower case.
+
+        With all that the constraints of those that are written look at.
+        """
+        schema = self._describe(connection)
+        written = with_children(schema, writes)
+        needed = {*reads, *written}
+        for name in written:
+            table = schema.get(name)
+            if table is not None:
+                needed.update(key.parent.lower() for key in table.foreign_keys)
+            needed.update(key.child.lower() for key in schema.children.get(name, ()))
+        self._raise_for(packs_of(connection, needed))
+
+    def _raise_for(self, packs: frozenset[str]) -> None:
+        if packs:
+            raise NotLoaded(packs)
+
+
+def _pragma_name(sql: str) -> str:
+    """The name of a PRAGMA, in upper case, without that of its database."""
+    found = re.match(
+        r"\s*PRAGMA\s+(?:\w+\s*\.\s*)?(\w+)\s*(?:[=(;]|\Z)", sql, re.IGNORECASE
+    )
+    return found[1].upper() if found else ""
+
+
+def _row_keys(
+    connection: sqlite3.Connection, schema: Schema, sql: str, params: Any
+) -> tuple[Table, Sequence[Any]] | None:
+    """The table and the keys, if ``sql`` asks for rows by primary key."""
+    match = _BY_KEY.fullmatch(sql)
+    if match is None or not isinstance(params, tuple | list):
+        return None
+    name = match["table"]
+    table = schema.get(_unquoted(name))
+    if table is None or table.key != (_unquoted(match["column"]),):
+        return None
+    keys = params[1:] if match["one"] else params
+    kind: type = int if table.integer_key else str
+    if any(type(key) is not kind for key in keys):
+        return None
+    if not table.integer_key and key_collation(connection, table.name) != "BINARY":
+        return None
+    return table, keys
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"')
