@@ -65,6 +65,9 @@ FADING = 0.9
 #: How often a new replica is begun again because the trim overtook it.
 REBUILD_TRIES = 5
 
+#: How often packs that are gone are looked for in a newer catalog.
+LOAD_TRIES = 3
+
 #: Seconds to wait for another process that builds a new replica.
 REBUILD_WAIT = 60.0
 
@@ -210,6 +213,21 @@ def follow(signing_keys: tuple[bytes, ...]) -> Steps[Position | None]:
             yield Proved(last, asked_at, page.date or 0.0)
             reached: Position = yield Where()
             return reached
+
+
+def load(keys: frozenset[str] | None, signing_keys: tuple[bytes, ...]) -> Steps[None]:
+    """Load the packs ``keys`` that the replica lacks; None: all of them.
+
+    Where they are gone the replica lacks other ones then, which somebody who
+    looks again is told of. Raises what ``catch_up`` does.
+    """
+    for _ in range(LOAD_TRIES):
+        if (yield from patiently(load_absent(keys, signing_keys))):
+            return
+        # The packs of today are of an entry that it has not applied yet.
+        yield from catch_up(signing_keys)
+    position: Position = yield Where()
+    yield from patiently(rebuild(position, signing_keys))
 
 
 def list_log(after: int) -> Steps[Answer]:

@@ -34,6 +34,7 @@ from s3cache.log.effects import (
     Get,
     HoldCommitLock,
     KeepPending,
+    Lacking,
     Now,
     Position,
     Proved,
@@ -125,7 +126,7 @@ def _commit(options: CommitOptions, deadline: float) -> Steps[Position]:
                     entry, staged.position, options, deadline
                 )
                 if outcome is Outcome.WON:
-                    return (yield from apply_own(entry, answer))
+                    return (yield from apply_own(entry, answer, options))
                 yield from go_on(staged.position, outcome, answer, options)
                 losses += 1
                 if losses > 1:
@@ -337,13 +338,19 @@ def void_or_unknown(first_sent_at: float) -> Steps[Outcome]:
     return Outcome.UNKNOWN
 
 
-def apply_own(entry: Entry, answer: Answer) -> Steps[Position]:
+def apply_own(entry: Entry, answer: Answer, options: CommitOptions) -> Steps[Position]:
     """Apply the entry that we created; return the replica's position.
 
-    A reader of this host may have done so before, and gone on.
+    A reader of this host may have done so before, and gone on. Or it has
+    made the replica anew since the batch was run, and what the batch needed
+    is not loaded any more.
     """
     try:
-        position: Position = yield Apply(entry, answer.etag, created_at(answer), True)
+        position: Position | Lacking = yield Apply(
+            entry, answer.etag, created_at(answer), True
+        )
+        if isinstance(position, Lacking):
+            position = yield from reach_newest(options.signing_keys)
     except Exception as error:
         raise (yield from unknown(entry, error)) from error
     if position.database != entry.database or position.number < entry.number:

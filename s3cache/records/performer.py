@@ -77,8 +77,9 @@ class RecordPerformer(Performer):
             SendMany: self._send_many,
             FindTables: self._find_tables,
             KeysOf: self._keys_of,
-            ReadRows: self._read_rows,
-            ReadPage: self._read_page,
+            # A row that is not loaded would be taken for one that is gone.
+            ReadRows: lambda effect: replica.loading(lambda: self._read_rows(effect)),
+            ReadPage: lambda effect: replica.loading(lambda: self._read_page(effect)),
             RecallETags: lambda effect: self._etags.recall(effect.keys),
             RememberETags: lambda effect: self._etags.remember(effect.etags),
         }
@@ -131,12 +132,14 @@ class RecordPerformer(Performer):
     # The replica.
 
     @contextlib.contextmanager
-    def _snapshot(self) -> Iterator[tuple[sqlite3.Connection, Schema]]:
+    def _snapshot(self, table: str = "") -> Iterator[tuple[sqlite3.Connection, Schema]]:
+        """One state of the replica, with all rows of ``table``."""
         reader = self._of.new_reader()
         try:
             with reader.held() as connection:
                 connection.execute("BEGIN")
                 try:
+                    reader.check_tables([table.lower()])
                     version = schema_version(connection)
                     if self._schema is None or self._schema.version != version:
                         self._schema = read_schema(connection, version)
@@ -198,7 +201,7 @@ class RecordPerformer(Performer):
         return found
 
     def _read_rows(self, effect: ReadRows) -> Page:
-        with self._snapshot() as (connection, schema):
+        with self._snapshot(effect.table) as (connection, schema):
             number = meta.read_position(connection).number
             table, rendering = self._table(schema, effect.table)
             where = " AND ".join(f"{quote(c)} = ?" for c in rendering.key_columns)
@@ -215,7 +218,7 @@ class RecordPerformer(Performer):
         )
 
     def _read_page(self, effect: ReadPage) -> Page:
-        with self._snapshot() as (connection, schema):
+        with self._snapshot(effect.table) as (connection, schema):
             number = meta.read_position(connection).number
             table, rendering = self._table(schema, effect.table)
             order = (table.rowid,) if table.rowid else table.key

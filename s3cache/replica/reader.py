@@ -5,41 +5,36 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from s3cache.replica.absent import is_whole
+from s3cache.replica.absent import absent_tables, is_whole
 from s3cache.replica.connections import Registration
+from s3cache.replica.needs import Needs
 from s3cache.replica.results import Result
 from s3cache.replica.sql import Kind, kind_of
 
-#: Raises ``NotLoaded`` for a statement that needs what the replica lacks.
-Check = Callable[[sqlite3.Connection, str, Any], None]
-
-
 _SELECTS = (Kind.READ, Kind.EITHER)
-
-
-def _needs_nothing(connection: sqlite3.Connection, sql: str, params: Any) -> None:
-    """Of a replica that lacks nothing there is nothing to find out."""
 
 
 class Reader:
     """A read-only connection to the replica, opened when it is used.
 
-    ``check`` looks at each statement as long as the replica may lack packs.
+    As long as the replica may lack packs, ``needs`` looks at each statement.
+    Without it the replica lacks nothing.
     """
 
     def __init__(
         self,
         open_connection: Callable[[], sqlite3.Connection],
-        check: Check = _needs_nothing,
+        needs: Needs | None = None,
     ) -> None:
         self._open = open_connection
-        self._check = check
-        #: Whether the file of the connection may lack packs.
-        self._may_lack = True
+        self._needs = needs
+        self._may_lack = False
+        #: Tables that may be there in part: nothing reads them unlooked at.
+        self._denied: frozenset[str] = frozenset()
         #: What the connection was opened for; see ``keep_to``.
         self._opened_for: object = None
         self._connection: sqlite3.Connection | None = None
@@ -61,7 +56,9 @@ class Reader:
         connection = self._connection
         if connection is None:
             connection = self._connection = self._open()
-            self._may_lack = True
+            self._may_lack = self._needs is not None
+            if self._may_lack and not self._is_whole(connection):
+                connection.set_authorizer(self._authorize)
         return connection
 
     def execute(self, sql: str, params: Any) -> Result:
@@ -71,38 +68,59 @@ class Reader:
         """
         with self.lock:
             connection = self.connection
-            if self._may_lack and not self._is_whole(connection):
-                return self._execute_in_part(connection, sql, params)
+            if (
+                not self._may_lack
+                or connection.in_transaction
+                or kind_of(sql) not in _SELECTS
+            ):
+                return self.run(sql, params)
+            # What is there, and what is read, have to be of one replica.
+            connection.execute("BEGIN")
+            try:
+                return self.run(sql, params)
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+
+    def run(self, sql: str, params: Any) -> Result:
+        """``execute`` for who holds the lock, and has begun a transaction."""
+        connection = self.connection
+        if self._needs is None or not self._may_lack or self._is_whole(connection):
             return Result(connection.execute(sql, params))
+        self._needs.check(connection, sql, params)
+        denied, self._denied = self._denied, frozenset()
+        try:
+            return Result(connection.execute(sql, params))
+        finally:
+            self._denied = denied
 
-    def check(self, sql: str, params: Any) -> None:
-        """Raise ``NotLoaded`` if the replica lacks what a statement needs.
+    def check_tables(self, tables: Iterable[str]) -> None:
+        """Raise ``NotLoaded`` unless ``tables``, in lower case, are there.
 
-        For who holds the lock, and has begun the transaction in which the
-        statement will run.
+        For who holds the lock, and reads them in the transaction that is
+        begun.
         """
-        if self._may_lack and not self._is_whole(self.connection):
-            self._check(self.connection, sql, params)
+        connection = self.connection
+        if self._needs and self._may_lack and not self._is_whole(connection):
+            self._needs.check_tables(connection, tables, ())
 
     def _is_whole(self, connection: sqlite3.Connection) -> bool:
         # Once it is, it stays so, as long as the file is the same.
-        self._may_lack = not is_whole(connection)
-        return not self._may_lack
+        if is_whole(connection):
+            self._may_lack, self._denied = False, frozenset()
+            connection.set_authorizer(None)
+            return True
+        self._denied = absent_tables(connection)
+        return False
 
-    def _execute_in_part(
-        self, connection: sqlite3.Connection, sql: str, params: Any
-    ) -> Result:
-        """Look and run in one transaction: it may become another replica."""
-        if connection.in_transaction or kind_of(sql) not in _SELECTS:
-            self._check(connection, sql, params)
-            return Result(connection.execute(sql, params))
-        connection.execute("BEGIN")
-        try:
-            self._check(connection, sql, params)
-            return Result(connection.execute(sql, params))
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+    def _authorize(self, action: int, table: str | None, *_rest: object) -> int:
+        if (
+            action == sqlite3.SQLITE_READ
+            and table is not None
+            and table.lower() in self._denied
+        ):
+            return sqlite3.SQLITE_DENY
+        return sqlite3.SQLITE_OK
 
     def register(self, registration: Registration) -> None:
         """Have a function or collation; ``open_connection`` adds it later.

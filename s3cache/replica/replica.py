@@ -24,13 +24,11 @@ from django.db import OperationalError
 from s3cache.conf import DatabaseOptions
 from s3cache.exceptions import LogDiverged, StoreError
 from s3cache.log.catalog import Catalog
-from s3cache.log.catch_up import catch_up, rebuild
-from s3cache.log.cold_start import load_absent
+from s3cache.log.catch_up import catch_up, load, rebuild
 from s3cache.log.commit import CommitOptions, commit
 from s3cache.log.effects import Load, Position, Staged, Steps
 from s3cache.log.head import Head, encode_head
 from s3cache.log.keys import HEAD, LOG
-from s3cache.log.patience import patiently
 from s3cache.replica import clock, meta
 from s3cache.replica.absent import NotLoaded
 from s3cache.replica.analysis import Analyser
@@ -69,9 +67,6 @@ IDLE_READERS = 32
 
 #: Seconds that a fork waits for other threads' statements and snapshots.
 PATIENCE = 2.0
-
-#: How often packs that are gone are looked for in a newer catalog.
-LOAD_TRIES = 3
 
 #: Seconds that a process waits for another one that makes the replica.
 OPEN_TIMEOUT = 600.0
@@ -305,7 +300,7 @@ class Replica:
         try:
             return self._idle_readers.pop()
         except IndexError:
-            reader = Reader(self._connect_reader, self._needs.check)
+            reader = Reader(self._connect_reader, self._needs)
             reader.keep_to(self._open)
             with self._open_lock:
                 self._readers.add(reader)
@@ -698,14 +693,8 @@ class Replica:
         does not answer, ``LogDiverged`` if a pack is missing for good, and
         ``EntryFormatError`` if one is damaged.
         """
-        if keys == frozenset() or not self.file.may_lack():
-            return
-        for _ in range(LOAD_TRIES):
-            if self.run(patiently(load_absent(keys, self._keys))):
-                return
-            # The packs of today are of an entry that it has not applied yet.
-            self.catch_up()
-        self.run(rebuild(self.position(), self._keys))
+        if keys != frozenset() and self.file.may_lack():
+            self.run(load(keys, self._keys))
 
     def loading(self, attempt: Callable[[], T]) -> T:
         """What ``attempt`` returns, with all loaded that it needs."""

@@ -27,6 +27,7 @@ from s3cache.replica.foreign_keys import (
     referred_columns,
     with_children,
 )
+from s3cache.replica.needs import Needs
 from s3cache.replica.results import Result
 from s3cache.replica.sql import Kind, kind_of
 from s3cache.replica.tables import Schema, Table, read_schema, schema_version
@@ -34,21 +35,6 @@ from s3cache.replica.tables import Schema, Table, read_schema, schema_version
 
 class Owner(Protocol):
     """A block that may leave its rows laid out between its statements."""
-
-
-class Needs(Protocol):
-    """Raises ``NotLoaded`` for what needs packs that the replica lacks."""
-
-    def check(self, connection: sqlite3.Connection, sql: str, params: Any) -> None:
-        """For a statement."""
-
-    def check_tables(
-        self,
-        connection: sqlite3.Connection,
-        reads: Iterable[str],
-        writes: Iterable[str],
-    ) -> None:
-        """For reading and writing tables."""
 
 
 class Writer:

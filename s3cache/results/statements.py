@@ -184,9 +184,8 @@ class Statements:
         with reader.held() as connection:
             connection.execute("BEGIN")
             try:
-                reader.check(sql, params)
                 at = versions.at(connection, scopes)
-                result = Result(connection.execute(sql, params))
+                result = reader.run(sql, params)
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -237,6 +238,20 @@ def test_a_cursor_of_sqlites_sees_everything(full: Host, cold: Host) -> None:
         assert cursor.execute("SELECT count(*) FROM library_author").fetchone() == (
             152,
         )
+
+
+@on_directory
+def test_who_forgets_to_ask_is_refused(full: Host, cold: Host) -> None:
+    full.sql("CREATE VIEW names AS SELECT name FROM library_member")
+    keep(full)
+    reader = cold.connection.replica.new_reader()
+    with reader.held() as raw:
+        with pytest.raises(sqlite3.DatabaseError, match="prohibited"):
+            raw.execute("SELECT count(*) FROM names").fetchone()
+        cold.connection.replica.load()
+        reader.check_tables([])
+        assert raw.execute("SELECT count(*) FROM names").fetchone() == (600,)
+    cold.connection.replica.give_back(reader)
 
 
 @on_directory

@@ -216,3 +216,18 @@ def test_a_dry_run_tells_the_backlog(host: Host, bucket: Bucket) -> None:
     with bucket.requests() as seen:
         assert record(host, dry_run=True).backlog == 1
     assert seen == ["GET records"]
+
+
+def test_rows_that_are_not_loaded_are_not_taken_for_gone(
+    host: Host, hosts: MakeHost, bucket: Bucket
+) -> None:
+    ann, bob = Author.objects.create(name="Ann"), Author.objects.create(name="Bob")
+    record(host)
+    Author.objects.filter(pk=ann.pk).update(born=1950)
+    keep_now(host.connection.replica, KeeperOptions(pack_after=1))
+    Author.objects.filter(pk=bob.pk).update(born=1960)
+    cold = hosts("cold", load_at_once=0)
+    with cold:
+        assert record(cold).removed == 0
+    assert read(bucket, key_of(ann))["fields"]["born"] == 1950
+    assert read(bucket, key_of(bob))["fields"]["born"] == 1960

@@ -31,6 +31,17 @@ class State:
     tables: dict[str, Table]
     sequences: dict[str, int]
 
+    def without(self, lacks: Callable[[str, int], bool]) -> State:
+        """This state without some rows."""
+        tables = {
+            name: Table(
+                table.columns,
+                {k: row for k, row in table.rows.items() if not lacks(name, k)},
+            )
+            for name, table in self.tables.items()
+        }
+        return State(tables, self.sequences)
+
 
 def initial(counters: int, accounts: int, balance: int) -> State:
     """The database before the first entry."""
@@ -57,6 +68,8 @@ class Draft:
         self._sequences: dict[str, int] = {}
         self._statements: list[Change] = []
         self._before: dict[str, dict[int, Row]] = {}
+        #: The tables that were looked at.
+        self.seen: set[str] = set()
 
     def rows(self, table: str) -> dict[int, Row]:
         """The rows of ``table``, to look at."""
@@ -103,9 +116,11 @@ class Draft:
         return found
 
     def _now(self, table: str) -> Table:
+        self.seen.add(table)
         return self._tables.get(table) or self._state.tables[table]
 
     def _own(self, table: str) -> Table:
+        self.seen.add(table)
         own = self._tables.get(table)
         if own is None:
             now = self._state.tables[table]
@@ -120,6 +135,17 @@ def run_batch(
     draft = Draft(state)
     results = [statements(draft) for statements in batch]
     return draft.changes(), results
+
+
+def tables_of(batch: Sequence[Statements], state: State) -> set[str]:
+    """The tables that ``batch`` looks at, as far as it gets."""
+    draft = Draft(state)
+    try:
+        for statements in batch:
+            statements(draft)
+    except LookupError:
+        pass  # a row that is not there
+    return draft.seen
 
 
 def apply(state: State, changes: Sequence[Change]) -> State:

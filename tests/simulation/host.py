@@ -20,16 +20,30 @@ from django.db import OperationalError
 from s3cache.exceptions import S3CacheError
 from s3cache.keeper import effects as k
 from s3cache.log import effects as e
+from s3cache.log.entry import Statement
 from s3cache.stores.base import Answer
 
-from .database import State, apply, run_batch
+from .database import State, apply, run_batch, tables_of
 from .oracle import Oracle
-from .packs import build_pack, load_pack, schema_of, state_of, touched_by
+from .packs import (
+    Part,
+    build_pack,
+    cut,
+    keys_in,
+    load_pack,
+    load_parts,
+    packs_of,
+    parts_of,
+    schema_of,
+    state_of,
+    touched_by,
+)
 from .store import NO_FAULTS, Network, Request, Store
 from .workload import Write
 from .world import Violation, World, clock
 
 if TYPE_CHECKING:
+    from s3cache.log.catalog import Catalog, Pack
     from s3cache.log.effects import Effect, Position, Steps
     from s3cache.log.entry import Entry
 
@@ -55,6 +69,9 @@ class Hazards:
 NO_HAZARDS = Hazards()
 
 SHARED = tuple(one.name for one in fields(e.Remember))
+
+#: The most keys of a table that are noted while its packs are absent.
+MOST_TOUCHED = 4
 
 _WAITING = object()
 
@@ -113,6 +130,15 @@ class Replica:
     """The entries that it has applied since it was made."""
     etags: dict[int, str] = field(default_factory=dict)
     """Their ETags, by number."""
+    absent: tuple[Part, ...] = ()
+    """The rows that it lacks, unless they are touched."""
+    touched: frozenset[tuple[str, int]] = frozenset()
+    """What entries have changed since it lacks packs."""
+
+    def lacks(self, table: str, key: int) -> bool:
+        return (table, key) not in self.touched and any(
+            part.has(table, key) for part in self.absent
+        )
 
 
 class Host:
@@ -124,6 +150,8 @@ class Host:
         self.name = name
         self.start = start
         self.latency = latency
+        #: Whether it loads packs when they are needed.
+        self.on_demand = False
         self.replica = self._no_replica()
         self.checkpoint = self.replica
         self.aside: list[Replica] = []
@@ -167,7 +195,7 @@ class Host:
     def changed(self) -> None:
         """Check a replica in use after each of its changes."""
         position = self.replica.position
-        self.run.oracle.check_replica(self, position, self.replica.state)
+        self.run.oracle.check_replica(self, self.replica)
         if position.number < self.seen:
             raise Violation(f"{self} went back from {self.seen} to {position.number}")
         self.seen = position.number
@@ -375,6 +403,8 @@ class Run:
             e.HoldRebuildLock: self._hold_rebuild_lock,
             e.Load: self._load,
             e.Loaded: self._loaded,
+            e.Absent: self._absent,
+            e.Repack: self._repack,
             k.Replace: self._replace,
             k.Delete: self._delete,
             k.Survey: self._survey,
@@ -437,7 +467,7 @@ class Run:
     def _where(self, task: Task, effect: e.Where) -> Position:
         return self._replica(task).position
 
-    def _apply(self, task: Task, effect: e.Apply) -> Position:
+    def _apply(self, task: Task, effect: e.Apply) -> Position | e.Lacking:
         replica, entry = self._replica(task), effect.entry
         position = replica.position
         if not entry.follows(position.database, position.number, position.token):
@@ -446,6 +476,10 @@ class Run:
             raise Violation(f"{task} applies {entry.number} to another log")
         if self.world.chance(self.hazards.disk_full):
             raise OperationalError("database or disk is full")
+        if replica.absent:
+            if needed := self.needed_for(replica, entry):
+                return e.Lacking(needed)
+            replica.touched |= keys_in(entry.changes)
         replica.state = apply(replica.state, entry.changes)
         replica.recent += (entry,)
         replica.etags = {**replica.etags, entry.number: effect.etag}
@@ -463,6 +497,18 @@ class Run:
                 task.host.checkpoint = replace(replica, pending=dict(replica.pending))
         return replica.position
 
+    def needed_for(self, replica: Replica, entry: Entry) -> list[Pack]:
+        """The packs without which ``entry`` cannot be applied."""
+        if any(isinstance(change, Statement) for change in entry.changes):
+            return packs_of(replica.absent)
+        touched = replica.touched | keys_in(entry.changes)
+        crowded = {
+            table
+            for table, _key in touched
+            if sum(name == table for name, _ in touched) > MOST_TOUCHED
+        }
+        return packs_of(p for p in replica.absent if p.segment.table in crowded)
+
     def settles(self, entry: Entry, token: str) -> bool:
         """Whether ``entry`` is the commit that waited for its outcome."""
         return entry.token == token
@@ -476,8 +522,19 @@ class Run:
         if task.write is None:
             raise Violation(f"{task} has nothing to stage")
         replica = self._replica(task)
+        if self.needed(task):
+            raise Violation(f"{task} looks at rows that it lacks")
         changes, task.results = run_batch(task.write.batch, replica.state)
         return e.Staged(replica.position, changes, len(task.write.batch))
+
+    def needed(self, task: Task) -> frozenset[str]:
+        """The packs that the batch of ``task`` needs."""
+        replica = task.host.replica
+        if not replica.absent or task.write is None:
+            return frozenset()
+        seen = tables_of(task.write.batch, replica.state)
+        parts = (part for part in replica.absent if part.segment.table in seen)
+        return frozenset(part.pack.key for part in parts)
 
     def _keep_pending(self, task: Task, effect: e.KeepPending) -> None:
         if task.write is None:
@@ -495,12 +552,55 @@ class Run:
             task.building = Replica(start, host.start)
             return e.Begun(start)
         task.building = Replica(catalog.position, state_of(catalog))
+        in_use = host.replica
+        if host.on_demand and not effect.whole and self.may_lack(in_use):
+            task.building.absent = parts_of(catalog)
+            return e.Begun(catalog.position)
         return e.Begun(catalog.position, catalog.packs)
 
+    def may_lack(self, replica: Replica) -> bool:
+        """Whether those who use ``replica`` look at what it lacks."""
+        return bool(replica.absent) or not replica.position.database
+
     def _load(self, task: Task, effect: e.Load) -> None:
-        if task.building is None:
-            raise Violation(f"{task} loads a pack into the replica in use")
-        task.building.state = load_pack(task.building.state, effect.body)
+        replica = self._replica(task)
+        if not replica.absent and replica is task.building:
+            replica.state = load_pack(replica.state, effect.body)
+            return
+        parts = [part for part in replica.absent if part.pack.key == effect.pack.key]
+        replica.state = load_parts(replica.state, effect.body, parts, replica.touched)
+        replica.absent = tuple(p for p in replica.absent if p not in parts)
+        left = {part.segment.table for part in replica.absent}
+        replica.touched = frozenset(one for one in replica.touched if one[0] in left)
+        task.host.changed()
+
+    def _absent(self, task: Task, effect: e.Absent) -> e.Lacking:
+        packs = [
+            pack
+            for pack in packs_of(self._replica(task).absent)
+            if effect.keys is None or pack.key in effect.keys
+        ]
+        return e.Lacking(packs[: effect.limit], len(packs[effect.limit :]))
+
+    def _repack(self, task: Task, effect: e.Repack) -> bool:
+        replica, catalog = self._replica(task), effect.catalog
+        if not replica.absent:
+            return True
+        if not self.may_repack(replica, catalog):
+            return False
+        replica.absent = cut(replica.absent, catalog)
+        return True
+
+    def may_repack(self, replica: Replica, catalog: Catalog) -> bool:
+        """Whether what ``replica`` lacks may come from ``catalog``."""
+        position = replica.position
+        since = max(part.number for part in replica.absent)
+        tokens = {entry.number: entry.token for entry in replica.recent}
+        return (
+            catalog.database == position.database
+            and tokens.get(catalog.number, catalog.token) == catalog.token
+            and since <= catalog.number <= position.number
+        )
 
     def _loaded(self, task: Task, effect: e.Loaded) -> Position:
         return self._replica(task).position
@@ -512,6 +612,8 @@ class Run:
         host = task.host
         if not host.replica.position.is_at(effect.replaces):
             return False
+        if built.absent and not self.may_lack(host.replica):
+            raise Violation(f"{task} makes a whole replica lack packs")
         built.pending = {
             (number, token): write
             for (number, token), write in host.replica.pending.items()

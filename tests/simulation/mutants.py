@@ -25,9 +25,11 @@ from s3cache.log.keys import BLOBS, entry_key
 from s3cache.log.proof import is_recent, is_untrimmed, read_head
 from s3cache.stores.failures import failure
 
+from . import host
 from .database import apply
 from .host import Run, Task
-from .packs import build_pack
+from .packs import build_pack, load_parts, parts_of
+from .scenario import Simulation
 from .store import DAY, Request
 
 MODULES = (proof, patience, cold_start, catch_up, commit, plan, rounds)
@@ -224,7 +226,7 @@ def failed_by_a_question(stack):
 
 @breaks("4.2: a commit that cannot be applied here has still happened")
 def failed_by_apply(stack):
-    def apply_own(entry, answer):
+    def apply_own(entry, answer, options):
         return (yield e.Apply(entry, answer.etag, catch_up.created_at(answer), True))
 
     swap(stack, apply_own=apply_own)
@@ -554,3 +556,59 @@ def not_read_back(stack):
 
 
 __all__ = ["RULES", "Task", "mutant"]
+
+
+# 5.6: what a replica lacks
+
+
+@breaks("5.6: a pack says nothing of rows that entries have changed since")
+def loaded_over(stack):
+    def load_all(state, body, parts, touched):
+        return load_parts(state, body, parts, ())
+
+    stack.enter_context(patch.object(host, "load_parts", load_all))
+
+
+@breaks("5.6: what is noted of an entry is noted in the transaction that applies it")
+def untouched(stack):
+    stack.enter_context(patch.object(host, "keys_in", lambda changes: frozenset()))
+
+
+@breaks("5.6: a change of the schema is applied to whole tables")
+def altered_in_part(stack):
+    stack.enter_context(
+        patch.object(Run, "needed_for", lambda self, replica, entry: [])
+    )
+
+
+@breaks("5.6: packs that are newer than the replica wait until it has caught up")
+def repacked_ahead(stack):
+    stack.enter_context(
+        patch.object(Run, "may_repack", lambda self, replica, catalog: True)
+    )
+
+
+@breaks("5.6: packs of a newer catalog bring the rows that are lacking, and no others")
+def repacked_whole(stack):
+    def all_of(old, catalog):
+        return parts_of(catalog)
+
+    stack.enter_context(patch.object(host, "cut", all_of))
+
+
+@breaks("5.6: a replica that lacks nothing never lacks anything again")
+def lacking_again(stack):
+    original = Run._start_over
+
+    def start_over(run, task, effect):
+        with patch.object(Run, "may_lack", lambda self, replica: True):
+            return original(run, task, effect)
+
+    perform(stack, start_over=start_over)
+
+
+@breaks("5.6: a keeper packs what is whole")
+def packed_in_part(stack):
+    stack.enter_context(
+        patch.object(Simulation, "packs_whole", lambda self, host: False)
+    )

@@ -16,7 +16,7 @@ from .workload import ACCOUNTS, BALANCE, COUNTERS, Increment, Write
 from .world import Violation, World
 
 if TYPE_CHECKING:
-    from .host import Host
+    from .host import Host, Replica
 
 
 @dataclass(slots=True)
@@ -161,11 +161,18 @@ class Oracle:
 
     # What hosts do
 
-    def check_replica(self, host: Host, position: Position, state: State) -> None:
-        """A replica at one position is what the log says it is there."""
+    def check_replica(self, host: Host, replica: Replica) -> None:
+        """A replica at one position is what the log says it is there.
+
+        But for the rows that it says it lacks: it has none of those.
+        """
+        position, state = replica.position, replica.state
         for log in (self.log, *self.past):
             if log.has(position):
-                if state != log.states[position.number]:
+                there = log.states[position.number]
+                if replica.absent:
+                    there = there.without(replica.lacks)
+                if state != there:
                     raise Violation(f"{host} differs from the log at {position.number}")
                 return
         if position.number in self.strays:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from s3cache.keeper.effects import Built
-from s3cache.log.catalog import Catalog, Segment
-from s3cache.log.entry import Entry, Rows, Statement
+from s3cache.log.catalog import Catalog, Pack, Segment
+from s3cache.log.entry import Change, Entry, Rows, Statement
 
 from .database import State, Table
 
@@ -83,4 +84,87 @@ def load_pack(state: State, body: bytes) -> State:
         if table is not None:
             known = {row[0]: tuple(row) for row in rows}
             tables[name] = Table(table.columns, {**table.rows, **known})
+    return State(tables, state.sequences)
+
+
+# What a replica lacks
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows that an absent pack holds, of the catalog ``number``."""
+
+    pack: Pack
+    segment: Segment
+    number: int
+
+    def has(self, table: str, key: int) -> bool:
+        return table == self.segment.table and self.segment.has(key)
+
+
+def parts_of(catalog: Catalog) -> tuple[Part, ...]:
+    """All rows of ``catalog``."""
+    return tuple(
+        Part(pack, segment, catalog.number)
+        for pack in catalog.packs
+        for segment in pack.segments
+    )
+
+
+def packs_of(parts: Iterable[Part]) -> list[Pack]:
+    """The packs of ``parts``, in order."""
+    packs = {part.pack.key: part.pack for part in parts}
+    return [packs[key] for key in sorted(packs)]
+
+
+def cut(old: Sequence[Part], catalog: Catalog) -> tuple[Part, ...]:
+    """The rows of ``old``, where ``catalog`` has them."""
+    found = []
+    for new in parts_of(catalog):
+        one = new.segment
+        for part in old:
+            two = part.segment
+            if one.table != two.table:
+                continue
+            after = max(
+                (n for n in (one.after, two.after) if n is not None), default=None
+            )
+            upto = min((n for n in (one.upto, two.upto) if n is not None), default=None)
+            if after is None or upto is None or after < upto:
+                segment = Segment(one.table, after, upto)
+                found.append(Part(new.pack, segment, catalog.number))
+    return tuple(found)
+
+
+def known(*numbers: int | None) -> list[int]:
+    return [number for number in numbers if number is not None]
+
+
+def keys_in(changes: Sequence[Change]) -> frozenset[tuple[str, int]]:
+    """The tables and keys of the rows that ``changes`` change."""
+    return frozenset(
+        (change.table, key)
+        for change in changes
+        if isinstance(change, Rows)
+        for key in [*(row[0] for row in change.rows), *(k for (k,) in change.deleted)]
+    )
+
+
+def load_parts(
+    state: State,
+    body: bytes,
+    parts: Sequence[Part],
+    touched: Container[tuple[str, int]],
+) -> State:
+    """``state`` with those rows of a pack that are in ``parts``."""
+    tables = dict(state.tables)
+    for name, rows in json.loads(body):
+        table = tables[name]
+        known = {
+            row[0]: tuple(row)
+            for row in rows
+            if any(part.has(name, row[0]) for part in parts)
+            and (name, row[0]) not in touched
+        }
+        tables[name] = Table(table.columns, {**table.rows, **known})
     return State(tables, state.sequences)

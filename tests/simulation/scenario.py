@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from unittest.mock import patch
 
 from django.db import OperationalError
@@ -18,11 +18,12 @@ from s3cache.exceptions import (
     StoreError,
     StoreUnavailable,
 )
+from s3cache.keeper.effects import Survey
 from s3cache.keeper.rounds import KeeperOptions, Kept, keep
 from s3cache.log import entry
-from s3cache.log.catch_up import CHECK_EVERY, catch_up
+from s3cache.log.catch_up import CHECK_EVERY, catch_up, load
 from s3cache.log.commit import CommitOptions, commit
-from s3cache.log.effects import Steps
+from s3cache.log.effects import Stage, Steps
 from s3cache.log.head import Head, encode_head
 from s3cache.log.keys import HEAD
 
@@ -32,6 +33,11 @@ from .oracle import Log, Oracle
 from .store import DAY, NO_FAULTS, Faults, Network, Store
 from .workload import ACCOUNTS, BALANCE, COUNTERS, Increment, Write, some_batch
 from .world import Violation, World
+
+if TYPE_CHECKING:
+    from s3cache.log.effects import Position
+
+T = TypeVar("T")
 
 DATABASE = "db"
 
@@ -74,11 +80,13 @@ class Scenario:
     keep_every: float = 2.0
     pack_after: int = 1
     lease: float = 60.0
+    grace: float = DAY
     target: int = 3
     timeout: float = 20.0
     blob_above: int = entry.BLOB_ABOVE
     disaster: str = ""
     signing_keys: tuple[bytes, ...] = ()
+    on_demand: bool = False
     batch: Callable[[Random], Sequence[Statements]] = field(default=some_batch)
 
 
@@ -211,6 +219,23 @@ def everything(random: Random) -> Scenario:
     )
 
 
+def lacking(random: Random) -> Scenario:
+    """Hosts lose their replicas, and load packs when they need them."""
+    chosen = random.choice([rough, sleepy, sleepy, dormant])(random)
+    return replace(
+        chosen,
+        hazards=replace(
+            chosen.hazards, kill_host=random.choice([0.003, 0.01]), lose_replica=0.9
+        ),
+        writes=random.choice([0.1, 0.3]),
+        keep_every=random.choice([0.3, 1.0]),
+        pack_after=random.choice([1, 1, 5]),
+        grace=random.choice([0.0, 0.0, 1.0]),
+        target=random.choice([1, 2, 3]),
+        on_demand=True,
+    )
+
+
 def disastrous(random: Random) -> Scenario:
     """Somebody wipes the bucket, or restores it, while hosts run."""
     chosen = random.choice([calm, rough, sleepy])(random)
@@ -273,6 +298,7 @@ KINDS = {
     dormant: 20,
     everything: 15,
     disastrous: 10,
+    lacking: 20,
 }
 
 
@@ -293,6 +319,8 @@ class Simulation(Run):
             Host(self, name, start, world.random.uniform(*plan.latency))
             for name in "ABCD"[: plan.hosts]
         ]
+        for host in self.hosts:
+            host.on_demand = plan.on_demand
         self.network = Network(world, store, plan.faults)
         self.hazards = plan.hazards
         self.finishing = False
@@ -473,7 +501,8 @@ class Simulation(Run):
             timeout=timeout,
             signing_keys=self.plan.signing_keys,
         )
-        task = Task(process, name, commit(options), ended, abandoned, write)
+        steps = self._loading(process, commit(options), lambda: self.needed(task))
+        task = Task(process, name, steps, ended, abandoned, write)
         self.world.note(task, f"{write}")
         task.begin()
         return write
@@ -491,21 +520,61 @@ class Simulation(Run):
                     self.oracle.check_fresh(task, host.replica.position.number, began)
             then()
 
-        steps = catch_up(self.plan.signing_keys)
-        task = Task(process, name, steps, ended, lambda: None)
+        task = Task(process, name, self._reading(process), ended, lambda: None)
         self.world.note(task, "catch up")
         task.begin()
 
-    def keeping(self) -> Steps[Kept]:
+    def _reading(self, process: Process) -> Steps[Position]:
+        """Catch up, and then load what is read, if it needs a pack or two."""
+        keys = self.plan.signing_keys
+        position = yield from catch_up(keys)
+        if process.host.on_demand:
+            absent = sorted({one.pack.key for one in process.host.replica.absent})
+            count = self.world.random.randint(0, min(len(absent), 2))
+            some = self.world.random.sample(absent, count)
+            yield from load(frozenset(some), keys)
+        return position
+
+    def _loading(
+        self, process: Process, steps: Steps[T], needed: Callable[[], frozenset[str]]
+    ) -> Steps[T]:
+        """Run ``steps``; before they look at rows, load those that they need.
+
+        As whoever performs ``Stage`` and ``Survey`` does.
+        """
+        keys = self.plan.signing_keys
+        try:
+            effect = next(steps)
+            while True:
+                try:
+                    if isinstance(effect, Stage):
+                        while some := needed():
+                            yield from load(some, keys)
+                    elif isinstance(effect, Survey) and self.packs_whole(process.host):
+                        yield from load(None, keys)
+                    result = yield effect
+                except Exception as error:
+                    effect = steps.throw(error)
+                else:
+                    effect = steps.send(result)
+        except StopIteration as stop:
+            found: T = stop.value
+            return found
+
+    def packs_whole(self, host: Host) -> bool:
+        """Whether the replica of ``host`` is loaded before it is packed."""
+        return bool(host.replica.absent)
+
+    def keeping(self, process: Process) -> Steps[Kept]:
         """One round of a keeper."""
-        return keep(
-            KeeperOptions(
-                signing_keys=self.plan.signing_keys,
-                pack_after=self.plan.pack_after,
-                lease=self.plan.lease,
-                target=self.plan.target,
-            )
+        options = KeeperOptions(
+            signing_keys=self.plan.signing_keys,
+            pack_after=self.plan.pack_after,
+            lease=self.plan.lease,
+            grace=self.plan.grace,
+            target=self.plan.target,
         )
+        return self._loading(process, keep(options), frozenset)
 
     def check_error(self, task: Task, error: Exception | None) -> None:
         plan = self.plan
@@ -649,7 +718,7 @@ class Keeper:
             run.check_error(task, error)
             self.rest()
 
-        task = Task(self.process, "k", run.keeping(), ended, lambda: None)
+        task = Task(self.process, "k", run.keeping(self.process), ended, lambda: None)
         task.begin()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from s3cache.log.catch_up import load
 from s3cache.log.effects import Effect
 
 from .host import _WAITING, Hazards, Host, Process, Task
@@ -43,10 +44,20 @@ class Script(Simulation):
         def ended(result: Any, error: Exception | None) -> None:
             self.check_error(task, error)
 
-        task = Task(process, "k", self.keeping(), ended, lambda: None)
+        task = Task(process, "k", self.keeping(process), ended, lambda: None)
         task.begin()
         self.wait(60.0)
         process.kill()
+
+    def load(self, name: str) -> None:
+        """Have a host begin to load all that it lacks."""
+        process = self.process[name]
+
+        def ended(result: Any, error: Exception | None) -> None:
+            self.check_error(task, error)
+
+        task = Task(process, "l", load(None, ()), ended, lambda: None)
+        task.begin()
 
     def wait(self, seconds: float = 5.0) -> None:
         """Let time pass."""

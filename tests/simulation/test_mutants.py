@@ -14,6 +14,7 @@ from .scenario import (
     crashing,
     disastrous,
     dormant,
+    lacking,
     of_kind,
     rough,
     simulate,
@@ -55,6 +56,12 @@ PINNED = {
     "not_read_back": (disastrous, 0),
     "trimmed_unpacked": (dormant, 1),
     "blobs_by_age": (sleepy, 29),
+    "loaded_over": (lacking, 2),
+    "untouched": (lacking, 2),
+    "altered_in_part": (lacking, 15),
+    "lacking_again": (lacking, 2),
+    "packed_in_part": (lacking, 28),
+    "repacked_whole": (lacking, 51),
 }
 
 #: Rules that other modules of this package test.

@@ -185,6 +185,27 @@ def a_store_that_tells_no_time():
     run.end()
 
 
+def packs_are_newer_than_who_lacks_them():
+    """C lacks packs at 1. When it loads them there are only those of 3."""
+    run = Script(on_demand=True, grace=0.0, target=1)
+    run.write("B")
+    run.wait()
+    run.keep("B")
+    run.read("C")
+    run.wait()
+    assert run.host("C").replica.absent
+    for _ in range(2):
+        run.write("B")
+        run.wait()
+    run.keep("B")
+    run.load("C")
+    run.wait()
+    replica = run.host("C").replica
+    assert not replica.absent
+    assert replica.position.number == 3
+    run.end()
+
+
 CASES = [
     (an_entry_reappears_between_list_and_get, "any_object_of_that_name"),
     (two_sleepers_meet, "zombie_believed"),
@@ -194,6 +215,7 @@ CASES = [
     (the_trim_passes_before_the_answer, "head_before_answer"),
     (the_trim_passes_a_new_replica, "tail_believed"),
     (a_store_that_tells_no_time, "dateless_believed"),
+    (packs_are_newer_than_who_lacks_them, "repacked_ahead"),
 ]
 
 

@@ -1,0 +1,138 @@
+"""Processes of one host that load what they need, and are killed meanwhile."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from typing import Any
+
+import pytest
+from django.db import connections
+
+from s3cache.db.base import DatabaseWrapper
+from s3cache.keeper.rounds import KeeperOptions
+from s3cache.keeper.run import keep_now
+from s3cache.replica import absent, packs
+from s3cache.stores.base import Request, observe
+from tests.db.hosts import MakeProcess
+from tests.engine import Bucket, Host, MakeHost
+from tests.library.models import Author, Member
+
+pytestmark = pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+
+
+@pytest.fixture
+def full(host: Host) -> Host:
+    """A host with rows in a dozen packs."""
+    Author.objects.bulk_create(Author(name=f"{n:03} {'x' * 150}") for n in range(150))
+    Member.objects.bulk_create(Member(name="x" * 40) for _ in range(600))
+    keep_now(host.connection.replica, KeeperOptions(pack_after=1, target=8 * 1024))
+    Member.objects.filter(pk__lte=100).update(name="y")
+    return host
+
+
+def catch_up() -> None:
+    connection = connections["default"]
+    assert isinstance(connection, DatabaseWrapper)
+    connection.catch_up()
+
+
+def count() -> tuple[int, int]:
+    return Member.objects.filter(name="y").count(), Author.objects.count()
+
+
+def get_each(first: int) -> list[str]:
+    """Ask for every 20th row by its key, and for a table in the middle."""
+    found = [Member.objects.get(pk=pk).name for pk in range(first, first + 300, 20)]
+    Author.objects.count()
+    return found
+
+
+def packs_that_are_read(job: Any, *args: Any) -> tuple[Any, list[str]]:
+    seen: list[str] = []
+
+    def tell(request: Request) -> None:
+        if request.key.startswith("_packs/"):
+            seen.append(request.key)
+
+    with observe(tell):
+        return job(*args), seen
+
+
+def count_and_be_killed(before: str, number: int) -> None:
+    """Be killed before the transaction of a pack ends, or one is read."""
+    calls = itertools.count(1)
+
+    def die(*_args: Any) -> None:
+        if next(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if before == "commit":
+        original = absent.forget
+
+        def forget(*args: Any) -> None:
+            original(*args)
+            die()
+
+        absent.forget = forget
+    elif before == "rows":
+        decompress = packs.decompress
+
+        def decompress_and_die(*args: Any) -> bytes:
+            die()
+            return decompress(*args)
+
+        packs.decompress = decompress_and_die
+    else:
+        with observe(lambda request: request.kind == "GET" and die()):
+            count()
+    count()
+
+
+@pytest.mark.parametrize(
+    ("before", "number"),
+    [("commit", 1), ("commit", 4), ("rows", 2), ("request", 1), ("request", 7)],
+)
+def test_what_was_not_loaded_yet_is_loaded_by_the_next(
+    full: Host,
+    hosts: MakeHost,
+    processes: MakeProcess,
+    bucket: Bucket,
+    before: str,
+    number: int,
+) -> None:
+    killed = processes("cold", load_at_once=0)
+    killed.call(catch_up)
+    killed.start(count_and_be_killed, before, number)
+    with pytest.raises(EOFError):
+        killed.result()
+    next_one = hosts("cold", load_at_once=0)
+    with next_one:
+        assert count() == (100, 150)
+    next_one.connection.replica.load()
+    assert next_one.dump() == full.dump()
+
+
+def test_processes_load_each_pack_once(
+    full: Host, processes: MakeProcess, bucket: Bucket
+) -> None:
+    first = Member.objects.earliest("pk").pk
+    both = [processes("cold", load_at_once=0) for _ in range(2)]
+    both[0].call(catch_up)
+    for process, start in zip(both, (first, first + 200), strict=True):
+        process.start(packs_that_are_read, get_each, start)
+    found, seen = zip(*(process.result() for process in both), strict=True)
+    assert found[0] == ["y"] * 5 + ["x" * 40] * 10
+    assert found[1] == ["x" * 40] * 15
+    read = [*seen[0], *seen[1]]
+    assert len(read) == len(set(read))
+
+
+def test_one_process_sees_what_another_has_loaded(
+    full: Host, processes: MakeProcess, bucket: Bucket
+) -> None:
+    one, two = (processes("cold", load_at_once=0) for _ in range(2))
+    one.call(count)
+    told, seen = two.call(packs_that_are_read, count)
+    assert (told, seen) == ((100, 150), [])
