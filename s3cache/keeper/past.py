@@ -100,10 +100,9 @@ def _find(replica: Replica, name: str, key: RowKey) -> dict[str, Value] | None:
             f"({quote(column)} = ? OR CAST({quote(column)} AS TEXT) = ?)"
             for column in table.key
         )
-        row = reader.execute(
-            f"SELECT {columns} FROM {quote(table.name)} WHERE {where}",  # noqa: S608
-            [*chain.from_iterable(zip(key.values, key.texts, strict=True))],
-        ).fetchone()
+        sql = f"SELECT {columns} FROM {quote(table.name)} WHERE {where}"  # noqa: S608
+        params = [*chain.from_iterable(zip(key.values, key.texts, strict=True))]
+        row = replica.loading(lambda: reader.execute(sql, params)).fetchone()
         return None if row is None else dict(zip(table.columns, row, strict=True))
     finally:
         replica.give_back(reader)

@@ -27,6 +27,7 @@ from s3cache.replica.tables import (
     Table,
     key_collation,
     read_schema,
+    read_table,
     schema_version,
 )
 
@@ -259,10 +260,10 @@ def _load(connection: sqlite3.Connection, key: str) -> None:
     parts = absent.parts_in(connection, key)
     if not parts:
         return  # another process was faster
-    schema = read_schema(connection, schema_version(connection))
     sequences = read_sequences(connection)
+    tables = {name: read_table(connection, name) for name in {p.table for p in parts}}
     for part in parts:
-        table = schema.get(part.table)
+        table = tables[part.table]
         if table is None:
             raise sqlite3.IntegrityError(f"no such table: {part.table}")
         _load_part(connection, part, table)

@@ -225,7 +225,8 @@ class Performer:
         else:
             with self._replica.writer.held():
                 self._target.load(effect)
-        self._replica.tell_loaded(effect)
+        if self._replica.on_load is not None:
+            self._replica.on_load(effect.left)
 
     def _absent(self, effect: effects.Absent) -> effects.Lacking:
         return self._target.lacking(effect)

@@ -68,11 +68,9 @@ class Reader:
         """
         with self.lock:
             connection = self.connection
-            if (
-                not self._may_lack
-                or connection.in_transaction
-                or kind_of(sql) not in _SELECTS
-            ):
+            if not self._may_lack:
+                return Result(connection.execute(sql, params))
+            if connection.in_transaction or kind_of(sql) not in _SELECTS:
                 return self.run(sql, params)
             # What is there, and what is read, have to be of one replica.
             connection.execute("BEGIN")

@@ -26,7 +26,7 @@ from s3cache.exceptions import LogDiverged, StoreError
 from s3cache.log.catalog import Catalog
 from s3cache.log.catch_up import catch_up, load, rebuild
 from s3cache.log.commit import CommitOptions, commit
-from s3cache.log.effects import Load, Position, Staged, Steps
+from s3cache.log.effects import Position, Staged, Steps
 from s3cache.log.head import Head, encode_head
 from s3cache.log.keys import HEAD, LOG
 from s3cache.replica import clock, meta
@@ -121,9 +121,8 @@ class Replica:
         self._schema: Schema | None = None
         self.stale_reads = 0
         self._needs = Needs(lambda: self.analyser, self.describe)
-        #: Told of each pack that is loaded: how many bytes it has, before
-        #: compression, and how many packs are left.
-        self.on_load: Callable[[int, int], None] | None = None
+        #: Told of each pack that is loaded: how many are left then.
+        self.on_load: Callable[[int], None] | None = None
         #: Called with the number of each entry that this process creates,
         #: once its commit is over; raises nothing.
         self.on_entry: Callable[[Replica, int], None] | None = None
@@ -703,11 +702,6 @@ class Replica:
                 return attempt()
             except NotLoaded as missing:
                 self.load(missing.keys)
-
-    def tell_loaded(self, effect: Load) -> None:
-        """Tell ``on_load`` of a pack that was loaded."""
-        if self.on_load is not None:
-            self.on_load(effect.pack.raw_size, effect.left)
 
     # The new file of a rebuild.
 

@@ -108,6 +108,17 @@ def read_schema(connection: sqlite3.Connection, version: int) -> Schema:
     return Schema(version, tables, children, actions)
 
 
+def read_table(connection: sqlite3.Connection, name: str) -> Table | None:
+    """Describe the table ``name``, in lower case; None if there is none."""
+    for known, sql in connection.execute(
+        "SELECT name, sql FROM main.sqlite_master WHERE type = 'table'"
+    ).fetchall():
+        # SQLite's lower() knows no letters but those of ASCII.
+        if known.lower() == name:
+            return _read_table(connection, known, sql)
+    return None
+
+
 def _read_table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
     stored, key_parts, types = [], [], {}
     identifies = True

@@ -10,6 +10,8 @@ import msgspec
 import pytest
 from django.core.management import CommandError, call_command
 
+from s3cache.keeper.rounds import KeeperOptions
+from s3cache.keeper.run import keep_now
 from s3cache.log.head import decode_head, encode_head
 from s3cache.log.keys import HEAD
 from s3cache.management.commands import s3cache_erase
@@ -107,3 +109,30 @@ def test_erase_leaves_nothing_of_a_deleted_row(
     assert bucket.entries() == []
     assert left & old == {HEAD, *(k for k in old if k.startswith("_probe"))}
     assert hosts("new").dump() == host.dump()
+
+
+def test_load_makes_a_replica_and_loads_all_of_it(host: Host, hosts: MakeHost) -> None:
+    Author.objects.bulk_create(Author(name=f"{n:03}") for n in range(200))
+    keep_now(host.connection.replica, KeeperOptions(pack_after=1, target=4096))
+    cold = hosts("cold", load_at_once=0)
+    with cold:
+        told = json.loads(run("s3cache_load", "--json"))["default"]
+        assert told["number"] == host.position
+        assert told["packs"] > 1
+        assert run("s3cache_load") == (
+            f"default: the replica has all rows at entry {host.position}; "
+            f"0 packs were loaded.\n"
+        )
+    assert cold.dump() == host.dump()
+
+
+def test_load_shows_how_far_it_is(host: Host, hosts: MakeHost) -> None:
+    Author.objects.bulk_create(Author(name=f"{n:03}") for n in range(200))
+    keep_now(host.connection.replica, KeeperOptions(pack_after=1, target=4096))
+    cold = hosts("cold", load_at_once=0)
+    left: list[int] = []
+    cold.catch_up()
+    cold.connection.replica.on_load = left.append
+    cold.connection.replica.load()
+    assert left == list(range(len(left)))[::-1]
+    assert len(left) > 1

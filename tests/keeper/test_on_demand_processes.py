@@ -64,30 +64,28 @@ def count_and_be_killed(before: str, number: int) -> None:
     """Be killed before the transaction of a pack ends, or one is read."""
     calls = itertools.count(1)
 
-    def die(*_args: Any) -> None:
+    def die() -> None:
         if next(calls) == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def then_die(function: Any) -> Any:
+        def run(*args: Any) -> Any:
+            result = function(*args)
+            die()
+            return result
+
+        return run
+
+    def tell(_request: Request) -> None:
+        if before == "request":
+            die()
+
     if before == "commit":
-        original = absent.forget
-
-        def forget(*args: Any) -> None:
-            original(*args)
-            die()
-
-        absent.forget = forget
+        absent.forget = then_die(absent.forget)
     elif before == "rows":
-        decompress = packs.decompress
-
-        def decompress_and_die(*args: Any) -> bytes:
-            die()
-            return decompress(*args)
-
-        packs.decompress = decompress_and_die
-    else:
-        with observe(lambda request: request.kind == "GET" and die()):
-            count()
-    count()
+        packs.decompress = then_die(packs.decompress)
+    with observe(tell):
+        count()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from s3cache.replica.tables import (
     Schema,
     Table,
     read_schema,
+    read_table,
     schema_version,
 )
 
@@ -266,3 +267,11 @@ def test_a_parent_knows_its_children_in_any_case(
         "CREATE TABLE child (p REFERENCES PARENT)",
     )
     assert {key.child for key in schema.children["parent"]} == {"Parent", "child"}
+
+
+def test_one_table_is_found_by_its_name_in_lower_case(
+    connection: sqlite3.Connection,
+) -> None:
+    schema = describe(connection, 'CREATE TABLE "ÉTÉ" (id INTEGER PRIMARY KEY)')
+    assert read_table(connection, "été") == schema.get("été")
+    assert read_table(connection, "other") is None

@@ -52,7 +52,8 @@ class Command(BucketCommand):
             target = store_at(replica.options.storage, location)
             if target.name == replica.store.name:
                 raise CommandError("--location is where the database is already.")
-            head = restore(replica, target, to)
+            with self.progress(f"{database}: restoring", verbosity):
+                head = restore(replica, target, to)
         except (CannotRestore, ImproperlyConfigured, OperationalError) as error:
             raise CommandError(f"{database}: {error}") from error
         if options["json"]:
