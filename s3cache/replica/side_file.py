@@ -15,6 +15,7 @@ import os
 import struct
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -46,6 +47,10 @@ _GATES = 64
 
 #: The byte, behind the numbers, on which every process holds a shared lock.
 _USERS = 8
+
+#: The bytes that ``try_flight`` locks, behind all others.
+_FLIGHTS = 4096
+_MOST_FLIGHTS = 1 << 20
 
 #: Seconds between two tries to get a lock that another process holds.
 _POLL = (0.0005, 0.001, 0.002, 0.005)
@@ -118,6 +123,24 @@ class SideFile:
             return False
         fcntl.lockf(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, _SIZE + _USERS)
         return True
+
+    def try_flight(self, key: str) -> int | None:
+        """Be the one process that computes what ``key`` names.
+
+        What it returns is for ``end_flight``; None: another process does.
+        Threads of this process have to agree among themselves before. It
+        ends with the process, too; two keys may stand in each other's way.
+        """
+        byte = _SIZE + _FLIGHTS + zlib.crc32(key.encode()) % _MOST_FLIGHTS
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+        except (BlockingIOError, PermissionError):
+            return None
+        return byte
+
+    def end_flight(self, byte: int) -> None:
+        """Let another process compute it."""
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, byte)
 
     def seen(self) -> bytes:
         """All of ``Numbers`` at once, to be compared with what was seen."""

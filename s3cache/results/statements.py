@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from django.core.cache import BaseCache, caches
 from django.core.cache.backends.db import BaseDatabaseCache
 from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.locmem import LocMemCache
 from django.db import OperationalError
 
+from s3cache.caches import MemoryCache
 from s3cache.replica import meta
 from s3cache.replica.file import transaction
 from s3cache.replica.results import Result
 from s3cache.replica.tables import Schema
 from s3cache.results.codec import Undecodable, decode, encode
 from s3cache.results.counters import counters
-from s3cache.results.flights import Flights
+from s3cache.results.flights import PATIENCE, Flights
 from s3cache.results.keys import key_of
 from s3cache.results.narrowing import narrowed
 from s3cache.results.plans import Plan, plan_of
@@ -40,6 +43,12 @@ MOST_ROWS = 10_000
 #: Caches that cannot keep a result: one keeps nothing, the other asks a
 #: database, perhaps this one.
 _UNSUITABLE = (DummyCache, BaseDatabaseCache)
+
+#: Caches that other processes do not share: waiting for those is in vain.
+_OF_ONE_PROCESS = (LocMemCache, MemoryCache)
+
+#: Seconds between two looks at whether another process has computed it.
+_POLL = 0.002
 
 
 class Statements:
@@ -264,10 +273,30 @@ class _Call:
         try:
             # Those who wait have the same key: at the time of their call the
             # versions were those of this one's, or older.
-            flight.outcome = result = self.compute_and_count(cache, ttl)
+            flight.outcome = result = self._lead(cache, key, ttl)
             return result.again()
         finally:
             self._statements._flights.leave(key, flight)
+
+    def _lead(self, cache: BaseCache, key: str, ttl: float) -> Result:
+        """The result, computed by one process of those that share a cache."""
+        if isinstance(cache, _OF_ONE_PROCESS):
+            return self.compute_and_count(cache, ttl)
+        side = self._statements._replica.side
+        until = time.monotonic() + PATIENCE
+        has_waited = False
+        while (turn := side.try_flight(key)) is None and time.monotonic() < until:
+            time.sleep(_POLL)
+            has_waited = True
+        try:
+            found = self._look_up(cache, key) if has_waited else None
+            if found is not None:
+                self.count("wait")
+                return found
+            return self.compute_and_count(cache, ttl)
+        finally:
+            if turn is not None:
+                side.end_flight(turn)
 
     def _at_now(self) -> At:
         versions = self._statements.versions

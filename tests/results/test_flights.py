@@ -4,18 +4,96 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
+from django.core.cache import caches
 
+from s3cache.replica.side_file import SideFile
 from s3cache.results import flights
+from s3cache.results.counters import counters
 from s3cache.results.flights import Flights
 from s3cache.results.statements import Statements
-from tests.db.hosts import Turns, each_on, outcomes, together
+from tests.db.hosts import (
+    HANGS_AFTER,
+    MakeProcess,
+    Turns,
+    each_on,
+    outcomes,
+    send,
+    together,
+)
 from tests.engine import Bucket, Host, MakeHost
 from tests.forks import in_child
 from tests.library.models import Author
 from tests.results.seen import directory, on_loop, totals
+
+# What processes are told to do
+
+
+def count_in(folder: str) -> tuple[int, dict[str, int]]:
+    """What is counted, in a process that shares a cache with others."""
+    share(folder)
+    return count(), totals()
+
+
+def hang_in(folder: str) -> int:
+    """Begin to compute the same, and never end."""
+    share(folder)
+
+    def hang(statements: Statements, *args: Any) -> Any:
+        send("computing")
+        threading.Event().wait(HANGS_AFTER)
+
+    hooks: Any = Statements
+    hooks.compute = hang
+    return count()
+
+
+def wait_then_count_in(folder: str) -> int:
+    """Compute the same once the test says so, by a file."""
+    share(folder)
+    compute = Statements.compute
+    go_on = Path(folder) / "go on"
+
+    def computed(statements: Statements, *args: Any) -> Any:
+        send("computing")
+        until = time.monotonic() + HANGS_AFTER
+        while not go_on.exists() and time.monotonic() < until:
+            time.sleep(0.005)
+        return compute(statements, *args)
+
+    hooks: Any = Statements
+    hooks.compute = computed
+    return count()
+
+
+def share(folder: str) -> None:
+    """Use a cache in files, and say when another one's work is waited for."""
+    settings.CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+            "LOCATION": folder,
+        }
+    }
+    try_flight = SideFile.try_flight
+
+    def tried(side: SideFile, key: str) -> int | None:
+        found = try_flight(side, key)
+        if found is None and not waits:
+            waits.append(key)
+            send("waiting")
+        return found
+
+    hooks: Any = SideFile
+    hooks.try_flight = tried
+
+
+waits: list[str] = []
+
 
 s3 = pytest.mark.parametrize("bucket", ["s3"], indirect=True)
 
@@ -155,3 +233,55 @@ def test_a_child_of_a_fork_waits_for_nobody(host: Host) -> None:
     some: Flights[int] = Flights()
     some.join("key")
     assert in_child(lambda: some.join("key")[1])
+
+
+@directory
+def test_processes_that_share_a_cache_make_one_query(
+    host: Host, processes: MakeProcess, tmp_path: Path
+) -> None:
+    Author.objects.create(name="Ann")
+    folder = str(tmp_path)
+    leader, *others = (processes("shared") for _ in range(3))
+    leader.start(wait_then_count_in, folder)
+    assert leader.receive() == "computing"
+    for other in others:
+        other.start(count_in, folder)
+        assert other.receive() == "waiting"
+    (tmp_path / "go on").touch()
+    assert leader.result() == 1
+    for other in others:
+        assert other.result() == (1, {"wait": 1})
+
+
+@directory
+def test_a_process_that_is_killed_frees_the_others(
+    host: Host, processes: MakeProcess, tmp_path: Path
+) -> None:
+    Author.objects.create(name="Ann")
+    leader, other = processes("shared"), processes("shared")
+    leader.start(hang_in, str(tmp_path))
+    assert leader.receive() == "computing"
+    other.start(count_in, str(tmp_path))
+    assert other.receive() == "waiting"
+    leader.kill()
+    assert other.result() == (1, {"miss": 1})
+
+
+@directory
+def test_a_thousand_tasks_make_one_query(hosts: MakeHost, bucket: Bucket) -> None:
+    with hosts():
+        Author.objects.create(name="Ann")
+    alone, host = hosts(), hosts()
+    with bucket.requests() as of_one, alone:
+        count()
+    caches["default"].clear()  # which hosts share
+    counters.clear()
+
+    async def ask() -> list[int]:
+        query = Author.objects.filter(born__gte=1)
+        return await asyncio.gather(*[query.all().acount() for _ in range(1_000)])
+
+    with bucket.requests() as of_all, host:
+        assert on_loop(ask) == [1] * 1_000
+    assert totals()["miss"] == 1
+    assert sorted(of_all) == sorted(of_one)
