@@ -55,7 +55,11 @@ def configure(directory: Path, cache: str) -> None:
             BUCKET: {
                 "ENGINE": "s3cache.db",
                 "NAME": directory / "replica.sqlite3",
-                "OPTIONS": {"storage": BUCKET, "max_age": MAX_AGE},
+                "OPTIONS": {
+                    "storage": BUCKET,
+                    "max_age": MAX_AGE,
+                    "records": False,  # written meanwhile, by a thread
+                },
             },
         },
         DATABASE_ROUTERS=["s3cache.routers.S3Router"],

@@ -207,6 +207,7 @@ class _Call:
 
     __slots__ = (
         "_action",
+        "_known_key",
         "_params",
         "_part",
         "_plan",
@@ -234,6 +235,7 @@ class _Call:
         #: Whoever keeps the result himself, if the cache is in memory.
         self.taken: Taken | None = None
         self._part = part
+        self._known_key: tuple[At, str | None] | None = None
         self._statements = statements
         self._reader = reader
         self._sql = sql
@@ -303,9 +305,13 @@ class _Call:
         return At(versions.schema, versions.of(self._scopes))
 
     def _key(self, at: At) -> str | None:
-        return key_of(
-            self._policy, self._action, at, self._sql, self._params, self._part
-        )
+        # Mostly, what is read is at the versions that were looked up.
+        if self._known_key is None or self._known_key[0] != at:
+            key = key_of(
+                self._policy, self._action, at, self._sql, self._params, self._part
+            )
+            self._known_key = at, key
+        return self._known_key[1]
 
     def _look_up(self, cache: BaseCache, key: str) -> Result | None:
         try:

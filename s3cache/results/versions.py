@@ -157,8 +157,11 @@ class Versions:
                 "FROM main._s3cache_meta"
             ).fetchone()
             if which != [self._generation, self._database]:
-                self._generation, self._database = which
+                # Only when all is known may anybody go on from it.
+                self._generation = ""
+                self._database = which[1]
                 self._start_again(connection, (number, token))
+                self._generation = which[0]
             elif number != self._number:
                 self._go_on(connection, (number, token))
             if not self._knows_partitions:
@@ -327,6 +330,9 @@ _all: weakref.WeakSet[Versions] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for versions in list(_all):
+        if versions._lock.locked():
+            # A thread that is not here was in the middle of it.
+            versions._generation, versions.seen = "", _NOTHING_SEEN
         versions._make_lock()
 
 

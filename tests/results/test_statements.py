@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,16 +10,17 @@ from typing import Any
 import pytest
 from django.core.cache import caches
 from django.core.cache.backends.locmem import LocMemCache
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import Count, Exists, F, OuterRef, QuerySet, Sum
 from django.db.models.functions import Now, Random
 
 from s3cache.db import base
-from s3cache.results import statements
+from s3cache.results import statements, versions
 from s3cache.results.versions import Versions
 from tests.db.hosts import on
 from tests.db.test_reads import store_down
 from tests.engine import Bucket, Host, MakeHost
+from tests.forks import in_child
 from tests.library.models import Author, Book, Member, Tag
 from tests.results.seen import (
     BYPASS,
@@ -637,3 +639,36 @@ def test_a_schema_that_changed_elsewhere_is_looked_at_again(hosts: MakeHost) -> 
         assert run(query) == [("tag",)]
         Tag.objects.create(name="zebra")
         assert run(query) == [("tag",), ("zebra",)]
+
+
+def test_a_look_at_the_replica_that_fails_is_begun_again(
+    hosts: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody goes on from the half of what there was to see."""
+    a, b = hosts(), hosts()
+    b.catch_up()
+    with a:
+        Author.objects.create(name="Ann")
+    with b:
+        assert Author.objects.count() == 0
+        b.connection.rebuild_replica()
+
+        def fail(*args: Any) -> Any:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(versions, "_schema", fail)
+            with pytest.raises(OperationalError):
+                Author.objects.count()
+        seen = b.connection.statements.versions
+        assert seen._generation == ""
+        assert [Author.objects.count() for _ in range(2)] == [1, 1]
+
+
+def test_a_fork_in_the_middle_of_a_look_begins_it_again(host: Host) -> None:
+    Author.objects.create(name="Ann")
+    assert Author.objects.count() == 1
+    seen = host.connection.statements.versions
+    assert not in_child(lambda: seen._generation == "")
+    with seen._lock:
+        assert in_child(lambda: seen._generation == "" and not seen._lock.locked())
