@@ -109,6 +109,14 @@ def test_a_row_that_changed_before_the_log_begins(host: Host) -> None:
         run("library.Author", key, at=position - 1)
 
 
+def test_a_row_that_the_replica_has_not_loaded(host: Host, hosts: MakeHost) -> None:
+    ann = Author.objects.create(name="Ann")
+    keep_now(host.connection.replica, TRIM)
+    with hosts("new", load_at_once=0) as new:
+        row = json.loads(run("library.Author", str(ann.pk), at=new.position))
+    assert row["name"] == "Ann"
+
+
 def test_a_row_whose_table_was_altered_later(host: Host) -> None:
     with connection.cursor() as cursor:
         cursor.execute("CREATE TABLE cabinet (place text NOT NULL PRIMARY KEY)")
