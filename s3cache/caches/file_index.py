@@ -225,10 +225,17 @@ class Index:
             )
             return {row[0]: Usage(*row[1:]) for row in found}
 
-    def clear(self) -> None:
+    def files_of(self, first: str) -> list[Row]:
+        """Return the entries in files whose names begin with two digits."""
+        return self._rows("WHERE name GLOB ? AND data IS NULL", f"{first}*")
+
+    def forget_rows(self, first: str) -> None:
+        """Remove the others whose names begin so."""
         with self._lock:
-            db = self._db
-            db.executescript("BEGIN; DELETE FROM entries; DELETE FROM usage; COMMIT;")
+            self._db.execute(
+                "DELETE FROM entries WHERE name GLOB ? AND data IS NOT NULL",
+                (f"{first}*",),
+            )
 
     def _rows(self, condition: str, *parameters: Any) -> list[Row]:
         with self._lock:

@@ -4,6 +4,7 @@ A cache in files, for the processes of one machine.
     LOCATION/_index.sqlite3                                   what there is
     LOCATION/<partition>/<2 hex digits>/<38 hex digits>.zst   a large entry
     LOCATION/_locks/<2 hex digits>                            who is writing
+    LOCATION/_changes                                         what has changed
     LOCATION/_tmp/                                            what is changing
 
 Entries of up to 16 KB are in the index. The name of a file is a hash of its
@@ -39,7 +40,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 from s3cache.caches.base import whole
 from s3cache.caches.compression import SUFFIXES
-from s3cache.caches.envelope import expiry
+from s3cache.caches.envelope import Opened, expiry, secret_keys
+from s3cache.caches.file_changes import SLOTS, FileChanges
 from s3cache.caches.file_index import Around, Index, Row, Usage, remove
 from s3cache.caches.stored import Change, Condition, StoredCache
 from s3cache.conf import boolean, optional, seconds
@@ -53,6 +55,9 @@ _DEFAULT_PARTITION: Final = "_"
 _EVICTED_AT_ONCE: Final = 50
 _PARTITIONS_AT_ONCE: Final = 1000
 """Partitions whose hits are counted before they are written down."""
+_REMEMBERED: Final = 512
+_REMEMBERED_BYTES: Final = 4096
+"""Entries, and bytes of each at most, that a process remembers."""
 _IN_INDEX: Final = 16 * 2**10
 """Bytes; a larger entry is a file."""
 
@@ -63,13 +68,16 @@ class Directory:
     def __init__(self, root: Path, suffix: str) -> None:
         self.root = root
         self._suffix = suffix
-        self._threads = [threading.Lock() for _ in range(256)]
+        self._threads = [threading.Lock() for _ in range(SLOTS)]
         self._reset()
 
     def _reset(self) -> None:
         self._descriptors: dict[int, int] = {}
         self._opening = threading.Lock()
         self.index = Index(self.root / "_index.sqlite3")
+        self.changes = FileChanges()
+        self.remembered: dict[tuple[str, int], tuple[int, int, Opened]] = {}
+        """By key and domain: slot, number, and the entry at that number."""
         self._ready = False
         self.next_cleanup = 0.0
         self.usage: dict[str, tuple[int, float]] = {}
@@ -81,7 +89,7 @@ class Directory:
         _parents.append(self.index)
         for descriptor in self._descriptors.values():
             os.close(descriptor)
-        self._threads = [threading.Lock() for _ in range(256)]
+        self._threads = [threading.Lock() for _ in range(SLOTS)]
         self._reset()
 
     def name_of(self, made: str) -> str:
@@ -112,9 +120,11 @@ class Directory:
             if descriptor is None:
                 descriptor = self._lock_file(number)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self.changes.begin(number)
             try:
                 yield
             finally:
+                self.changes.end(number)
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def ready(self) -> None:
@@ -128,6 +138,7 @@ class Directory:
             self.root.parent.mkdir(parents=True, exist_ok=True)
             for folder in (self.root, self.root / "_tmp", self.root / "_locks"):
                 folder.mkdir(mode=0o700, exist_ok=True)
+            self.changes.open(self.root / "_changes")
             self._mended()
             self._recover()
             if self.index.rebooted:
@@ -148,6 +159,7 @@ class Directory:
             remove(self.root / "_index.sqlite3")
             self._remove_files()
             self.index.open()
+            self.changes.all_changed()
 
     def write(
         self, made: str, name: str, partition: str, data: bytes, *, over_file: bool
@@ -189,11 +201,24 @@ class Directory:
         os.unlink(temporary)  # noqa: PTH108
         return True
 
+    def remember(
+        self, key: tuple[str, int], slot: int, number: int, opened: Opened
+    ) -> None:
+        """Keep a small entry that was read while `number` was that."""
+        if number % 2 or len(opened.body) > _REMEMBERED_BYTES:
+            return
+        if len(self.remembered) >= _REMEMBERED:
+            self.remembered.clear()
+        self.remembered[key] = slot, number, opened
+
     def clear(self) -> None:
-        for row in self.index.rows():
-            with self.locked(row.name):
-                self.remove(row.name, row.partition)
-        self.index.clear()
+        for number in range(SLOTS):
+            first = f"{number:02x}"
+            with self.locked(first):
+                for row in self.index.files_of(first):
+                    self.remove(row.name, row.partition)
+                self.index.forget_rows(first)
+        self.index.forget_partitions()
 
     def _under_way(self, name: str, partition: str) -> str:
         return f"{self.root}/_tmp/{name}~{partition}~{secrets.token_hex(4)}"
@@ -250,6 +275,7 @@ class Directory:
             shutil.rmtree(partition)
 
 
+_domains: dict[tuple[Any, ...], int] = {}
 _directories: dict[tuple[str, str], Directory] = {}
 _parents: list[Index] = []
 
@@ -309,6 +335,13 @@ class FileSystemCache(StoredCache):
         self._directory = _directories.setdefault(
             (str(root), suffix), Directory(root, suffix)
         )
+        # What one has verified, another with other keys has not.
+        options = self.options
+        domain = (
+            *(options["signing_keys"] or secret_keys(), "/"),
+            *(*options["encryption_keys"], type(self.serializer), self._most),
+        )
+        self._domain = _domains.setdefault(domain, len(_domains))
         self._max_bytes: int = self.options["max_bytes"]
         self._max: int | None = self.options["MAX_ENTRIES"]
         if self._max_bytes:
@@ -341,14 +374,37 @@ class FileSystemCache(StoredCache):
         partition = self._partition(made)
         directory.ready()
         data = directory.read(directory.name_of(made), partition)
-        if data is not None and self.options["track_usage"]:
+        if data is not None:
+            self._track(partition)
+        return data
+
+    def _verified(self, made: str) -> Opened | None:
+        directory = self._directory
+        key = made, self._domain
+        remembered = directory.remembered.get(key)
+        if remembered is not None:
+            slot, number, opened = remembered
+            if directory.changes.numbers[slot] == number:
+                self._track(self._partition(made))
+                return opened
+        directory.ready()
+        slot = int(directory.name_of(made)[:2], 16)
+        number = directory.changes.numbers[slot]
+        found = super()._verified(made)
+        if found is not None:
+            directory.remember(key, slot, number, found)
+        return found
+
+    def _track(self, partition: str) -> None:
+        """Count a hit of a partition."""
+        directory = self._directory
+        if self.options["track_usage"]:
             with directory.usage_lock:
                 hits, _ = directory.usage.get(partition, (0, 0.0))
                 directory.usage[partition] = (hits + 1, time.time())
                 full = len(directory.usage) >= _PARTITIONS_AT_ONCE
             if full:
                 self._flush_usage()
-        return data
 
     def _write(self, made: str, data: bytes) -> None:
         self._replace(made, lambda old: data, read=False)

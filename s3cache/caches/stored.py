@@ -186,11 +186,8 @@ class StoredCache(GettingCache):
 
     def _find(self, made: str, *, stale: bool = False) -> tuple[Any, Times] | None:
         with self._failing("get"):
-            data = self._fetch(made)
-            if data is None:
-                return None
-            opened = self._opened(made, data, stale=stale)
-            if opened is None:
+            opened = self._verified(made)
+            if opened is None or not _serves(opened, stale):
                 return None
             try:
                 return self.envelope.value(opened), opened.times
@@ -255,16 +252,22 @@ class StoredCache(GettingCache):
         # is not for this class to hide.
         return self._erase(made)
 
-    def _opened(self, made: str, data: bytes, *, stale: bool = False) -> Opened | None:
-        """Return an entry that is right and has not expired."""
+    def _verified(self, made: str) -> Opened | None:
+        """Return an entry whose MAC is right, if there is one."""
+        data = self._fetch(made)
+        return None if data is None else self._proven(made, data)
+
+    def _proven(self, made: str, data: bytes) -> Opened | None:
         try:
-            opened = self.envelope.open(made, data)
+            return self.envelope.open(made, data)
         except Undecodable as error:
             self._undecodable(made, error)
             return None
-        times = opened.times
-        until = times.expires if stale else times.fresh_until
-        return opened if until > time.time() else None
+
+    def _opened(self, made: str, data: bytes) -> Opened | None:
+        """Return an entry that is right and has not expired."""
+        opened = self._proven(made, data)
+        return None if opened is None or not _serves(opened, stale=False) else opened
 
     def _undecodable(self, made: str, error: Undecodable) -> None:
         self.counters.count("undecodable")
@@ -326,6 +329,11 @@ class StoredCache(GettingCache):
         if self.key_func is not default_key_func:
             begin = ""
         return (made for made in self._names(begin) if matches(made))
+
+
+def _serves(opened: Opened, stale: bool) -> bool:
+    times = opened.times
+    return (times.expires if stale else times.fresh_until) > time.time()
 
 
 class _Failing:

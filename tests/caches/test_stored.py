@@ -337,6 +337,104 @@ def test_expired_files_are_removed(make_either: Make) -> None:
     assert cache.stats()["expired"] == 1
 
 
+# What a process remembers
+
+
+def test_a_hit_that_was_one_before_asks_no_database(
+    make_rows: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = make_rows()
+    cache.set("key", [1])
+    assert cache.get("key") == [1]
+    monkeypatch.setattr(cache._directory.index, "find", None)
+    cache.get("key").append(2)
+    assert cache.get("key") == [1]
+    assert cache.usage()[filesystem._DEFAULT_PARTITION].hits == 3
+
+
+@pytest.mark.parametrize("change", ["set", "delete", "clear", "touch", "evict"])
+def test_what_another_process_changes_is_not_remembered(
+    make_either: Make, change: str
+) -> None:
+    cache = make_either(MAX_ENTRIES=2)
+    cache.set("key", "old")
+    cache.set("other", 1)
+    assert cache.get("key") == "old"
+
+    def elsewhere() -> bool:
+        if change == "set":
+            cache.set("key", "new")
+        elif change == "touch":
+            cache.touch("key", 0)
+        elif change == "evict":
+            cache.set("third", 1)
+        else:
+            getattr(cache, change)(*["key"] * (change == "delete"))
+        return True
+
+    assert in_child(elsewhere)
+    assert cache.get("key") == ("new" if change == "set" else None)
+
+
+def test_entries_expire_while_they_are_remembered(make_rows: Make) -> None:
+    cache = make_rows()
+    cache.set("key", 1, 0.05)
+    while cache.get("key") is not None:
+        pass
+    assert cache.get("key") is None
+
+
+def test_after_a_death_in_the_middle_nothing_is_remembered(make_rows: Make) -> None:
+    cache = make_rows()
+    cache.set("key", "old")
+    assert cache.get("key") == "old"
+
+    def die() -> bool:
+        name = cache._directory.name_of(cache.make_key("key"))
+        cache._directory.ready()
+        with cache._directory.locked(name):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return True
+
+    in_child(die)
+    asked: list[str] = []
+    find = cache._directory.index.find
+
+    def finding(name: str) -> Any:
+        asked.append(name)
+        return find(name)
+
+    cache._directory.index.find = finding
+    for number in range(1, 4):
+        assert cache.get("key") == "old"
+        assert len(asked) == number
+    cache.set("key", "new")  # all is well again
+    assert [cache.get("key"), cache.get("key")] == ["new", "new"]
+    assert len(asked) == 4
+
+
+def test_what_one_has_verified_another_with_other_keys_has_not(make_rows: Make) -> None:
+    one, other = make_rows(), make_rows(signing_keys=["other"])
+    one.set("key", 1)
+    assert one.get("key") == 1
+    assert other.get("key") is None
+    assert other.stats()["undecodable"] == 1
+
+
+def test_what_is_remembered_is_bounded(
+    make_rows: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filesystem, "_REMEMBERED", 5)
+    cache = make_rows(compression=None)
+    for number in range(20):
+        cache.set(f"key{number}", number)
+        assert cache.get(f"key{number}") == number
+        assert len(cache._directory.remembered) <= 5
+    cache.set("large", os.urandom(5000))
+    cache.get("large")
+    assert "large" not in str(cache._directory.remembered)
+
+
 def crashing(path: str, where: str) -> None:
     """Overwrite an entry, and die in the middle."""
     cache = FileSystemCache(path, {"OPTIONS": {"compression": None}})
