@@ -42,4 +42,5 @@ _MODULES: Final = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    found = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return found

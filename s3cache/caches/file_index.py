@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -86,6 +87,7 @@ class Index:
         self._path = path
         self._lock = threading.Lock()
         self.connection: sqlite3.Connection | None = None
+        _all.add(self)
         self.rebooted = False
         """The machine was started anew since the last use, perhaps after a
         loss of power: the index and the files may not tell the same."""
@@ -275,6 +277,29 @@ class Index:
             db.close()
             raise
         return db
+
+
+_all: Final[weakref.WeakSet[Index]] = weakref.WeakSet()
+_held: Final[list[Index]] = []
+
+
+def _before_fork() -> None:
+    # SQLite has locks of its own, for the whole process. A child whose parent
+    # was inside of SQLite at the fork would wait for them for ever.
+    _held[:] = _all
+    for index in _held:
+        index._lock.acquire()
+
+
+def _after_fork() -> None:
+    for index in _held:
+        index._lock.release()
+    _held.clear()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+)
 
 
 def _statements() -> Iterator[str]:

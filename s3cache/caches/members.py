@@ -199,7 +199,16 @@ class Member(ABC):
 
     def lease(self, made: str) -> tuple[bool, Lease | None]:
         """Return whether the member answered, and its lease of a key."""
-        return self._ask("lease", lambda: self._lease(made), None)
+        ok, free = self._ask("lease", lambda: self._lease(made), None)
+        if free is None:
+            return ok, None
+        taken = free
+
+        def release() -> None:
+            # The member may be down by then; the lease then ends by itself.
+            self._ask("lease", taken, None)
+
+        return ok, release
 
     def keys(self, pattern: str, limit: int | None) -> list[str]:
         """Return keys that match, as this member's callers write them."""

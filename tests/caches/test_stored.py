@@ -337,6 +337,31 @@ def test_expired_files_are_removed(make_either: Make) -> None:
     assert cache.stats()["expired"] == 1
 
 
+def test_children_of_a_busy_process_can_use_the_directory(make_rows: Make) -> None:
+    cache = make_rows()
+    stop = threading.Event()
+
+    def write(name: str) -> None:
+        while not stop.is_set():
+            cache.set(name, "x")
+            stop.wait(0.0002)  # locks are not fair: the fork waits for them
+
+    def use_it() -> bool:
+        signal.alarm(30)
+        cache.set("child", 1)
+        return bool(cache.get("child") == 1)
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    try:
+        assert all(in_child(use_it) for _ in range(20))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
 # What a process remembers
 
 

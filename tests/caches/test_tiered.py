@@ -477,6 +477,19 @@ def test_redis_killed_and_restarted(
     assert named("redis").get("again") is not None
 
 
+def test_redis_may_die_while_a_value_is_computed(
+    use: Use, redis_server: RedisServer
+) -> None:
+    cache = use(default=tiers("redis"), redis=redis(redis_server))
+
+    def source() -> str:
+        redis_server.kill()
+        return "value"
+
+    assert cache.get_or_set("key", source) == "value"
+    assert of(cache, "redis")["errors"] >= 1
+
+
 def test_a_pickle_in_redis_is_not_loaded(with_redis: Any, tmp_path: Path) -> None:
     class Exploding:
         def __reduce__(self) -> tuple[Any, ...]:
