@@ -68,6 +68,10 @@ DAY = 86400.0
 #: Entries after the newest catalog from which on another one is written.
 PACK_AFTER = 256
 
+#: Seconds for which all packs stay that are needed no more: about as long as
+#: a new host takes to read those that it has begun with.
+RECENT = 600.0
+
 #: Seconds after which a keeper that has not renewed its lease is given up.
 LEASE = 300.0
 
@@ -83,7 +87,8 @@ class KeeperOptions:
     catalog; ``everything`` writes all packs anew, also where nothing has
     changed. ``retain`` is how long entries stay: much longer than
     ``proof.BELIEVED_FOR``, or hosts miss what was trimmed. ``grace`` is how
-    long packs stay that are needed no more. ``target`` is the size of a pack
+    long packs stay at most that are needed no more (see ``thinned``).
+    ``target`` is the size of a pack
     before compression, in bytes. With ``dry_run`` nothing is written.
     """
 
@@ -519,7 +524,32 @@ def retired(this: Round, packs: Sequence[Pack]) -> dict[str, float]:
             if now - at < this.options.grace
         }
     former -= {pack.key for pack in packs}
-    return {**left, **dict.fromkeys(sorted(former), now)}
+    return thinned({**left, **dict.fromkeys(sorted(former), now)}, now)
+
+
+def thinned(retired: dict[str, float], now: float) -> dict[str, float]:
+    """Those of ``retired`` that are worth their room.
+
+    All that somebody may be reading just now; of what is older only the
+    oldest catalog with its packs, from which any later state can be restored.
+    A busy database writes a new generation every few seconds.
+    """
+    catalogs = [key for key in retired if key.startswith(CATALOGS)]
+    if not catalogs:
+        return retired
+    oldest = min(catalogs, key=made_at)
+    return {
+        key: at
+        for key, at in retired.items()
+        if now - at < RECENT
+        or (made_at(key) <= made_at(oldest) and at >= retired[oldest])
+    }
+
+
+def made_at(key: str) -> int:
+    """The entry at which a pack or a catalog was written."""
+    name = key.removeprefix(PACKS).removeprefix(CATALOGS)
+    return entry_number(LOG + name.partition("-")[0]) or 0
 
 
 def store(key: str, body: bytes) -> Steps[str]:

@@ -266,8 +266,8 @@ def begin(
     is_same = state.database == here.database and not is_forked
     recorded.number = state.number if is_same else 0
     recorded.newest = here.number
-    if is_same and here.number < state.number:
-        return None  # this host is behind
+    if not here.database or (is_same and here.number < state.number):
+        return None  # this host has nothing yet, or is behind
     due, dropped = yield from find_due(options, state, tables, is_same=is_same)
     due = joined(due, again)
     moved = here.number - state.number if is_same else here.number

@@ -38,6 +38,7 @@ from .packs import (
     state_of,
     touched_by,
 )
+from .records import RecordPerformers
 from .store import NO_FAULTS, Network, Request, Store
 from .workload import Write
 from .world import Violation, World, clock
@@ -159,6 +160,7 @@ class Host:
         self.rebuild_lock = Lock()
         self.shared = e.HostState(host=name)
         self.processes: list[Process] = []
+        self.record_etags: dict[str, str] = {}
         self.boots = 0
         self.seen = 0
         self._booted_at = -self.world.random.uniform(0.0, 5e6)
@@ -409,6 +411,7 @@ class Run:
             k.Delete: self._delete,
             k.Survey: self._survey,
             k.Build: self._build,
+            **RecordPerformers(self).by_effect,
         }
 
     def perform(self, task: Task, effect: Effect) -> Any:

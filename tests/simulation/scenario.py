@@ -26,11 +26,14 @@ from s3cache.log.commit import CommitOptions, commit
 from s3cache.log.effects import Stage, Steps
 from s3cache.log.head import Head, encode_head
 from s3cache.log.keys import HEAD
+from s3cache.records.check import verify_records
+from s3cache.records.writing import Recorded, RecordOptions, write_records
 
 from .database import Statements, initial
 from .host import NO_HAZARDS, Hazards, Host, Process, Run, Task
 from .oracle import Log, Oracle
-from .store import DAY, NO_FAULTS, Faults, Network, Store
+from .records import RecordOracle, is_record
+from .store import DAY, NO_FAULTS, Faults, Network, Request, Store
 from .workload import ACCOUNTS, BALANCE, COUNTERS, Increment, Write, some_batch
 from .world import Violation, World
 
@@ -61,7 +64,9 @@ class Scenario:
     ``phases`` are (start, seconds) of busy times; between them hosts are
     mostly quiet, and the keepers go on. ``naps`` is how often a host, and as
     often one of its processes, sleeps from within one phase to another.
-    ``disaster`` is what befalls the bucket, and in which phase.
+    ``disaster`` is what befalls the bucket, and in which phase. With
+    ``records`` keepers write them, too; every so often (``edits``, seconds)
+    somebody else changes one.
     """
 
     hosts: int = 3
@@ -77,6 +82,9 @@ class Scenario:
     whole_seconds: bool = True
     page_size: int = 1000
     keepers: bool = True
+    records: bool = False
+    purges: bool = True
+    edits: float = 0.0
     keep_every: float = 2.0
     pack_after: int = 1
     lease: float = 60.0
@@ -253,6 +261,19 @@ def disastrous(random: Random) -> Scenario:
     )
 
 
+def recording(random: Random) -> Scenario:
+    """Hosts write records all the time, at the same time, and others too."""
+    chosen = random.choice([calm, rough, crashing, sleepy, everything])(random)
+    return replace(
+        chosen,
+        records=True,
+        purges=random.random() < 0.7,
+        edits=random.choice([0.0, 0.0, 1.0, 10.0]),
+        keep_every=random.choice([0.05, 0.2, 1.0]),
+        lease=random.choice([0.5, 5.0, 60.0]),
+    )
+
+
 def some_faults(random: Random, rough: float) -> Faults:
     """Faults of which about ``rough`` of all requests have one."""
     weights = {kind: random.choice([0.0, 1.0, 1.0, 4.0]) for kind in FAULTS}
@@ -314,7 +335,9 @@ class Simulation(Run):
         store = Store(world, whole_seconds=plan.whole_seconds, page_size=plan.page_size)
         self.start = start = initial(COUNTERS, ACCOUNTS, BALANCE)
         super().__init__(world, store, Oracle(world, store, DATABASE, start))
-        store.put(HEAD, encode_head(Head(DATABASE)))
+        honoured = {"conditional_delete": plan.purges} if plan.records else {}
+        store.put(HEAD, encode_head(Head(DATABASE, probe=honoured)))
+        self.records = RecordOracle(DATABASE)
         self.hosts = [
             Host(self, name, start, world.random.uniform(*plan.latency))
             for name in "ABCD"[: plan.hosts]
@@ -323,6 +346,9 @@ class Simulation(Run):
             host.on_demand = plan.on_demand
         self.network = Network(world, store, plan.faults)
         self.hazards = plan.hazards
+        if plan.records:
+            store.on_changed = self.records.check_put
+            self.network.on_landing = self._landing
         self.finishing = False
         self._serial = 0
         self._process_serial = 0
@@ -336,6 +362,8 @@ class Simulation(Run):
         world, plan = self.world, self.plan
         if plan.disaster:
             self._plan_disaster()
+        if plan.edits:
+            self._edit_sometimes()
         for host in self.hosts:
             for _ in range(plan.processes):
                 self._start_process(host)
@@ -346,6 +374,8 @@ class Simulation(Run):
         world.run(last + length)
         self._finish()
         self.oracle.check_end()
+        if plan.records:
+            self._check_records()
 
     # Naps and disasters
 
@@ -407,6 +437,74 @@ class Simulation(Run):
             return False
         broken = bool(oracle.strays) and not oracle.wiped
         return broken or began_at <= oracle.disaster_at + CHECK_EVERY
+
+    # Records
+
+    def _landing(self, who: object, request: Request, how: str) -> None:
+        if is_record(request.key) and request.kind != "GET":
+            dead = isinstance(who, Task) and not who.process.alive
+            if how or dead:
+                self.records.haunted.add(request.key)
+
+    def _edit_sometimes(self) -> None:
+        """Somebody with an S3 browser changes a record."""
+        if self.finishing:
+            return
+        keys = [key for key in self.store.objects if is_record(key)]
+        if keys:
+            key = self.world.random.choice(keys)
+            body = b"edited"
+            self.world.note("", f"-- somebody changes {key} --")
+            self.records.edited[key] = body
+            self.store.put(key, body)
+        delay = self.world.random.expovariate(1 / self.plan.edits)
+        self.world.after(delay, self._edit_sometimes)
+
+    def recording(self, *, everything: bool = False) -> Steps[Recorded]:
+        """One round of writing records."""
+        return write_records(
+            RecordOptions(
+                signing_keys=self.plan.signing_keys,
+                lease=self.plan.lease,
+                at_once=4,
+                claim_above=2,
+                everything=everything,
+            )
+        )
+
+    def _run_at_the_end(self, steps: Steps[Any]) -> Any:
+        results: list[Any] = []
+
+        def ended(result: Any, error: Exception | None) -> None:
+            if error is not None:
+                raise Violation(f"records at the end: {error!r}")
+            results.append(result)
+
+        task = Task(self.hosts[0].processes[0], "rec", steps, ended, lambda: None)
+        task.begin()
+        self.world.run()
+        return results[0]
+
+    def _check_records(self) -> None:
+        """They are what the rows are, but for what nobody could know of."""
+        oracle, state = self.records, self.oracle.log.states[-1]
+        self.world.run(self.world.now + self.plan.lease + 1.0)
+        recorded: Recorded = self._run_at_the_end(self.recording())
+        if recorded.busy or recorded.number != self.oracle.newest:
+            raise Violation(f"records are not written: {recorded}")
+        wrong = oracle.wrong(self.store.objects, state)
+        if unknown := wrong - oracle.edited.keys() - oracle.haunted:
+            raise Violation(f"records are not what the rows are: {sorted(unknown)}")
+        findings = self._run_at_the_end(verify_records(self.plan.signing_keys))
+        if {one.key for one in findings} != wrong:
+            raise Violation(f"records that are wrong, {wrong}, and found: {findings}")
+        self._run_at_the_end(self.recording(everything=True))
+        wrong = oracle.wrong(self.store.objects, state)
+        if wrong - oracle.edited.keys():
+            raise Violation(f"records that cannot be mended: {sorted(wrong)}")
+        for key, body in oracle.edited.items():
+            if self.store.objects[key].body != body:
+                raise Violation(f"{key} of somebody else is gone")
 
     # Processes and what they do
 
@@ -718,7 +816,12 @@ class Keeper:
             run.check_error(task, error)
             self.rest()
 
-        task = Task(self.process, "k", run.keeping(self.process), ended, lambda: None)
+        steps: Steps[Any]
+        if run.plan.records and run.world.random.random() < 0.7:
+            steps = run.recording()
+        else:
+            steps = run.keeping(self.process)
+        task = Task(self.process, "k", steps, ended, lambda: None)
         task.begin()
 
 

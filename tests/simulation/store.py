@@ -28,7 +28,7 @@ class Object:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. ``kind`` is GET, LIST, CREATE, REPLACE or DELETE."""
+    """One request: GET, LIST, CREATE, REPLACE, REMOVE or DELETE."""
 
     kind: str
     key: str
@@ -73,6 +73,9 @@ class Store:
         self.world = world
         self.objects: dict[str, Object] = {}
         self.on_created: Callable[[str, Object], None] = lambda key, made: None
+        self.on_changed: Callable[[str, Object | None, Object | None], None] = (
+            lambda key, before, after: None
+        )
         self._keys: list[str] = []
         self._whole_seconds = whole_seconds
         self._page_size = page_size
@@ -99,10 +102,16 @@ class Store:
             return Answer(200, date=date)
         if kind == "CREATE" and found is not None:
             return Answer(412, date=date)
-        if kind == "REPLACE" and found is None:
-            return Answer(404, date=date)
-        if kind == "REPLACE" and found is not None and found.etag != request.etag:
-            return Answer(412, date=date)
+        if kind in ("REPLACE", "REMOVE"):
+            if found is None:
+                return Answer(404, date=date)
+            if found.etag != request.etag:
+                return Answer(412, date=date)
+        if kind == "REMOVE":
+            self.on_changed(key, found, None)
+            self.remove(key)
+            return Answer(200, date=date)
+        self.on_changed(key, found, Object(request.body, "", date, None))
         made = self.put(key, request.body, request.origin)
         return Answer(200, etag=made.etag, date=date)
 
@@ -167,6 +176,10 @@ class Network:
         self.world = world
         self.store = store
         self.faults = faults
+        #: Told of each request with an effect, and how it came if not usually.
+        self.on_landing: Callable[[object, Request, str], None] = (
+            lambda who, request, how: None
+        )
 
     def send(
         self, who: object, request: Request, latency: float, reply: Callable[..., None]
@@ -241,6 +254,7 @@ class Network:
         back: float,
         how: str = "",
     ) -> None:
+        self.on_landing(who, request, how)
         answer = self.store.perform(request)
         if self.world.tracing:
             unheard = "" if reply else ", and nobody hears it"
