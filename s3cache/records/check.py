@@ -17,6 +17,7 @@ from s3cache.records.writing import (
     AT_ONCE,
     RecordOptions,
     State,
+    contradicts,
     find_due,
     list_etags,
     read_state,
@@ -103,7 +104,7 @@ def _verify_at_rest(options: RecordOptions) -> Steps[list[Finding]]:
 def _verify(options: RecordOptions, state: State) -> Steps[list[Finding]]:
     tables: Tables = yield FindTables(state.position)
     here = tables.here
-    if state.database != here.database or tables.follows is False:
+    if state.database != here.database or contradicts(tables, state):
         message = "it is damaged, or of another log."
         return [Finding(STATE, message, Remedy.RECORD)]
     due, _dropped = yield from find_due(options, state, tables, is_same=True)

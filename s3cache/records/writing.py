@@ -194,7 +194,10 @@ Due = dict[str, frozenset[Key] | None]
 
 @dataclass(slots=True)
 class Round:
-    """What a round knows and does."""
+    """What a round knows and does.
+
+    With ``is_forked`` a record of a later entry is none of this log's.
+    """
 
     options: RecordOptions
     held: Held
@@ -202,6 +205,7 @@ class Round:
     due: Due
     dropped: Sequence[str]
     recorded: Recorded
+    is_forked: bool = False
     token: str = ""
     began_at: float = 0.0
     renewed_at: float = 0.0
@@ -255,19 +259,19 @@ def begin(
     """What there is to do; None if there is nothing."""
     state = held.state
     tables: Tables = yield FindTables(state.position)
-    is_forked = tables.follows is False
+    is_forked = contradicts(tables, state)
     if is_forked:
-        # Either this replica or ``_records`` is of a log that is gone.
+        # This host is behind; or it, or ``_records``, is of another log.
         yield Remember(checked_at=0.0)
         yield from catch_up(options.signing_keys)
         tables = yield FindTables(state.position)
-        is_forked = tables.follows is False
+        is_forked = contradicts(tables, state)
     here = tables.here
     is_same = state.database == here.database and not is_forked
     recorded.number = state.number if is_same else 0
     recorded.newest = here.number
-    if not here.database or (is_same and here.number < state.number):
-        return None  # this host has nothing yet, or is behind
+    if not here.database:
+        return None
     due, dropped = yield from find_due(options, state, tables, is_same=is_same)
     due = joined(due, again)
     moved = here.number - state.number if is_same else here.number
@@ -288,8 +292,27 @@ def begin(
         held = Held(begun, held.etag)
     now: float = yield Now()
     return Round(
-        options, held, here, due, dropped, recorded, began_at=now, renewed_at=now
+        options,
+        held,
+        here,
+        due,
+        dropped,
+        recorded,
+        is_forked=is_forked or options.everything,
+        began_at=now,
+        renewed_at=now,
     )
+
+
+def contradicts(tables: Tables, state: State) -> bool:
+    """Whether the replica is not where it was when ``_records`` was written.
+
+    Or, if it has the newest entry, whether the log was put back since.
+    """
+    here = tables.here
+    if here.database != state.database:
+        return False
+    return tables.follows is False or here.number < state.number
 
 
 def find_due(
@@ -646,7 +669,7 @@ def judge_there(this: Round, one: Sending, answer: Answer) -> Request | None:
         recorded.compared += 1
         return None
     if there.entry > one.entry:
-        if not this.options.everything:
+        if not this.is_forked:
             return None  # of a writer that is ahead of us
     elif one.lenient and there.content == one.row.content:
         recorded.compared += 1

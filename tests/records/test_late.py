@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from django.db import connections
 
+from s3cache.db.base import DatabaseWrapper
 from s3cache.keeper.effects import Replace
 from s3cache.keeper.rounds import KeeperOptions
 from s3cache.keeper.run import keep_now
@@ -191,6 +193,51 @@ def test_a_writer_that_lives_does_it_again(host: Host, other: Host) -> None:
         patched.setattr(RecordPerformer, "_send", send_late)
         record(host)
     assert wrong(host) == []
+
+
+# A bucket that was put back
+
+
+def put_back(bucket: Bucket, kept: dict[str, bytes], *, state: bool) -> None:
+    """Restore all but records, and ``_records`` only if ``state``."""
+    there = bucket.keys()
+    for key in there:
+        if "/rows/" in key or (key == "_records" and not state):
+            continue
+        bucket.store.delete(key)
+        if key in kept:
+            bucket.store.put(key, kept[key])
+
+
+@pytest.mark.parametrize("state", [True, False])
+def test_records_of_a_future_that_was_not(
+    host: Host, hosts: MakeHost, bucket: Bucket, state: bool
+) -> None:
+    """The log is restored, and the records are of what came afterwards."""
+    Author.objects.create(name="Ann")
+    record(host)
+    before = bucket.keys()
+    kept = {key: bucket.store.get(key).body for key in before}
+    for name in ("Bob", "Cid", "Dan"):
+        Author.objects.update(name=name)
+        record(host)
+    put_back(bucket, kept, state=state)
+    with at(hosts("new", records=True)):
+        new = connections["default"]
+        assert isinstance(new, DatabaseWrapper)
+        assert Author.objects.get().name == "Ann"
+        if state:
+            # Who has restored ``_records``, too, has to say so.
+            found = verify_records_now(new.replica)
+            assert "which the log does not have" in found[0].message
+            record_now(new.replica, RecordOptions(everything=True))
+        else:
+            record_now(new.replica)
+        assert verify_records_now(new.replica) == []
+        Author.objects.update(name="Eve")
+        record_now(new.replica)
+        (key,) = bucket.records()
+        assert b"Eve" in bucket.store.get(key).body
 
 
 # kill -9
