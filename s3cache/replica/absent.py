@@ -304,30 +304,27 @@ def absent_packs(
     connection: sqlite3.Connection, keys: Iterable[str] | None = None
 ) -> list[Pack]:
     """The absent packs among ``keys``; None: all of them. In order."""
-    sql = "SELECT pack FROM main._s3cache_packs"
-    if keys is None:
-        rows = connection.execute(f"{sql} ORDER BY key").fetchall()
-        return [_pack.decode(row[0]) for row in rows]
-    rows = [
-        row
-        for key in sorted(keys)
-        for row in connection.execute(f"{sql} WHERE key = ?", [key])
-    ]
-    return [_pack.decode(row[0]) for row in rows]
+    return [_pack.decode(one) for one in _of_packs(connection, "pack", keys)]
 
 
 def lacking(
     connection: sqlite3.Connection, keys: Iterable[str] | None, limit: int
 ) -> Lacking:
     """The first absent packs among ``keys``, at most ``limit``."""
-    sql = "SELECT key FROM main._s3cache_packs"
+    found = _of_packs(connection, "key", keys)
+    some = absent_packs(connection, found[:limit])
+    return Lacking(some, len(found) - len(some))
+
+
+def _of_packs(
+    connection: sqlite3.Connection, column: str, keys: Iterable[str] | None
+) -> list[Any]:
+    """A column of what is known of absent packs, in the order of keys."""
+    select = f"SELECT {column} FROM main._s3cache_packs"
     if keys is None:
-        found = [key for (key,) in connection.execute(f"{sql} ORDER BY key")]
-    else:
-        found = [
-            key
-            for one in sorted(keys)
-            for (key,) in connection.execute(f"{sql} WHERE key = ?", [one])
-        ]
-    some = found[:limit]
-    return Lacking(absent_packs(connection, some), len(found) - len(some))
+        return [value for (value,) in connection.execute(f"{select} ORDER BY key")]
+    return [
+        value
+        for key in sorted(keys)
+        for (value,) in connection.execute(f"{select} WHERE key = ?", [key])
+    ]
