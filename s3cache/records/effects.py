@@ -13,6 +13,18 @@ from s3cache.log.entry import Change
 #: The raw values of the columns that identify a row.
 Key = tuple[Any, ...]
 
+#: The keys of rows that changed, by table; None where all may have.
+Touched = Mapping[str, frozenset[Key] | None]
+
+
+def joined(one: Touched, two: Touched) -> dict[str, frozenset[Key] | None]:
+    """What either of them says has changed."""
+    both = dict(one)
+    for name, keys in two.items():
+        known = both.get(name, frozenset())
+        both[name] = None if known is None or keys is None else known | keys
+    return both
+
 
 @dataclass(frozen=True, slots=True)
 class Remove(OtherEffect):
@@ -101,7 +113,7 @@ class Tables:
     names: Sequence[str]
     in_schema: frozenset[str]
     follows: bool | None
-    touched: Mapping[str, frozenset[Key] | None] | None
+    touched: Touched | None
 
 
 @dataclass(frozen=True, slots=True)

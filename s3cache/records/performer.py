@@ -28,6 +28,8 @@ from s3cache.records.effects import (
     Row,
     SendMany,
     Tables,
+    Touched,
+    joined,
 )
 from s3cache.records.etags import ETags
 from s3cache.records.keys import record_key
@@ -44,9 +46,6 @@ PARALLEL = 16
 
 #: Rows of a page.
 PAGE = 256
-
-#: How the rows that changed are told: by table, or None for all of its rows.
-Touched = Mapping[str, frozenset[Key] | None]
 
 
 class RecordPerformer(Performer):
@@ -167,7 +166,7 @@ class RecordPerformer(Performer):
                     touched = {}
                     for one in recent:
                         more = self._names(schema, one.touched)
-                        touched = None if more is None else _joined(touched, more)
+                        touched = None if more is None else joined(touched, more)
                         if touched is None:
                             break
         return Tables(
@@ -257,11 +256,3 @@ def _render(table: Table, rendering: Rendering, row: Sequence[Any]) -> Row:
         return Row(key, rendering.content(list(values), list(values.values())))
     except SerializationError as error:
         return Row(key, None, str(error))
-
-
-def _joined(one: Touched, two: Touched) -> Touched:
-    both = dict(one)
-    for name, keys in two.items():
-        known = both.get(name, frozenset())
-        both[name] = None if known is None or keys is None else known | keys
-    return both

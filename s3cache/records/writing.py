@@ -67,6 +67,8 @@ from s3cache.records.effects import (
     Row,
     SendMany,
     Tables,
+    Touched,
+    joined,
 )
 from s3cache.records.form import EMPTY, open_record, seal_record
 from s3cache.records.keys import STATE, rows_prefix
@@ -334,7 +336,7 @@ def find_due(
 
 def touched_in_log(
     state: State, here: Position, options: RecordOptions
-) -> Steps[Mapping[str, frozenset[Key] | None] | None]:
+) -> Steps[Touched | None]:
     """What the entries after ``state`` changed, from the log itself.
 
     A host that has begun with packs does not know. None if the log does not
@@ -363,15 +365,6 @@ def touched_in_log(
                 return None
             found = joined(found, keys)
     return found
-
-
-def joined(one: Due, two: Due) -> Due:
-    """What either of them says is due."""
-    both = dict(one)
-    for name, keys in two.items():
-        known = both.get(name, frozenset())
-        both[name] = None if known is None or keys is None else known | keys
-    return both
 
 
 def size_of(due: Due, dropped: Sequence[str]) -> float:
