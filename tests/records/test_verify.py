@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.core.management import CommandError, call_command
 
 from s3cache.records.run import record_now
 from tests.engine import Bucket, Host
+from tests.keeper.test_verify import WHOLE, verify
 from tests.library.models import Author, Book, Loan
-
-WHOLE = "default: everything is as it should be.\n"
 
 
 @pytest.fixture
@@ -25,20 +22,6 @@ def ann(host: Host) -> Author:
     Book.objects.create(title="One", author=Author.objects.create(name="Cid"))
     record_now(host.connection.replica)
     return ann
-
-
-def verify(*arguments: str) -> str:
-    """What the command says, whether or not all is well."""
-    out = io.StringIO()
-    try:
-        call_command(
-            "s3cache_verify", *arguments, database="default", stdout=out, no_color=True
-        )
-    except CommandError as error:
-        assert str(error) == "Not everything is as it should be."
-    else:
-        assert out.getvalue().endswith(WHOLE)
-    return out.getvalue()
 
 
 def key_of(author: Author) -> str:
