@@ -51,6 +51,7 @@ simulate: $(STAMP)  ## The protocol's simulator: SECONDS=600 SEED=
 
 bench: $(STAMP)  ## The benchmarks that the documentation quotes
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.hot
 	$(BIN)/python -m benchmarks.caches
 	$(BIN)/python -m benchmarks.hit_rates
 

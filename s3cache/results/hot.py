@@ -160,8 +160,7 @@ class _Object:
     """
 
     attributes: dict[str, Any]
-    row: object
-    alias: str | None
+    state: dict[str, Any]
     weight: int
 
 
@@ -361,7 +360,9 @@ class Hot(Generic[_M]):
         if shape is None or not shape.recipes:
             return NOT_HOT
         kept = self.find(shape, "get", tuple(lookups.values()), may_wait=may_wait)
-        if kept is None or self.has_listeners():
+        if kept is None or (
+            (pre_init.receivers or post_init.receivers) and self.has_listeners()
+        ):
             return NOT_HOT
         if kept is _ABSENT:
             raise self._absent(
@@ -427,17 +428,19 @@ class Hot(Generic[_M]):
         if weight is None or not IMMUTABLE.issuperset(map(type, values)):
             return None
         attributes = {"_state": None, **dict(zip(self._names, values, strict=True))}
-        row = remembered_values(values)
-        return _Object(attributes, row, found._state.db, weight + 500)
+        state = ModelState()
+        state.adding = False
+        state.db = found._state.db
+        if self._remembers:
+            remember_values(state, remembered_values(values))
+        return _Object(attributes, vars(state), weight + 800)
 
     def make_object(self, kept: _Object) -> _M:
         """An object of the caller's own, as ``Model.from_db()`` makes it."""
-        made = self._model.__new__(self._model)
+        model = self._model
+        made = model.__new__(model)
         state = ModelState()
-        state.adding = False
-        state.db = kept.alias
-        if self._remembers:
-            remember_values(state, kept.row)
+        state.__dict__ = kept.state.copy()
         attributes = kept.attributes.copy()
         attributes["_state"] = state
         made.__dict__ = attributes
@@ -445,8 +448,8 @@ class Hot(Generic[_M]):
 
     def has_listeners(self) -> bool:
         """Whether somebody wants to see each object that is made."""
-        return bool(pre_init.receivers or post_init.receivers) and (
-            pre_init.has_listeners(self._model) or post_init.has_listeners(self._model)
+        return pre_init.has_listeners(self._model) or post_init.has_listeners(
+            self._model
         )
 
     def _can_build(self) -> bool:
