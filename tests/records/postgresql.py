@@ -57,7 +57,7 @@ def _programs() -> Path:
     found = [Path(name) for name in [shutil.which("initdb")] if name]
     found += sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
-        raise Unavailable("PostgreSQL is not installed")
+        raise Unavailable("run `make system-deps`")
     return found[-1].parent
 
 

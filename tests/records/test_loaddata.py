@@ -19,6 +19,7 @@ from django.db import connections
 from s3cache.records.run import record_now
 from tests.engine import Bucket, Host
 from tests.library.models import Author, Book, Everything, Loan, Member, Patron, Tag
+from tests.missing import missing
 from tests.records import postgresql
 
 HOSTILE = [
@@ -109,12 +110,11 @@ def download(bucket: Bucket, folder: Path) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Path]:
-    pytest.importorskip("psycopg")
     with contextlib.ExitStack() as stack:
         try:
             yield stack.enter_context(postgresql.server())
         except postgresql.Unavailable as error:
-            pytest.skip(str(error))
+            missing(f"PostgreSQL (records are loaded into it): {error}")
 
 
 @pytest.fixture(params=["sqlite3", "postgresql"])
