@@ -137,10 +137,11 @@ def _row_keys(
     if table is None or table.key != (_unquoted(match["column"]),):
         return None
     keys = params[1:] if match["one"] else params
-    kind: type = int if table.integer_key else str
+    by_rowid = table.key == (table.rowid,)
+    kind: type = int if by_rowid else str
     if any(type(key) is not kind for key in keys):
         return None
-    if not table.integer_key and key_collation(connection, table.name) != "BINARY":
+    if not by_rowid and key_collation(connection, table.name) != "BINARY":
         return None
     return table, keys
 

@@ -163,14 +163,26 @@ def _key_index(connection: sqlite3.Connection, name: str) -> str:
 
 
 def key_collation(connection: sqlite3.Connection, name: str) -> str:
-    """How the primary key's first column is compared, or "" if by rowid."""
+    """How the primary key's first column is compared, or "".
+
+    It is "" where the rowid is the key, and where the column may be compared
+    in another way than its index: SQLite tells the index's alone.
+    """
     index = _key_index(connection, name)
     row = (
         connection.execute(f"PRAGMA main.index_xinfo({quote(index)})").fetchone()
         if index
         else None
     )
-    return row[4].upper() if row else ""
+    if row is None:
+        return ""
+    collation: str = row[4].upper()
+    (sql,) = connection.execute(
+        "SELECT upper(sql) FROM main.sqlite_master WHERE type = 'table' AND name = ?",
+        [name],
+    ).fetchone()
+    # An index has its column's, unless its key names another one.
+    return "" if "COLLATE" in sql and collation in sql else collation
 
 
 def _is_stored(connection: sqlite3.Connection, index: str) -> bool:
