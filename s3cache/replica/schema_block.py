@@ -131,6 +131,7 @@ class SchemaBlock:
         writer.capture.drop_all()
         before = writer.schema
         result = self._unguarded(sql, params, many)
+        self._check_names()
         filled = self._filled_by(sql, before)
         if filled is not None:
             self._changes += filled
@@ -138,6 +139,22 @@ class SchemaBlock:
             for one in params if many else [params]:
                 self._changes.append(Statement(sql, self._raw(one)))
         return result
+
+    def _check_names(self) -> None:
+        """Refuse tables that differ by the case of letters alone.
+
+        SQLite knows no case but that of ASCII; for us "É" is "é".
+        """
+        seen: dict[str, str] = {}
+        for (name,) in self._writer.connection.execute(
+            "SELECT name FROM main.sqlite_master WHERE type = 'table' ORDER BY rowid"
+        ).fetchall():
+            other = seen.setdefault(name.lower(), name)
+            if other != name:
+                raise NotSupportedError(
+                    f"A table {name} is not supported while there is one named "
+                    f"{other}: they differ by the case of letters alone."
+                )
 
     def _raw(self, params: Any) -> list[Any]:
         """The parameters as storage values, which an entry can hold."""

@@ -692,3 +692,12 @@ def test_foreign_keys_follow_a_table_that_is_renamed(
 def test_replicas_are_private_files(host: Host) -> None:
     path = Path(host.settings["NAME"])
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_names_that_differ_by_the_case_of_a_letter_are_refused(host: Host) -> None:
+    host.sql('CREATE TABLE "é" (id INTEGER PRIMARY KEY)')
+    for sql in ('CREATE TABLE "É" (id)', 'ALTER TABLE library_tag RENAME TO "É"'):
+        with pytest.raises(NotSupportedError, match="case of letters"):
+            host.sql(sql)
+    host.sql('ALTER TABLE "é" RENAME TO "É"')
+    assert host.sql('SELECT * FROM "É"') == []
