@@ -31,10 +31,12 @@ _REFUSED = (
     DatabaseError,
     DeserializationError,
     ValidationError,
+    ArithmeticError,  # as for a number that SQLite has no room for
     ValueError,
     TypeError,
     KeyError,
     AttributeError,
+    RecursionError,
 )
 
 

@@ -163,6 +163,11 @@ def test_a_removed_record(ann: Author, bucket: Bucket) -> None:
             b'[{"model": "library.author", "pk": 4711, "fields": {"born": "x"}}]',
             "must be an integer",
         ),
+        (
+            b'[{"model": "library.author", "pk": 4711, '
+            b'"fields": {"name": "Eve", "born": 999999999999999999999}}]',
+            "too large",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_and_left(
