@@ -3,13 +3,18 @@
 Django's database is in memory. Each figure is the median of rounds that take
 turns, in microseconds of the processor; the ratio is what counts. ``--cache``
 names another backend than ``MemoryCache``.
+
+A second table has reads that nobody repeats, with the result cache and
+without: what it costs those who gain nothing by it.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
+import itertools
 import statistics
 import sys
 import tempfile
@@ -173,6 +178,67 @@ def reads() -> list[Read]:
     ]
 
 
+@dataclass(frozen=True)
+class Miss:
+    """A read with values that no other one has."""
+
+    name: str
+    read: Callable[[], object]
+
+
+#: How many times as long a miss may take as without the result cache.
+MOST_OF_A_MISS = 1.05
+
+
+def misses() -> list[Miss]:
+    """Reads of the table that `reads` has filled."""
+    from django.apps import apps
+
+    thing: Any = apps.get_model("benchmarks", "Thing")
+    numbers = itertools.count(ROWS + 1)
+
+    def rows(manager: Any) -> Any:
+        return manager.filter(stock__gt=-next(numbers))
+
+    def absent() -> None:
+        with contextlib.suppress(thing.DoesNotExist):
+            thing.objects.get(pk=next(numbers))
+
+    usual = thing._base_manager  # not hot
+    return [
+        Miss("get(pk), absent", absent),
+        Miss("filter().count()", lambda: rows(thing.objects).count()),
+        Miss("get(), not hot", lambda: rows(usual).get(pk=7)),
+        Miss(
+            "page of 50, not hot",
+            lambda: list(rows(usual).filter(region="r1").order_by("sku")[50:100]),
+        ),
+    ]
+
+
+def measure_miss(miss: Miss) -> tuple[float, float]:
+    """The medians without the result cache and with it, in microseconds."""
+    from django.test.utils import override_settings
+
+    found: tuple[list[float], list[float]] = ([], [])
+    for number in range(-2, ROUNDS):
+        for times, values in zip(found, ({"CACHE": None}, {}), strict=True):
+            with override_settings(S3CACHE=values):
+                miss.read()  # settles what a change of settings has undone
+                seconds = _seconds(miss.read, 100)
+            if number >= 0:
+                times.append(seconds / 100 * 1e6)
+    return statistics.median(found[0]), statistics.median(found[1])
+
+
+def _seconds(call: Callable[[], object], repeat: int) -> float:
+    # Nothing waits here, so whoever shares the machine has no say.
+    started = time.process_time()
+    for _ in range(repeat):
+        call()
+    return time.process_time() - started
+
+
 async def _many(rows: Any) -> None:
     for _ in range(200):
         await rows.aget(pk=7)
@@ -183,11 +249,7 @@ def measure(read: Read) -> tuple[float, float]:
     found: tuple[list[float], list[float]] = ([], [])
     for number in range(-2, ROUNDS):
         for times, call in zip(found, (read.plain, read.bucket), strict=True):
-            # Nothing waits here, so whoever shares the machine has no say.
-            started = time.process_time()
-            for _ in range(read.repeat):
-                call()
-            seconds = time.process_time() - started
+            seconds = _seconds(call, read.repeat)
             if number >= 0:
                 times.append(seconds / read.repeat * 1e6)
     return statistics.median(found[0]), statistics.median(found[1])
@@ -213,6 +275,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             target = f"{read.target:g}" if read.target else ""
             print(
                 f"{read.name:22} {plain:10.1f} {bucket:10.1f} {ratio:7.1f} {target:>7}",
+                flush=True,
+            )
+        print(f"\n{'misses':22} {'off us':>10} {'on us':>10} {'ratio':>7} {'most':>7}")
+        for miss in misses():
+            off, on = measure_miss(miss)
+            missed += on / off > MOST_OF_A_MISS
+            print(
+                f"{miss.name:22} {off:10.1f} {on:10.1f} {on / off:7.2f} "
+                f"{MOST_OF_A_MISS:7}",
                 flush=True,
             )
         from django.db import connections

@@ -38,6 +38,7 @@ from s3cache.results.counters import counters
 from s3cache.results.open_blocks import are_open
 from s3cache.results.policy import policy_for
 from s3cache.results.reading import Taken, take
+from s3cache.results.repeats import Repeats
 from s3cache.results.shapes import MOST_SHAPES, Shape
 from s3cache.results.versions import PartScope, RowScope, Scope
 from s3cache.routers import S3Router
@@ -130,6 +131,8 @@ class Recipe:
     ttl: float
     #: Seconds: a replica that was asked so long ago is asked again.
     fresh_for: float
+    #: Of the statement that such a read is, and that a hit is not.
+    repeats: Repeats
 
     def depends_on(self, values: tuple[Any, ...]) -> tuple[Scope, ...]:
         """What the answer with these values belongs to."""
@@ -239,6 +242,7 @@ class Hot(Generic[_M]):
         kept = recipe.cache.peek((recipe.prefix, values, recipe.version(values)))
         if kept is not None:
             counters.add(recipe.hit)
+            recipe.repeats.in_vain = 0
         return kept
 
     def learn(
@@ -324,6 +328,7 @@ class Hot(Generic[_M]):
             cache=cache,
             ttl=policy.ttl,
             fresh_for=wrapper.max_age_of(tables) * AHEAD,
+            repeats=taken.repeats,
         )
         shape.recipes[action] = recipe
         return recipe

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from django.db.backends.sqlite3._functions import register
 
 from s3cache.replica.analysis import Access
 from s3cache.replica.tables import OWN_PREFIX
+from s3cache.results.repeats import Repeats
 
 __all__ = ["PURE_FUNCTIONS", "Plan", "plan_of"]
 
@@ -77,11 +78,13 @@ _SCHEMA = frozenset(["sqlite_master", "sqlite_schema"])
 class Plan:
     """The tables that a statement reads, sorted, in lower case.
 
-    ``cacheable`` is whether the same rows always give the same result.
+    ``cacheable`` is whether the same rows always give the same result;
+    ``repeats`` is what became of its results, as long as the plan is kept.
     """
 
     tables: tuple[str, ...]
     cacheable: bool
+    repeats: Repeats = field(default_factory=Repeats, compare=False, repr=False)
 
 
 def plan_of(access: Access, redefined: frozenset[str] = frozenset()) -> Plan:

@@ -16,6 +16,7 @@ from django.db.models.sql import AggregateQuery, Query
 
 from s3cache.hints import Hints, hints_of
 from s3cache.results.counters import counters
+from s3cache.results.repeats import Repeats
 from s3cache.results.versions import At, Scope
 
 if TYPE_CHECKING:
@@ -38,16 +39,18 @@ class Taken:
 
     ``at`` is None unless the result may be kept; ``scopes`` are what it
     depends on, in the order of the versions. ``was_kept``: it came from the
-    cache, so somebody had asked for it before.
+    cache, so somebody had asked for it before; ``repeats`` knows of whoever
+    asks for it again.
     """
 
-    __slots__ = ("at", "connection", "scopes", "was_kept")
+    __slots__ = ("at", "connection", "repeats", "scopes", "was_kept")
 
     def __init__(self) -> None:
         self.at: At | None = None
         self.was_kept = False
         self.scopes: tuple[Scope, ...] = ()
         self.connection: DatabaseWrapper | None = None
+        self.repeats = Repeats()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.db import OperationalError
 
 from s3cache.caches import MemoryCache
+from s3cache.hints import NO_HINTS
 from s3cache.replica import meta
 from s3cache.replica.file import transaction
 from s3cache.replica.results import Result
@@ -27,6 +28,7 @@ from s3cache.results.narrowing import narrowed
 from s3cache.results.plans import Plan, plan_of
 from s3cache.results.policy import Policy, policy_for
 from s3cache.results.reading import Reading, Taken, action_of
+from s3cache.results.repeats import Asked
 from s3cache.results.versions import At, PartScope, Scope, Versions
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Statements:
         # Not the replica itself: it is the key under which this is found.
         self._replica = weakref.proxy(replica)
         self._redefined: frozenset[str] = frozenset()
+        self._asked = Asked()
         self._flights: Flights[Result] = Flights()
         self._described: tuple[object, Schema | None] = (None, None)
         self.versions = Versions()
@@ -101,28 +104,33 @@ class Statements:
         if policy is None:
             return reader.execute(sql, params)
         action = action_of(reading.query) if reading is not None else "query"
-        scopes: tuple[Scope, ...] = plan.tables
-        part = ""
-        if is_known and plan.cacheable and reading is not None:
-            scopes, part = self._narrow(reader, plan.tables, reading, sql)
-        call = _Call(self, reader, sql, params, plan, policy, action, scopes, part)
-        if reading is not None and reading.taken is not None:
-            call.taken = reading.taken
-            call.taken.connection, call.taken.scopes = reading.connection, scopes
+        call = _Call(self, reader, sql, params, plan, policy, action)
         if stale:
             call.count("stale")
-        cache = caches[policy.cache] if is_known and plan.cacheable else None
-        if cache is None or isinstance(cache, _UNSUITABLE):
+        hints = reading.hints if reading is not None else NO_HINTS
+        may_keep = is_known and plan.cacheable and not hints.skip_cache
+        if not may_keep or (reading is not None and not reading.keep):
             return call.bypass()
-        if reading is None:
-            return call.answer(cache, policy.ttl)
-        hints = reading.hints
-        if hints.skip_cache or not reading.keep:
+        cache = caches[policy.cache]
+        if isinstance(cache, _UNSUITABLE):
             return call.bypass()
+        is_wanted = hints.fresh or hints.ttl is not None
+        if not (is_wanted or self._is_worth_it(plan, sql, params)):
+            return call.pass_by()
+        if reading is not None:
+            call.narrow(reading)
         ttl = policy.ttl if hints.ttl is None else hints.ttl
         if hints.fresh:
             return call.compute_and_count(cache, ttl)
         return call.answer(cache, ttl)
+
+    def _is_worth_it(self, plan: Plan, sql: str, params: Any) -> bool:
+        """Whether somebody may ask for the result again."""
+        return not plan.repeats.are_rare() or self._asked.before(sql, params)
+
+    def note_asked(self, sql: str, params: Any) -> None:
+        """What is stored is looked for, whatever becomes of later ones."""
+        self._asked.before(sql, params)
 
     def follow(self, reader: Reader) -> bool:
         """Look where the replica is now; False if it is being replaced."""
@@ -132,7 +140,7 @@ class Statements:
         with reader.held() as connection:
             return self.versions.follow(connection, side)
 
-    def _narrow(
+    def narrow(
         self, reader: Reader, tables: tuple[str, ...], reading: Reading, sql: str
     ) -> tuple[tuple[Scope, ...], str]:
         """What the query depends on, and for people, which part of it."""
@@ -228,13 +236,11 @@ class _Call:
         plan: Plan,
         policy: Policy,
         action: str,
-        scopes: tuple[Scope, ...],
-        part: str,
     ) -> None:
-        self._scopes = scopes
+        self._scopes: tuple[Scope, ...] = plan.tables
         #: Whoever keeps the result himself, if the cache is in memory.
         self.taken: Taken | None = None
-        self._part = part
+        self._part = ""
         self._known_key: tuple[At, str | None] | None = None
         self._statements = statements
         self._reader = reader
@@ -253,6 +259,21 @@ class _Call:
         self.count("bypass")
         return self._reader.execute(self._sql, self._params)
 
+    def pass_by(self) -> Result:
+        """The result, which probably nobody asks for again: not stored."""
+        self.count("miss")
+        return self._reader.execute(self._sql, self._params)
+
+    def narrow(self, reading: Reading) -> None:
+        """Find out what the result depends on, and tell who wants to know."""
+        self._scopes, self._part = self._statements.narrow(
+            self._reader, self._plan.tables, reading, self._sql
+        )
+        taken = self.taken = reading.taken
+        if taken is not None:
+            taken.connection, taken.scopes = reading.connection, self._scopes
+            taken.repeats = self._plan.repeats
+
     def answer(self, cache: BaseCache, ttl: float) -> Result:
         """The result, from the cache if it is there."""
         at = self._at_now()
@@ -262,6 +283,7 @@ class _Call:
         found = self._look_up(cache, key)
         if found is not None:
             self.count("hit")
+            self._plan.repeats.in_vain = 0
             if self.taken is not None:
                 self.taken.at, self.taken.was_kept = at, True
             return found
@@ -270,6 +292,7 @@ class _Call:
             outcome = flight.wait()
             if outcome is not None:
                 self.count("wait")
+                self._plan.repeats.in_vain = 0
                 return outcome.again()
             return self.compute_and_count(cache, ttl)
         try:
@@ -294,6 +317,7 @@ class _Call:
             found = self._look_up(cache, key) if has_waited else None
             if found is not None:
                 self.count("wait")
+                self._plan.repeats.in_vain = 0
                 return found
             return self.compute_and_count(cache, ttl)
         finally:
@@ -343,6 +367,8 @@ class _Call:
         return result
 
     def _store(self, cache: BaseCache, key: str, data: bytes, ttl: float) -> None:
+        self._plan.repeats.in_vain += 1
+        self._statements.note_asked(self._sql, self._params)
         try:
             cache.set(key, data, ttl)
         except Exception as error:  # as above
