@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import logging
 import weakref
+from asyncio.events import _get_running_loop
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
@@ -218,7 +219,8 @@ class Hot(Generic[_M]):
         On an event loop nobody ``may_wait``, not even for the replica.
         """
         recipe = shape.recipes.get(action)
-        if recipe is None:
+        if recipe is None or (may_wait and _get_running_loop() is not None):
+            # The usual way says that such a call is not for event loops.
             return None
         source = recipe.source
         if (

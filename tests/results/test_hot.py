@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.core.cache import caches
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connection, models, transaction
 from django.db.models.signals import post_init, pre_init
 from django.test.utils import override_settings
@@ -197,6 +198,28 @@ def test_misses_are_answered_by_a_thread(gear: Gear) -> None:
         return await Gear.objects.aget(pk=gear.pk), await Gear.objects.acount()
 
     assert on_loop(ask) == (gear, 1)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda: Gear.objects.get(name="cog"),
+        lambda: Gear.objects.count(),
+        lambda: list(Gear.objects.all()),
+    ],
+    ids=["get", "count", "list"],
+)
+def test_calls_that_may_wait_are_refused_on_an_event_loop(
+    gear: Gear, read: Callable[[], Any]
+) -> None:
+    # As by Django, which refuses all of them, and not only those that do wait.
+    assert is_hot(warm(read))
+
+    async def ask() -> Any:
+        return read()
+
+    with pytest.raises(SynchronousOnlyOperation):
+        on_loop(ask)
 
 
 def test_a_task_within_a_transaction_sees_it(gear: Gear) -> None:
