@@ -21,17 +21,19 @@ __all__ = ["Around", "Index", "Row", "Usage"]
 
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
-_VERSION: Final = 2
+_VERSION: Final = 3
 _SCHEMA: Final = """
 CREATE TABLE entries (
-    number INTEGER PRIMARY KEY,  -- a later write has a higher one
+    id INTEGER PRIMARY KEY,      -- a row stays where it is when it is replaced
     name TEXT NOT NULL UNIQUE,
+    number INTEGER NOT NULL,     -- a later write has a higher one
     key BLOB NOT NULL,           -- a key need not be valid Unicode
     partition TEXT NOT NULL,
     size INTEGER NOT NULL,
     expires REAL,                -- NULL: never
     data BLOB                    -- NULL: in a file
 );
+CREATE INDEX by_number ON entries (number);
 CREATE TABLE totals (entries INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO totals VALUES (0, 0);
 CREATE TRIGGER added AFTER INSERT ON entries BEGIN
@@ -40,12 +42,36 @@ END;
 CREATE TRIGGER removed AFTER DELETE ON entries BEGIN
     UPDATE totals SET entries = entries - 1, bytes = bytes - OLD.size;
 END;
+CREATE TRIGGER replaced AFTER UPDATE OF size ON entries WHEN NEW.size <> OLD.size BEGIN
+    UPDATE totals SET bytes = bytes - OLD.size + NEW.size;
+END;
 CREATE TABLE usage (
     partition TEXT PRIMARY KEY, hits INTEGER NOT NULL, last REAL NOT NULL
 );
 CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 """
+_NEWEST: Final = "(SELECT ifnull(max(number), 0) + 1 FROM entries)"
+_RECORD: Final = f"""
+INSERT INTO entries (name, key, partition, size, expires, data, number)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, {_NEWEST})
+ON CONFLICT (name) DO UPDATE SET
+    number = excluded.number, partition = excluded.partition, size = excluded.size,
+    expires = excluded.expires, data = excluded.data
+"""  # noqa: S608
+_REPLACE: Final = f"""
+UPDATE entries SET
+    number = {_NEWEST}, partition = ?3, size = ?4, expires = ?5, data = ?6
+WHERE name = ?1 AND data IS NOT NULL
+    AND (?8 = 0 OR (SELECT bytes FROM totals) - size + ?4 <= ?8)
+"""  # noqa: S608
+_ADD: Final = f"""
+INSERT INTO entries (name, key, partition, size, expires, data, number)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, {_NEWEST} FROM totals
+WHERE (?7 IS NULL OR entries < ?7) AND (?8 = 0 OR bytes + ?4 <= ?8)
+ON CONFLICT (name) DO NOTHING
+"""  # noqa: S608
+"""Both where there is room only, and never over a file."""
 
 
 class Row(NamedTuple):
@@ -122,11 +148,29 @@ class Index:
         """Write an entry, or note that its file is; it becomes the newest."""
         with self._lock:
             db = self._db
-            db.execute(
-                "INSERT OR REPLACE INTO entries "
-                "(name, key, partition, size, expires, data) VALUES (?, ?, ?, ?, ?, ?)",
-                (name, _encoded(key), partition, size, expires, data),
-            )
+            db.execute(_RECORD, (name, _encoded(key), partition, size, expires, data))
+
+    def store(
+        self,
+        name: str,
+        key: str,
+        partition: str,
+        expires: float | None,
+        data: bytes,
+        most_entries: int | None,
+        most_bytes: int,
+    ) -> bool:
+        """
+        Write a small entry, unless others have to go first; tell whether.
+
+        Neither is it written where there is a file so far. Replacing takes one
+        statement, which is half as long as to look, to remove and to add.
+        """
+        row = name, _encoded(key), partition, len(data), expires, data
+        limited = (*row, most_entries, most_bytes)
+        with self._lock:
+            execute = self._db.execute
+            return any(execute(sql, limited).rowcount for sql in (_REPLACE, _ADD))
 
     def find(self, name: str) -> tuple[bool, bytes | None]:
         """Return whether there is an entry, and its bytes; None: in a file."""
@@ -141,11 +185,11 @@ class Index:
         """Return what there is of an entry, and of all of them."""
         with self._lock:
             found = self._db.execute(
-                "SELECT entries, bytes, size, data IS NULL FROM totals "
-                "LEFT JOIN entries ON name = ?",
+                "SELECT entries, bytes, size, name IS NOT NULL AND data IS NULL "
+                "FROM totals LEFT JOIN entries ON name = ?",
                 (name,),
             ).fetchone()
-            return Around(*found)
+            return Around(found[0], found[1], found[2], bool(found[3]))
 
     def forget(self, names: Iterable[str]) -> int:
         """Note that entries were removed; return how many there were."""
@@ -259,7 +303,7 @@ class Index:
             # machine `rebooted` tells.
             db.executescript(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; "
-                "PRAGMA recursive_triggers = ON; PRAGMA mmap_size = 67108864;"
+                "PRAGMA mmap_size = 67108864;"
             )
             db.execute("BEGIN IMMEDIATE")
             version = db.execute("PRAGMA user_version").fetchone()[0]

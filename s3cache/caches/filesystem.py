@@ -31,7 +31,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,21 +110,9 @@ class Directory:
         with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123
             return file.read()
 
-    @contextmanager
-    def locked(self, name: str) -> Iterator[None]:
+    def locked(self, name: str) -> _Locked:
         """Exclude all others, of every process, from the entries beside."""
-        number = int(name[:2], 16)
-        with self._threads[number]:
-            descriptor = self._descriptors.get(number)
-            if descriptor is None:
-                descriptor = self._lock_file(number)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            self.changes.begin(number)
-            try:
-                yield
-            finally:
-                self.changes.end(number)
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
+        return _Locked(self, int(name[:2], 16))
 
     def ready(self) -> None:
         """Open the index, and repair what a crash left; once per process."""
@@ -161,12 +148,31 @@ class Directory:
             self.index.open()
             self.changes.all_changed()
 
+    def store(
+        self,
+        made: str,
+        name: str,
+        partition: str,
+        data: bytes,
+        most_entries: int | None,
+        most_bytes: int,
+    ) -> bool:
+        """
+        Write what is small and has room, if no file is in the way.
+
+        Returns whether it was written. Its lock is held.
+        """
+        if len(data) > _IN_INDEX:
+            return False
+        return self.index.store(
+            name, made, partition, _until(data), data, most_entries, most_bytes
+        )
+
     def write(
         self, made: str, name: str, partition: str, data: bytes, *, over_file: bool
     ) -> None:
         """Write an entry, which is a file so far or not; its lock is held."""
-        expires = expiry(data)
-        until = None if expires == math.inf else expires
+        until = _until(data)
         if len(data) <= _IN_INDEX:
             if over_file:
                 self.remove(name, partition)
@@ -223,6 +229,26 @@ class Directory:
     def _under_way(self, name: str, partition: str) -> str:
         return f"{self.root}/_tmp/{name}~{partition}~{secrets.token_hex(4)}"
 
+    def lock(self, number: int) -> None:
+        """Take the lock of two digits; ``locked`` releases it."""
+        self._threads[number].acquire()
+        try:
+            descriptor = self._descriptors.get(number)
+            if descriptor is None:
+                descriptor = self._lock_file(number)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except BaseException:
+            self._threads[number].release()
+            raise
+        self.changes.begin(number)
+
+    def unlock(self, number: int) -> None:
+        try:
+            self.changes.end(number)
+            fcntl.flock(self._descriptors[number], fcntl.LOCK_UN)
+        finally:
+            self._threads[number].release()
+
     def _lock_file(self, number: int) -> int:
         path = self.root / "_locks" / f"{number:02x}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -273,6 +299,28 @@ class Directory:
     def _remove_files(self) -> None:
         for partition in self._partitions():
             shutil.rmtree(partition)
+
+
+class _Locked:
+    """What ``locked`` returns; a generator would take three times as long."""
+
+    __slots__ = ("_directory", "_number")
+
+    def __init__(self, directory: Directory, number: int) -> None:
+        self._directory = directory
+        self._number = number
+
+    def __enter__(self) -> None:
+        self._directory.lock(self._number)
+
+    def __exit__(self, *raised: object) -> None:
+        self._directory.unlock(self._number)
+
+
+def _until(data: bytes) -> float | None:
+    """When an entry expires; None: never."""
+    expires = expiry(data)
+    return None if expires == math.inf else expires
 
 
 _domains: dict[tuple[Any, ...], int] = {}
@@ -421,9 +469,13 @@ class FileSystemCache(StoredCache):
                 data = change(directory.read(name, partition) if read else None)
                 if data is None:
                     break
+                if directory.store(
+                    made, name, partition, data, self._max, self._max_bytes
+                ):
+                    break
                 around = directory.index.around(name)
                 if self._fits(around, len(data)):
-                    over_file = bool(around.is_file)
+                    over_file = around.is_file
                     directory.write(made, name, partition, data, over_file=over_file)
                     break
             # Without the lock: others may be making room for theirs.

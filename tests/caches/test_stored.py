@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3cache.caches import FileSystemCache, S3Cache, filesystem
@@ -542,6 +543,46 @@ def test_an_entry_may_grow_into_a_file_and_shrink_again(make_rows: Make) -> None
         assert cache.stats()["memory_usage_bytes"] == on_disk(cache)
     assert cache.delete("key")
     assert on_disk(cache) == cache.stats()["memory_usage_bytes"] == 0
+
+
+def test_replacing_a_small_entry_is_one_statement(make_rows: Make) -> None:
+    cache = make_rows()
+    traced: list[str] = []
+
+    def statements() -> list[str]:
+        # A statement is traced again for each trigger that it starts.
+        distinct = [text.split()[0] for text in dict.fromkeys(traced)]
+        traced.clear()
+        return distinct
+
+    cache.set("key", "old")
+    cache._directory.index.connection.set_trace_callback(traced.append)
+    cache.set("key", "new")
+    assert statements() == ["UPDATE"]
+    cache.set("other", "first")
+    assert statements() == ["UPDATE", "INSERT"]
+
+
+SETS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30_000)), max_size=8)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SETS)
+def test_bytes_and_order_are_right_whatever_replaces_what(
+    sets: list[tuple[str, int]],
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        cache = FileSystemCache(directory, {"OPTIONS": {"compression": None}})
+        try:
+            sizes: dict[str, int] = {}
+            for key, size in sets:
+                cache.set(key, "x" * size)
+                sizes[key] = len(cache._fetch(cache.make_key(key)) or b"")
+            assert cache._usage() == (len(sizes), sum(sizes.values()))
+            newest_first = dict.fromkeys(key for key, _ in reversed(sets))
+            assert cache.keys() == list(newest_first)[::-1]
+        finally:
+            restart()
 
 
 def test_a_crash_while_an_entry_becomes_a_row(make_rows: Make, tmp_path: Path) -> None:
