@@ -12,11 +12,12 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 from django.core.cache import caches
-from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.base import BaseCache, InvalidCacheKey
 
 from s3cache.caches import redis
 from s3cache.caches.envelope import Envelope
@@ -39,6 +40,7 @@ class ForeignMember(Member):
     """
 
     failures = (Exception,)
+    unusable = (UnicodeEncodeError, InvalidCacheKey)
     waits = True
 
     def __init__(
@@ -72,7 +74,7 @@ class ForeignMember(Member):
             by_version.setdefault(version, {})[key] = made
         found: dict[str, Found] = {}
         for version, mades in by_version.items():
-            for key, data in self.cache.get_many(mades, version=version).items():
+            for key, data in self._get_many(mades, version).items():
                 made = mades[key]
                 if (one := self._opened(made, data, stale=False)) is not None:
                     found[made] = one
@@ -120,7 +122,9 @@ class ForeignMember(Member):
 
     def _lease(self, made: str) -> Lease | None:
         key, version = self._split(made)
-        return redis.lease(self.cache, f"{key}:lease", version, self._lease_timeout)
+        # Another version, so that no caller's key is a lease.
+        leases = f"{self.cache.version if version is None else version}-lease"
+        return redis.lease(self.cache, key, leases, self._lease_timeout)
 
     def _keys(self, pattern: str, limit: int | None) -> Iterable[str]:
         key, version = self._split(pattern)
@@ -130,6 +134,17 @@ class ForeignMember(Member):
         return redis.delete_pattern(self.cache, *self._split(pattern))
 
     # Parts
+
+    def _get_many(self, keys: Iterable[str], version: Any) -> dict[str, Any]:
+        try:
+            return dict(self.cache.get_many(keys, version=version))
+        except self.unusable:
+            pass  # which it is it does not say: ask for each
+        found: dict[str, Any] = {}
+        for key in keys:
+            with suppress(*self.unusable):
+                found[key] = self.cache.get(key, version=version)
+        return found
 
     def _opened(self, made: str, data: object, stale: bool) -> Found | None:
         """Read an entry; what cannot be read is a counted miss."""

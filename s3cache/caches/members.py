@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import threading
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
@@ -56,16 +59,30 @@ class Health:
     def __init__(self, failures: int, pause: float) -> None:
         self.breaker = Breaker(failures, pause)
         self.counters = Counters()
-        self.untold: dict[str, None] = {}
-        """Keys whose last change the member did not hear of."""
+        self.untold: dict[str, object] = {}
+        """Keys whose last change the member did not hear of; each change is an
+        object of its own."""
+        self._lock = threading.Lock()
         self.not_before = -math.inf
         """Epoch seconds: what was made earlier is not believed."""
+        _all.add(self)
 
     def remember(self, made: str) -> None:
         """Note that the member missed a change of this key."""
         if len(self.untold) >= _MOST_UNTOLD:
             self.forget_all()
-        self.untold[made] = None
+        with self._lock:
+            self.untold[made] = object()
+
+    def told(self, made: str, change: object) -> None:
+        """Note that the member has heard of a change, if it is the last."""
+        with self._lock:
+            if self.untold.get(made) is change:
+                del self.untold[made]
+
+    def forked(self) -> None:
+        """Use a lock that no thread of the parent's holds."""
+        self._lock = threading.Lock()
 
     def forget_all(self) -> None:
         """Believe nothing of what the member has now."""
@@ -74,6 +91,17 @@ class Health:
 
     def believes(self, found: Found) -> bool:
         return found[1].created > self.not_before
+
+
+_all: Final[weakref.WeakSet[Health]] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for health in list(_all):
+        health.forked()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 class Member(ABC):
@@ -85,6 +113,9 @@ class Member(ABC):
     """
 
     failures: tuple[type[Exception], ...] = (Exception,)
+    unusable: tuple[type[Exception], ...] = ()
+    """What it raises for a key that it cannot have: nothing is there, and
+    nothing is wrong with it."""
     waits: bool = True
     """Whether operations may wait for a disk or a network."""
     shares: bool = False
@@ -256,6 +287,10 @@ class Member(ABC):
                 answer = work()
         except Refused as refused:
             raise refused.error from None
+        except self.unusable as error:
+            health.counters.count("rejected")
+            logger.warning("The cache %r cannot have a key: %r", self.alias, error)
+            return False, otherwise
         except self.failures as error:
             health.counters.count("errors")
             logger.warning("The cache %r failed: %s: %r", self.alias, doing, error)
@@ -271,23 +306,33 @@ class Member(ABC):
         self, doing: str, made: str, work: Callable[[], T], otherwise: T
     ) -> tuple[bool, T]:
         """As ``_ask``, for a change that the member has to hear of."""
-        untold = made in self.health.untold
-        ok, answer = self._ask(doing, work, otherwise)
-        if not ok:
+        change = self.health.untold.get(made)
+        concerned = True
+
+        def telling() -> T:
+            nonlocal concerned
+            try:
+                return work()
+            except self.unusable:
+                concerned = False
+                raise
+
+        ok, answer = self._ask(doing, telling, otherwise)
+        if not ok and concerned:
             self.health.remember(made)
-        elif untold and doing in {"set", "delete"}:
-            self.health.untold.pop(made, None)
+        elif ok and change is not None and doing in {"set", "delete"}:
+            self.health.told(made, change)
         return ok, answer
 
     def _catch_up(self) -> None:
         """Remove from a member that answers again what it did not hear of."""
-        for made in list(self.health.untold)[:_TOLD_AT_ONCE]:
+        for made, change in list(self.health.untold.items())[:_TOLD_AT_ONCE]:
             try:
                 with strict():
                     self._remove(made)
             except self.failures:
                 return  # the next operation says so
-            self.health.untold.pop(made, None)
+            self.health.told(made, change)
 
 
 class OwnMember(Member):

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from s3cache.caches import MemoryCache, breaker, filesystem, s3, sharded
 from s3cache.caches.breaker import Breaker
 from s3cache.caches.errors import NotSerializable
+from s3cache.caches.times import Times
 from s3cache.stores import Answer, DirectoryStore
 from tests.caches.conftest import Use, backend, locmem, named, redis
 from tests.redis_server import RedisServer
@@ -60,6 +61,16 @@ class Unreliable(LocMemCache):
         super().clear()
 
 
+class Picky(LocMemCache):
+    """A cache that, as Redis and Memcached, does not take every key."""
+
+    def make_key(self, key: Any, version: Any = None) -> str:
+        made = str(super().make_key(key, version))
+        made.encode()
+        return made
+
+
+PICKY = {"BACKEND": f"{__name__}.Picky"}
 UNRELIABLE = {"BACKEND": f"{__name__}.Unreliable"}
 
 
@@ -361,6 +372,43 @@ def test_too_many_changes_to_remember_make_all_older_entries_misses(
     breaks(False)
     assert of(shaky, "near")["untold"] <= 2
     assert [shaky.get(f"key{number}") for number in range(3)] == ["new"] * 3
+
+
+def test_a_key_that_a_tier_cannot_have_says_nothing_about_the_tier(use: Use) -> None:
+    cache = use(default=tiers("near", "far"), near=PICKY, far=backend("MemoryCache"))
+    cache.set("good", 1)
+    for number in range(5):
+        cache.set(f"bad\ud800{number}", number)
+        assert cache.get(f"bad\ud800{number}") == number  # from the far tier
+        assert cache.delete(f"bad\ud800{number}")
+    assert of(cache, "near")["state"] == "closed"
+    assert of(cache, "near")["errors"] == of(cache, "near")["untold"] == 0
+    assert cache.get("good") == 1
+
+
+def test_a_deletion_that_fails_is_not_forgotten_by_who_catches_up(
+    shaky: Any, breaks: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = shaky.members[0]
+    shaky.set("key", 1)
+    breaks(True)
+    shaky.delete("key")
+    breaks(False)
+    remove = near._remove
+
+    def overtaken(made: str) -> bool:
+        """Another thread stores a value, and fails to delete it."""
+        removed = bool(remove(made))
+        monkeypatch.setattr(near, "_remove", remove)
+        near._put(made, 2, Times(time.time()))
+        breaks(True)
+        near.remove(made)
+        breaks(False)
+        return removed
+
+    monkeypatch.setattr(near, "_remove", overtaken)
+    shaky.get("other")
+    assert shaky.get("key") is None
 
 
 def test_all_tiers_down_is_a_miss_and_the_source_is_asked(
