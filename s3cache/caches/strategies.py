@@ -22,6 +22,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from multiprocessing.util import Finalize
 from typing import Any, Final, Protocol, TypedDict
 
 from django.core.cache import caches
@@ -196,7 +197,7 @@ class WriteThrough(ReadThrough):
                 # It may have been written all the same: let the source say.
                 self.cache.delete(key, self._version)
                 raise
-            self.cache.set(key, value, self._timeout, self._version)
+            self._keep(key, value)
 
     def delete(self, key: Any) -> None:
         """Remove a key from the source, then from the cache."""
@@ -205,6 +206,14 @@ class WriteThrough(ReadThrough):
                 self.source.delete(key)
             finally:
                 self.cache.delete(key, self._version)
+
+    def _keep(self, key: Any, value: Any) -> None:
+        """Store a value; if that fails, leave no older one, and raise."""
+        try:
+            self.cache.set(key, value, self._timeout, self._version)
+        except BaseException:
+            self.cache.delete(key, self._version)
+            raise
 
     def _stripe(self, key: Any) -> threading.Lock:
         return self._stripes[hash(str(key)) % _STRIPES]
@@ -267,7 +276,11 @@ class WriteBehind(WriteThrough):
         return {key: self.get(key) for key in keys}
 
     def save(self, key: Any, value: Any) -> None:
-        """Write to the cache now, and to the source soon."""
+        """
+        Write to the cache now, and to the source soon.
+
+        What the cache raises is raised, and the value is not written then.
+        """
         if self._is_full(key):
             self.flush()
             if self._is_full(key):
@@ -276,12 +289,13 @@ class WriteBehind(WriteThrough):
                     "fails; the next one is refused rather than lost."
                 )
         with self._stripe(key), self._changes.changing(str(key)):
+            box = [copy.deepcopy(value)]
+            self._keep(key, value)
             with self._lock:
                 # A box of its own tells this value from an equal one. A key
                 # that waits keeps its place.
-                self._pending[key] = [copy.deepcopy(value)]
+                self._pending[key] = box
                 self._start()
-            self.cache.set(key, value, self._timeout, self._version)
 
     def delete(self, key: Any) -> None:
         with self._flushing:  # what is being written now must not come after
@@ -350,21 +364,31 @@ class WriteBehind(WriteThrough):
                 del self._pending[key]
             # Somebody who missed it in the cache may have stored what the
             # source had before.
-            self.cache.set(key, box[0], self._timeout, self._version)
+            try:
+                self._keep(key, box[0])
+            except Exception:
+                # It is written; the cache must not keep others from that.
+                logger.exception("The cache does not take what %r has", self.source)
 
     def _start(self) -> None:
         if self._thread is None:
+            _close_at_the_end()
             self._thread = threading.Thread(target=in_thread(self._work), daemon=True)
             self._thread.start()
 
     def _work(self) -> None:
-        while True:
-            time.sleep(self._interval)
-            self.flush()
+        try:
+            while True:
+                time.sleep(self._interval)
+                self.flush()
+                with self._lock:
+                    if not self._pending:
+                        self._thread = None
+                        return
+        except BaseException:
             with self._lock:
-                if not self._pending:
-                    self._thread = None
-                    return
+                self._thread = None  # the next value to save starts another
+            raise
 
 
 _all: Final[weakref.WeakSet[WriteThrough]] = weakref.WeakSet()
@@ -381,6 +405,17 @@ def _close_all() -> None:
     for through in list(_all):
         if isinstance(through, WriteBehind):
             through.close()
+
+
+_closing_in: set[int] = set()
+"""The processes, this one and its ancestors, that write before they end."""
+
+
+def _close_at_the_end() -> None:
+    """Children of multiprocessing end without what atexit has registered."""
+    if os.getpid() not in _closing_in:
+        _closing_in.add(os.getpid())
+        Finalize(None, _close_all, exitpriority=10)
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3cache.caches.errors import QueueFull
+from s3cache.caches import MemoryCache
+from s3cache.caches.errors import NotSerializable, QueueFull
 from s3cache.caches.strategies import ReadThrough, WriteBehind, WriteThrough
 from tests.caches.conftest import Use, backend, named
 from tests.forks import in_child
@@ -336,3 +340,77 @@ def test_a_child_does_not_write_what_its_parent_will() -> None:
     through.save("a", 1)
     assert in_child(lambda: through.stats()["pending"] == 0 and through.flush() == 0)
     assert through.flush() == 1
+
+
+# A cache that fails
+
+
+def test_a_cache_that_fails_does_not_stop_the_writing(use: Use) -> None:
+    source = Shelf()
+    through = WriteBehind(source, interval=0.01)
+    broken = "set() must not be asked"
+    with pytest.MonkeyPatch.context() as patch:
+        through.save("a", 1)
+        patch.setattr(MemoryCache, "set", failing(ConnectionError(broken)))
+        wait_for(lambda: source.rows == {"a": 1} and not through.stats()["pending"])
+    through.save("b", 2)
+    wait_for(lambda: source.rows == {"a": 1, "b": 2})
+
+
+def test_what_the_cache_refuses_does_not_wait_for_the_source() -> None:
+    source = Shelf()
+    through = behind(source)
+    through.save("a", 1)
+    with pytest.raises(NotSerializable):
+        through.save("a", object())
+    assert through.get("a") == 1
+    through.flush()
+    assert source.rows == {"a": 1}
+
+
+def test_what_only_the_cache_refuses_leaves_nothing_old_in_it() -> None:
+    source = Shelf()
+    through = WriteThrough(source)
+    through.save("a", 1)
+    new = object()
+    with pytest.raises(NotSerializable):
+        through.save("a", new)
+    assert through.cache.get("a") is None
+    assert source.rows == {"a": new}
+
+
+def test_what_waits_is_written_when_a_child_ends() -> None:
+    def child() -> None:
+        through = WriteBehind(PrintingTo(path), interval=3600)
+        through.save("a", 1)
+
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "saved"
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+        process.join()
+        assert path.read_text() == "a 1\n"
+
+
+class PrintingTo(Shelf):
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def save(self, key: str, value: Any) -> None:
+        with self.path.open("a") as file:
+            file.write(f"{key} {value}\n")
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
