@@ -114,9 +114,11 @@ class Index:
         self._lock = threading.Lock()
         self.connection: sqlite3.Connection | None = None
         _all.add(self)
-        self.rebooted = False
-        """The machine was started anew since the last use, perhaps after a
-        loss of power: the index and the files may not tell the same."""
+        self.suspect = False
+        """The index is new, or the machine was started anew since the last
+        use, perhaps after a loss of power: index and files may not tell the
+        same."""
+        self._identity = (0, 0)
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -126,9 +128,16 @@ class Index:
         return self.connection
 
     def open(self) -> None:
-        """Open the file now, and set ``rebooted``."""
+        """Open the file now, and set ``suspect``."""
         with self._lock:
             _ = self._db
+
+    def is_there(self) -> bool:
+        """Whether the file that is open is still what others will open."""
+        try:
+            return self._identity == _identity(self._path)
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         with self._lock:
@@ -300,7 +309,7 @@ class Index:
         )
         try:
             # A crash of a process loses nothing of this; of a crash of the
-            # machine `rebooted` tells.
+            # machine `suspect` tells.
             db.executescript(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; "
                 "PRAGMA mmap_size = 67108864;"
@@ -316,7 +325,8 @@ class Index:
             known = db.execute("SELECT value FROM state WHERE name = 'boot'").fetchone()
             db.execute("INSERT OR REPLACE INTO state VALUES ('boot', ?)", (boot,))
             db.execute("COMMIT")
-            self.rebooted = known is not None and known[0] != boot
+            self._identity = _identity(self._path)
+            self.suspect = version == 0 or (known is not None and known[0] != boot)
         except BaseException:
             db.close()
             raise
@@ -354,6 +364,11 @@ def _statements() -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = os.stat(path)  # noqa: PTH116 - all that is asked each second
+    return found.st_dev, found.st_ino
 
 
 def _encoded(key: str) -> bytes:

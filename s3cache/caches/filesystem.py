@@ -42,7 +42,7 @@ from s3cache.caches.compression import SUFFIXES
 from s3cache.caches.envelope import Opened, expiry, secret_keys
 from s3cache.caches.file_changes import SLOTS, FileChanges
 from s3cache.caches.file_index import Around, Index, Row, Usage, remove
-from s3cache.caches.stored import Change, Condition, StoredCache
+from s3cache.caches.stored import LEASES, Change, Condition, StoredCache
 from s3cache.conf import boolean, optional, seconds
 
 __all__ = ["FileSystemCache"]
@@ -54,6 +54,8 @@ _DEFAULT_PARTITION: Final = "_"
 _EVICTED_AT_ONCE: Final = 50
 _PARTITIONS_AT_ONCE: Final = 1000
 """Partitions whose hits are counted before they are written down."""
+_LOOK_INTERVAL: Final = 1.0
+"""Seconds between two looks whether the directory is still there."""
 _REMEMBERED: Final = 512
 _REMEMBERED_BYTES: Final = 4096
 """Entries, and bytes of each at most, that a process remembers."""
@@ -78,17 +80,22 @@ class Directory:
         self.remembered: dict[tuple[str, int], tuple[int, int, Opened]] = {}
         """By key and domain: slot, number, and the entry at that number."""
         self._ready = False
+        self._next_look = 0.0
         self.next_cleanup = 0.0
         self.usage: dict[str, tuple[int, float]] = {}
         self.usage_lock = threading.Lock()
 
     def forked(self) -> None:
         """Use nothing of the parent's: neither its locks nor its index."""
-        # Kept, or the garbage collector would close the parent's connection.
-        _parents.append(self.index)
+        self._threads = [threading.Lock() for _ in range(SLOTS)]
+        self._leave()
+
+    def _leave(self) -> None:
+        # Kept, or the garbage collector would close the connection, which is
+        # the parent's, or removes files by names that are another's now.
+        _left.append(self.index)
         for descriptor in self._descriptors.values():
             os.close(descriptor)
-        self._threads = [threading.Lock() for _ in range(SLOTS)]
         self._reset()
 
     def name_of(self, made: str) -> str:
@@ -115,9 +122,20 @@ class Directory:
         return _Locked(self, int(name[:2], 16))
 
     def ready(self) -> None:
-        """Open the index, and repair what a crash left; once per process."""
+        """
+        Open the index, and repair what a crash left; once per process.
+
+        Once more when somebody has removed the directory meanwhile: what is
+        open then is shared with nobody.
+        """
         if self._ready:
-            return
+            moment = time.monotonic()
+            if moment < self._next_look:
+                return
+            self._next_look = moment + _LOOK_INTERVAL
+            if self.index.is_there():
+                return
+            self._start_anew()
         with self._opening:
             if self._ready:
                 return
@@ -128,15 +146,30 @@ class Directory:
             self.changes.open(self.root / "_changes")
             self._mended()
             self._recover()
-            if self.index.rebooted:
+            if self.index.suspect:
                 self._compare()
             self._ready = True
+
+    def _start_anew(self) -> None:
+        opening = self._opening
+        with opening:
+            if self._opening is not opening:
+                return  # another thread has
+            logger.warning("%s was removed, and is made anew", self.root)
+            threads = self._threads
+            for thread in threads:  # so that nobody is inside
+                thread.acquire()
+            try:
+                self._leave()
+            finally:
+                for thread in threads:
+                    thread.release()
 
     def _mended(self) -> None:
         """Open the index; a damaged one is made anew, and the files go."""
         try:
             self.index.open()
-            if self.index.rebooted:
+            if self.index.suspect:
                 self.index.check()
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
@@ -325,7 +358,8 @@ def _until(data: bytes) -> float | None:
 
 _domains: dict[tuple[Any, ...], int] = {}
 _directories: dict[tuple[str, str], Directory] = {}
-_parents: list[Index] = []
+_left: list[Index] = []
+"""What was open when this process came to be, or was removed while it was."""
 
 
 def _forked() -> None:
@@ -428,6 +462,7 @@ class FileSystemCache(StoredCache):
 
     def _verified(self, made: str) -> Opened | None:
         directory = self._directory
+        directory.ready()
         key = made, self._domain
         remembered = directory.remembered.get(key)
         if remembered is not None:
@@ -435,7 +470,6 @@ class FileSystemCache(StoredCache):
             if directory.changes.numbers[slot] == number:
                 self._track(self._partition(made))
                 return opened
-        directory.ready()
         slot = int(directory.name_of(made)[:2], 16)
         number = directory.changes.numbers[slot]
         found = super()._verified(made)
@@ -512,6 +546,8 @@ class FileSystemCache(StoredCache):
 
     def _partition(self, made: str) -> str:
         key = made
+        if made.startswith(LEASES):
+            return _DEFAULT_PARTITION
         if self.key_func is default_key_func:
             key = made[len(self.key_prefix) + 1 :].partition(":")[2]
         first, colon, _ = key.partition(":")

@@ -18,7 +18,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from django.core.cache.backends.base import default_key_func
 
@@ -30,11 +30,15 @@ from s3cache.caches.statistics import Counters, Statistics, hit_rate
 from s3cache.caches.times import Times
 from s3cache.conf import optional
 
-__all__ = ["Change", "Condition", "StoredCache", "strict"]
+__all__ = ["LEASES", "Change", "Condition", "StoredCache", "strict"]
 
 logger = logging.getLogger("s3cache.caches")
 
 _strict: ContextVar[bool] = ContextVar("s3cache.caches.strict", default=False)
+
+LEASES: Final = "\0lease:"
+"""What the keys of leases begin with. Those of entries begin with the prefix
+and the version, so no caller can take a lease by storing a value."""
 
 Change = Callable[[bytes | None], bytes | None]
 """From the bytes of a key (None: there are none) to its new bytes, or None:
@@ -296,7 +300,7 @@ class StoredCache(GettingCache):
 
     def _lease(self, made: str) -> Lease | None:
         """A key beside the entry, which expires when its owner dies."""
-        name = f"{made}:lease"
+        name = LEASES + made
         lasts: float = self.options["lease_timeout"]
         times = Times(time.time(), time.time() + lasts)
         # The token makes these bytes nobody else's.
@@ -328,7 +332,11 @@ class StoredCache(GettingCache):
         begin = self.make_key(pattern.partition("*")[0], version)
         if self.key_func is not default_key_func:
             begin = ""
-        return (made for made in self._names(begin) if matches(made))
+        return (
+            made
+            for made in self._names(begin)
+            if matches(made) and not made.startswith(LEASES)
+        )
 
 
 def _serves(opened: Opened, stale: bool) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from s3cache.caches import FileSystemCache, MemoryCache, getting
-from s3cache.caches.stored import StoredCache
+from s3cache.caches.stored import LEASES, StoredCache
 from s3cache.caches.times import Times
 from tests.caches.conftest import MakeMemory, restart
 from tests.forks import in_child
@@ -212,13 +212,25 @@ def test_a_process_that_dies_releases_the_others(tmp_path: Path) -> None:
     assert calls.read_text() == "deadx"
 
 
+def test_no_key_of_a_caller_is_a_lease(make_files: Make) -> None:
+    cache = make_files()
+    cache.set("key:lease", "a value")
+    lease = cache._lease(cache.make_key("key"))
+    assert lease is not None
+    assert cache.keys() == ["key:lease"]
+    assert cache.get("key:lease") == "a value"
+    assert cache.delete_pattern("*") == 1
+    lease()
+    assert cache.stats()["size"] == 0
+
+
 def test_nobody_frees_a_lease_that_is_not_theirs(make_files: Make) -> None:
     cache = make_files()
     made = cache.make_key("key")
     first = cache._lease(made)
     assert first is not None
     assert cache._lease(made) is None
-    cache._remove(f"{made}:lease")  # as if its time were over
+    cache._remove(LEASES + made)  # as if its time were over
     second = cache._lease(made)
     assert second is not None
     first()  # late

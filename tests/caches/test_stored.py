@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import tempfile
@@ -649,6 +650,74 @@ def test_a_directory_that_cannot_be_one(make_files: Make, tmp_path: Path) -> Non
 def test_nobody_else_may_read_the_directory(make_files: Make, tmp_path: Path) -> None:
     make_files().set("key", 1)
     assert (tmp_path / "files").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("size", [10, 50_000])
+def test_a_directory_that_is_removed_is_made_anew(
+    make_rows: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(filesystem, "_LOOK_INTERVAL", 0.0)
+    cache = make_rows(compression=None)
+    cache.set("old", b"x" * size)
+    assert cache.get("old") == b"x" * size
+    shutil.rmtree(tmp_path / "files")
+    assert cache.get("old") is None
+    cache.set("new", b"y" * size)
+    cache.set("gone", 1)
+
+    def child() -> bool:
+        restart()
+        other = make_rows(compression=None)
+        return other.get("new") == b"y" * size and bool(other.delete("gone"))
+
+    assert in_child(child)
+    assert cache.get("gone") is None
+    assert cache.stats()["size"] == 1
+
+
+def test_files_without_an_index_do_not_stay(make_files: Make, tmp_path: Path) -> None:
+    cache = make_files()
+    cache.set("key", 1)
+    restart()
+    for path in (tmp_path / "files").glob("_index*"):
+        path.unlink()
+    after = make_files()
+    assert after.get("key") is None
+    assert not list(after._directory._files())
+
+
+def test_threads_go_on_while_the_directory_is_removed(
+    make_rows: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filesystem, "_LOOK_INTERVAL", 0.0)
+    cache = make_rows(compression=None)
+    wrong: list[object] = []
+    done = threading.Event()
+
+    def work(key: str) -> None:
+        try:
+            while not done.is_set():
+                cache.set(key, key)
+                if cache.get(key, key) != key:
+                    wrong.append(key)
+        except BaseException as error:
+            wrong.append(error)
+            raise
+
+    threads = [threading.Thread(target=work, args=(f"key{n}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        cache.set("key", 1)
+        shutil.rmtree(tmp_path / "files", ignore_errors=True)
+    done.set()
+    for thread in threads:
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+    assert not wrong
+    shutil.rmtree(tmp_path / "files")
+    cache.set("key", 2)
+    assert cache.get("key") == 2
 
 
 def test_a_symbolic_link_is_not_followed(make_files: Make, tmp_path: Path) -> None:
