@@ -203,7 +203,11 @@ class RecordPerformer(Performer):
         with self._snapshot(effect.table) as (connection, schema):
             number = meta.read_position(connection).number
             table, rendering = self._table(schema, effect.table)
-            where = " AND ".join(f"{quote(c)} = ?" for c in rendering.key_columns)
+            # Where 'a' became 'A', by NOCASE the row would be found for both.
+            where = " AND ".join(
+                f"{quote(c)} = ?{i} AND {quote(c)} = ?{i} COLLATE BINARY"
+                for i, c in enumerate(rendering.key_columns, 1)
+            )
             sql = f"{_select(table)} WHERE {where}"
             found = [connection.execute(sql, key).fetchone() for key in effect.keys]
         return Page(

@@ -13,7 +13,7 @@ from s3cache.keeper.run import keep_now
 from s3cache.records.run import record_now
 from s3cache.records.writing import Recorded, RecordOptions
 from tests.engine import Bucket, Host, MakeHost
-from tests.library.models import Author, Loan, Member
+from tests.library.models import Author, Loan, Member, Tag
 
 
 def record(host: Host, **options: Any) -> Recorded:
@@ -162,6 +162,22 @@ def test_a_table_that_is_dropped_loses_its_records(host: Host, bucket: Bucket) -
     assert bucket.records() == ["library_loan/rows/1,2024-02-29.json"]
     host.sql("DROP TABLE library_loan")
     assert record(host).removed == 1
+
+
+def test_a_key_that_changes_its_case_is_another_record(
+    host: Host, bucket: Bucket
+) -> None:
+    host.sql("DROP TABLE library_tag")
+    host.sql(
+        "CREATE TABLE library_tag (note TEXT NOT NULL, "
+        "name TEXT NOT NULL PRIMARY KEY COLLATE NOCASE)"
+    )
+    Tag.objects.create(name="a")
+    record(host)
+    assert bucket.records() == ["library_tag/rows/a.json"]
+    Tag.objects.filter(name="a").update(name="A")
+    assert record(host).removed == 1
+    assert bucket.records() == ["library_tag/rows/~41.json"]
 
 
 def test_a_row_that_cannot_be_a_record_is_named(host: Host, bucket: Bucket) -> None:
