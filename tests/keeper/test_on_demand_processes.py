@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,10 +17,13 @@ from s3cache.db.base import DatabaseWrapper
 from s3cache.keeper.rounds import KeeperOptions
 from s3cache.keeper.run import keep_now
 from s3cache.replica import absent, packs
-from s3cache.stores.base import Request, observe
-from tests.db.hosts import MakeProcess
+from s3cache.stores.base import Answer, Request, observe
+from tests.db.hosts import FaultyStore, MakeProcess, faulty, on
 from tests.engine import Bucket, Host, MakeHost
+from tests.forks import in_child
 from tests.library.models import Author, Member
+
+__all__ = ["faulty"]
 
 pytestmark = pytest.mark.parametrize("bucket", ["directory"], indirect=True)
 
@@ -134,3 +140,35 @@ def test_one_process_sees_what_another_has_loaded(
     one.call(count)
     told, seen = two.call(packs_that_are_read, count)
     assert (told, seen) == ((100, 150), [])
+
+
+def test_a_fork_while_rows_are_loaded(
+    full: Host, hosts: MakeHost, faulty: FaultyStore
+) -> None:
+    cold = hosts("forked", load_at_once=0, storage="faulty")
+    cold.catch_up()
+    forked, tell = os.pipe()
+    is_loading = threading.Event()
+
+    def wait(send: Callable[[], Answer]) -> Answer:
+        is_loading.set()
+        os.read(forked, 1)
+        return send()
+
+    def count_in_child() -> bool:
+        os.write(tell, b"!")
+        with cold:
+            return count() == (100, 150)
+
+    def count_here() -> tuple[int, int]:
+        with on(cold):
+            return count()
+
+    faulty.on("GET", "_packs/", wait, times=1)
+    with ThreadPoolExecutor(1) as pool:
+        here = pool.submit(count_here)
+        is_loading.wait()
+        assert in_child(count_in_child)
+        assert here.result() == (100, 150)
+    os.close(forked)
+    os.close(tell)
