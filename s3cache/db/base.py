@@ -430,7 +430,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             self.refresh()
         reader = connection.reader
         with self.wrap_database_errors, requests_log.noted_by(self):
-            return connection.replica.loading(
+            return (block or connection.replica).loading(
                 lambda: connection.replica.take_ids(reader, block, table, column, count)
             )
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+from django.db import OperationalError
+
+from s3cache.replica.absent import NotLoaded
 from s3cache.replica.connections import Registration
 from s3cache.replica.reader import Reader
 from s3cache.replica.replica import Replica
@@ -54,7 +57,16 @@ class Connection:
 
     def execute(self, sql: str, params: Any = ()) -> Result:
         """Run a statement that reads."""
-        return self.replica.loading(lambda: self.reader.execute(sql, params))
+        if not self.reader.is_in_transaction():
+            return self.replica.loading(lambda: self.reader.execute(sql, params))
+        try:
+            return self.reader.execute(sql, params)
+        except NotLoaded as missing:
+            # It is the block's snapshot, which would never have it.
+            raise OperationalError(
+                f"{sql[:100]} needs rows that are not loaded: within atomic(), "
+                f"run it on a cursor of Django's connection, which loads them."
+            ) from missing
 
     def getlimit(self, category: int) -> int:
         """See ``sqlite3.Connection.getlimit``."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import NotSupportedError, OperationalError
 
@@ -24,6 +24,8 @@ from s3cache.replica.sql import Kind, kind_of, savepoint_name, why_refused, word
 if TYPE_CHECKING:
     from s3cache.replica.reader import Reader
     from s3cache.replica.replica import Replica
+
+T = TypeVar("T")
 
 
 class Block:
@@ -126,10 +128,20 @@ class Block:
         return self._read(sql, params)
 
     def _read(self, sql: str, params: Any) -> Result:
-        while True:
+        def attempt() -> Result:
             self._look()
+            return self._reader.execute(sql, params)
+
+        return self.loading(attempt)
+
+    def loading(self, attempt: Callable[[], T]) -> T:
+        """What ``attempt`` reads, with all loaded that it needs.
+
+        The snapshot does not have what is loaded, so another one is taken.
+        """
+        while True:
             try:
-                return self._reader.execute(sql, params)
+                return attempt()
             except NotLoaded as missing:
                 self._replica.load(missing.keys)
                 self._look_again()

@@ -491,6 +491,43 @@ def test_what_it_has_seen_has_to_be_true_with_what_it_loads(
 
 
 @on_directory
+def test_a_block_that_has_read_takes_ids_of_a_table_it_has_not(
+    full: Host, cold: Host
+) -> None:
+    with cold, transaction.atomic():
+        assert Author.objects.filter(name="Ann").exists()
+        made = Place.objects.bulk_create(
+            Place(shelf="b", number=n, label=f"b{n}") for n in range(3)
+        )
+    assert len({place.pk for place in made} - {None}) == 3
+    with (
+        cold,
+        pytest.raises(TransactionConflict),
+        serializable(),
+        transaction.atomic(),
+    ):
+        number = Author.objects.count()
+        with full:
+            Author.objects.create(name="other")
+        Everything.objects.count()
+        Member.objects.create(name=str(number))
+
+
+@on_directory
+def test_past_django_a_block_is_told_that_rows_are_not_loaded(
+    full: Host, cold: Host
+) -> None:
+    with cold, transaction.atomic():
+        assert Author.objects.filter(name="Ann").exists()
+        inner: Any = cold.connection.connection
+        with pytest.raises(OperationalError, match="not loaded"):
+            inner.execute("SELECT count(*) FROM library_member")
+        assert Member.objects.count() == 600
+        found = inner.execute("SELECT count(*) FROM library_member").fetchone()
+        assert found == (600,)
+
+
+@on_directory
 def test_constraints_are_checked_with_all_rows(full: Host, cold: Host) -> None:
     with cold:
         connection.check_constraints()
