@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +55,16 @@ def get_each(first: int) -> list[str]:
     found = [Member.objects.get(pk=pk).name for pk in range(first, first + 300, 20)]
     Author.objects.count()
     return found
+
+
+def load_and_weigh(pk: int) -> tuple[int, int]:
+    """The rows of a large table, and by how many bytes this process grew."""
+    catch_up()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Member.objects.get(pk=pk)
+    found = Member.objects.count()
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return found, grown * (1 if sys.platform == "darwin" else 1024)
 
 
 def packs_that_are_read(job: Any, *args: Any) -> tuple[Any, list[str]]:
@@ -172,3 +184,20 @@ def test_a_fork_while_rows_are_loaded(
         assert here.result() == (100, 150)
     os.close(forked)
     os.close(tell)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_table(
+    host: Host, processes: MakeProcess, bucket: Bucket
+) -> None:
+    """Packs are read a few at a time: 60 MB of rows, in packs of 1 MB."""
+    host.sql(
+        "INSERT INTO library_member (id, name) "
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
+        "WHERE i < 60000) SELECT i, hex(randomblob(500)) FROM n"
+    )
+    keep_now(host.connection.replica, KeeperOptions(pack_after=1, target=1024 * 1024))
+    assert len(bucket.store.list("_packs/").keys) > 40
+    found, grown = processes("cold", load_at_once=0).call(load_and_weigh, 30_000)
+    assert found == 60_000
+    assert grown < 30 * 1024 * 1024
