@@ -233,6 +233,7 @@ class ComposedCache(GettingCache):
         of_members = [self._member_stats(member) for member in self.members]
         own = [one["stats"] for one in of_members if one["stats"] is not None]
         return {
+            "driver": type(self).__name__,
             "hits": hits,
             "misses": misses,
             "hit_rate": hit_rate(hits, misses),

@@ -286,6 +286,13 @@ class GettingCache(Cache):
             times.cost,
         )
 
+    async def aget_with_metadata(
+        self, key: Any, version: int | None = None
+    ) -> Metadata | None:
+        """As ``get_with_metadata``, without holding up the event loop."""
+        found = await self._offload(self.get_with_metadata, key, version)
+        return cast("Metadata | None", found)
+
     def get_or_set(
         self,
         key: Any,

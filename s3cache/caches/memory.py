@@ -65,7 +65,12 @@ class MemoryStatistics(TypedDict):
 
 def _percent(path: str, value: object) -> float:
     if not is_number(value) or not 0 <= value <= 100:
-        raise refuse(path, value, "a percentage, above 0 and up to 100, or 0: no limit")
+        raise refuse(
+            path,
+            value,
+            "a percentage, above 0 and up to 100, or 0: no limit "
+            "(a number of bytes is 'max_memory_bytes')",
+        )
     if 0 < value < 1:
         raise ImproperlyConfigured(
             f"{path} is {value!r}, which is less than one percent; "
@@ -298,6 +303,7 @@ class MemoryCache(Inline, GettingCache):
         hits, misses = total["hits"], total["misses"]
         limits = self._shelf.limits
         return {
+            "driver": type(self).__name__,
             "hits": hits,
             "misses": misses,
             "hit_rate": hit_rate(hits, misses),

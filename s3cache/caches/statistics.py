@@ -122,6 +122,8 @@ os.register_at_fork(
 class Statistics(TypedDict):
     """What ``stats()`` of a cache returns."""
 
+    driver: str
+    """The name of the backend's class."""
     hits: int
     misses: int
     hit_rate: float

@@ -165,6 +165,7 @@ class StoredCache(GettingCache):
         hits, misses = total["hits"], total["misses"]
         size, used = self._usage()
         return {
+            "driver": type(self).__name__,
             "hits": hits,
             "misses": misses,
             "hit_rate": hit_rate(hits, misses),

@@ -266,6 +266,7 @@ def test_metadata(make: Make) -> None:
     assert before - 1 < found.created < time.time() + 1
     assert 90 < found.ttl <= 100
     cache.set("always", "value", None)
+    assert asyncio.run(cache.aget_with_metadata("key")).value == "value"
     assert cache.get_with_metadata("always").ttl is None
     assert cache.get_with_metadata("other") is None
 

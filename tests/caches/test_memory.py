@@ -250,6 +250,7 @@ def test_evictions_due_to_memory_are_counted(make_memory: MakeMemory) -> None:
     [
         ({"max_memory_percent": 0.1}, "did you mean 10?"),
         ({"max_memory_percent": 101}, "a percentage, above 0 and up to 100"),
+        ({"max_memory_percent": 5e8}, "a number of bytes is 'max_memory_bytes'"),
         ({"max_memory_percent": 5, "max_memory_bytes": 9}, "have both"),
         ({"max_memory": 5}, "unknown 'max_memory'"),
         ({"policy": "mru"}, "one of 's3fifo', 'lru', 'fifo'"),

@@ -139,6 +139,13 @@ def test_empty_values_are_values(pair: Any, value: Any) -> None:
         assert type(pair.get("key", "absent")) is type(value)
 
 
+def test_each_backend_says_what_it_is(pair: Any) -> None:
+    stats = pair.stats()
+    assert stats["driver"] == "TieredCache"
+    of_tiers = [one["stats"]["driver"] for one in stats["members"]]
+    assert of_tiers == ["MemoryCache", "FileSystemCache"]
+
+
 def test_writing_and_deleting_reach_all_tiers(pair: Any) -> None:
     pair.set("key", 1)
     assert named("near").get("key") == named("far").get("key") == 1
