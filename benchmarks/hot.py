@@ -24,6 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+MEMORY = "s3cache.caches.MemoryCache"
+#: How many times as fast as plain Django ``get(pk)`` is with other caches.
+LEAST_ELSEWHERE = 15
 PLAIN = "default"
 BUCKET = "bucket"
 ROUNDS = 15
@@ -258,7 +261,7 @@ def measure(read: Read) -> tuple[float, float]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure all; return 1 if ``--check`` finds a target missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hot")
-    parser.add_argument("--cache", default="s3cache.caches.MemoryCache")
+    parser.add_argument("--cache", default=MEMORY)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(arguments)
     missed = 0
@@ -271,8 +274,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for read in all_reads:
             plain, bucket = measure(read)
             ratio = plain / bucket
-            missed += ratio < read.target
-            target = f"{read.target:g}" if read.target else ""
+            least = read.target
+            if options.cache != MEMORY:
+                least = LEAST_ELSEWHERE if read.name == "get(pk)" else 0
+            missed += ratio < least
+            target = f"{least:g}" if least else ""
             print(
                 f"{read.name:22} {plain:10.1f} {bucket:10.1f} {ratio:7.1f} {target:>7}",
                 flush=True,

@@ -23,7 +23,6 @@ from typing import Any, Final, TypeAlias
 
 from django.db import connections
 from django.db.models import BinaryField, Field, JSONField, Model
-from django.db.models.base import ModelState
 
 __all__ = [
     "IMMUTABLE",
@@ -31,7 +30,6 @@ __all__ = [
     "name_of",
     "remember_loaded",
     "remember_saved",
-    "remember_values",
     "remembered_fields",
     "remembered_values",
 ]
@@ -108,14 +106,12 @@ def remember_loaded(
     setattr(instance._state, _ATTRIBUTE, _Row(tuple(values), attnames))
 
 
-def remembered_values(values: tuple[object, ...]) -> object:
-    """Return what `remember_values` takes: all fields, of immutable types."""
-    return _Row(values)
+def remembered_values(values: tuple[object, ...]) -> dict[str, object]:
+    """Return what the state of an instance has of such a row.
 
-
-def remember_values(state: ModelState, row: object) -> None:
-    """Remember a row that was remembered before, by another instance."""
-    setattr(state, _ATTRIBUTE, row)
+    `values` are those of all fields, of immutable types.
+    """
+    return {_ATTRIBUTE: _Row(values)}
 
 
 def remember_saved(instance: Model, only: Collection[str] | None = None) -> None:

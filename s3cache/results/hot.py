@@ -2,8 +2,9 @@
 
 A hit builds no queryset and compiles no SQL: some numbers in shared memory are
 compared, the version of a row, a part or some tables is looked up in a dict,
-and what is kept under it in a ``MemoryCache``. Everything else goes the usual
-way, which is always right; what is not known to be safe here is not hot.
+and what is kept under it in a ``MemoryCache``, or, but for lists, in any other
+cache (`s3cache.results.elsewhere`). Everything else goes the usual way, which
+is always right; what is not known to be safe here is not hot.
 
 What is kept is learned from the usual way: a query that carries a ``Taken``
 is told which versions its result belongs to. A list is kept when it is asked
@@ -32,10 +33,11 @@ from django.dispatch import receiver
 from s3cache import conf
 from s3cache.caches import MemoryCache
 from s3cache.caches.immutables import weigh
-from s3cache.remembered import IMMUTABLE, remember_values, remembered_values
+from s3cache.remembered import IMMUTABLE, remembered_values
 from s3cache.replica import clock
 from s3cache.replica.replica import AHEAD
 from s3cache.results.counters import counters
+from s3cache.results.elsewhere import Elsewhere, Rows
 from s3cache.results.open_blocks import are_open
 from s3cache.results.policy import policy_for
 from s3cache.results.reading import Taken, take
@@ -128,7 +130,9 @@ class Recipe:
     hit: tuple[str, str, str]
     source: _Source
     scopes: tuple[str | _Narrowed, ...]
-    cache: MemoryCache
+    #: Where objects themselves are kept, or where else.
+    cache: MemoryCache | None
+    elsewhere: Elsewhere
     ttl: float
     #: Seconds: a replica that was asked so long ago is asked again.
     fresh_for: float
@@ -156,11 +160,11 @@ class Recipe:
         return versions.of_row(narrowed.table, stored)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen would take as long as the rest of making it
 class _Object:
     """An object that is kept: of immutable values, so that copies share them.
 
-    ``weight`` is in bytes.
+    ``weight`` is in bytes. Nobody changes any of it.
     """
 
     attributes: dict[str, Any]
@@ -180,6 +184,7 @@ class Hot(Generic[_M]):
         self.queryset = queryset
         self._absent: type[Exception] = cast("Any", model).DoesNotExist
         self._names: tuple[str, ...] = ()
+        self._attributes: tuple[str, ...] = ()
         self._builds: bool | None = None
         self._remembers = False
         self._serial = next(_serials)
@@ -241,11 +246,37 @@ class Hot(Generic[_M]):
         if versions.plans is not source.plans:
             self.forget()
             return None
-        kept = recipe.cache.peek((recipe.prefix, values, recipe.version(values)))
+        if recipe.cache is not None:
+            key = (recipe.prefix, values, recipe.version(values))
+            kept = recipe.cache.peek(key)
+        else:
+            kept = self._find_elsewhere(recipe, action, values, may_wait=may_wait)
         if kept is not None:
             counters.add(recipe.hit)
             recipe.repeats.in_vain = 0
         return kept
+
+    def _find_elsewhere(
+        self,
+        recipe: Recipe,
+        action: object,
+        values: tuple[Any, ...],
+        *,
+        may_wait: bool,
+    ) -> Any:
+        elsewhere = recipe.elsewhere
+        if elsewhere.cache is None and not may_wait:
+            return None
+        if action == _OBJECTS:
+            return None
+        rows = elsewhere.find(values, recipe.version(values))
+        if rows is None:
+            return None
+        if action == "get":
+            return self._object(rows[0], recipe.source.alias) if rows else _ABSENT
+        if isinstance(action, str):
+            return rows[0][0]
+        return dict(zip(*rows, strict=True))
 
     def learn(
         self,
@@ -272,6 +303,12 @@ class Hot(Generic[_M]):
             return
         versions = taken.at.versions
         version = versions if len(recipe.scopes) > 1 else versions[0]
+        if recipe.cache is None:
+            # At the first time the statement's result was stored just now.
+            if taken.was_kept:
+                rows = self._rows(kept)
+                recipe.elsewhere.keep(values, version, rows, recipe.ttl)
+            return
         key = (recipe.prefix, values, version)
         try:
             recipe.cache.keep(key, kept, recipe.ttl, weight=weight)
@@ -302,10 +339,10 @@ class Hot(Generic[_M]):
             scope if isinstance(scope, str) else scope.table for scope in taken.scopes
         )
         policy = policy_for(self._model, tables)
-        cache = None if policy is None else caches[policy.cache]
         scopes = self._narrowed(shape, values, taken.scopes)
-        if policy is None or not isinstance(cache, MemoryCache) or scopes is None:
+        if policy is None or scopes is None:
             return None
+        cache = caches[policy.cache]
         source = _Source(
             alias=wrapper.alias,
             settings=wrapper.settings_dict,
@@ -322,12 +359,24 @@ class Hot(Generic[_M]):
             repr(action),
             repr(policy.key_version),
         ]
+        counted = policy.label, _action(shape, action)
         recipe = Recipe(
             prefix=":".join(words),
-            hit=(policy.label, _action(shape, action), "hit"),
+            hit=(*counted, "hit"),
             source=source,
             scopes=scopes,
-            cache=cache,
+            cache=cache if isinstance(cache, MemoryCache) else None,
+            elsewhere=Elsewhere.of(
+                policy.cache,
+                counted,
+                [
+                    wrapper.statements.versions.schema,
+                    self._description(wrapper),
+                    shape.words,
+                    action,
+                    policy.key_version,
+                ],
+            ),
             ttl=policy.ttl,
             fresh_for=wrapper.max_age_of(tables) * AHEAD,
             repeats=taken.repeats,
@@ -418,7 +467,11 @@ class Hot(Generic[_M]):
         found: Sequence[_M],
     ) -> None:
         """Keep what a queryset returned, if it was asked for before."""
-        if taken.was_kept and len(found) <= _MOST_OBJECTS and self._can_build():
+        if not taken.was_kept or len(found) > _MOST_OBJECTS or not self._can_build():
+            return
+        recipe = self._learn(shape, _OBJECTS, values, taken)
+        # Elsewhere they would gain little.
+        if recipe is not None and recipe.cache is not None:
             kept = tuple([self.keep_object(one) for one in found])
             if None not in kept:
                 self._keep(shape, _OBJECTS, values, taken, kept)
@@ -434,13 +487,37 @@ class Hot(Generic[_M]):
         weight = weigh(values)
         if weight is None or not IMMUTABLE.issuperset(map(type, values)):
             return None
-        attributes = {"_state": None, **dict(zip(self._names, values, strict=True))}
-        state = ModelState()
-        state.adding = False
-        state.db = found._state.db
+        return self._object(values, found._state.db, weight)
+
+    def _object(
+        self, values: tuple[Any, ...], alias: str | None, weight: int = 0
+    ) -> _Object:
+        attributes = dict(zip(self._attributes, (None, *values), strict=True))
+        state: dict[str, Any] = {"adding": False, "db": alias}
         if self._remembers:
-            remember_values(state, remembered_values(values))
-        return _Object(attributes, vars(state), weight + 800)
+            state.update(remembered_values(values))
+        return _Object(attributes, state, weight + 800)
+
+    def _rows(self, kept: Any) -> Rows:
+        """What ``_find_elsewhere`` makes ``kept`` of."""
+        if kept is _ABSENT:
+            return ()
+        if type(kept) is _Object:
+            return [tuple([kept.attributes[name] for name in self._names])]
+        if type(kept) is dict:
+            return [tuple(kept), tuple(kept.values())]
+        return [(kept,)]
+
+    def _description(self, wrapper: DatabaseWrapper) -> list[object]:
+        """What says which values an object has, of the same rows."""
+        return [
+            self._model._meta.label,
+            [
+                (field.attname, f"{type(field).__module__}.{type(field).__qualname__}")
+                for field in self._model._meta.concrete_fields
+            ],
+            str(wrapper.timezone),
+        ]
 
     def make_object(self, kept: _Object) -> _M:
         """An object of the caller's own, as ``Model.from_db()`` makes it."""
@@ -465,6 +542,7 @@ class Hot(Generic[_M]):
             model = self._model
             fields = model._meta.concrete_fields
             self._names = tuple(field.attname for field in fields)
+            self._attributes = ("_state", *self._names)
             self._remembers = issubclass(model, _s3model())
             self._builds = _is_plain(model) and all(
                 _is_plain_field(model, field) for field in fields

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from s3cache.replica.meta import Version
 from s3cache.results.policy import Policy
 from s3cache.results.versions import At
 
-__all__ = ["key_of"]
+__all__ = ["NAMESPACE", "key_of", "readable"]
 
 NAMESPACE: Final = "s3cache"
 
@@ -52,10 +53,12 @@ def key_of(
     label = _UNSAFE.sub("_", policy.label)[:60]
     if part:
         action = f"{action}:{_UNSAFE_IN_PART.sub('_', part)[:40]}"
-    return f"{NAMESPACE}:{label}:{action}:{_readable(at.versions)}:{digest}"
+    return f"{NAMESPACE}:{label}:{action}:{readable(at.versions)}:{digest}"
 
 
-def _readable(versions: Iterable[Version]) -> str:
+@lru_cache(maxsize=1024)
+def readable(versions: tuple[Version, ...]) -> str:
+    """``versions`` in one word, which is safe in a key."""
     words = [f"{number}-{_UNSAFE.sub('_', token)}" for number, token in versions]
     if len(words) <= _READABLE:
         return ",".join(words)

@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from django.core.cache import caches
 from django.core.exceptions import FieldError, ValidationError
 from django.db import models, transaction
 from django.db.models import (
@@ -690,19 +689,6 @@ def test_hosts_do_not_share_what_a_queryset_holds(hosts: MakeHost) -> None:
         assert warm(lambda: Gear.objects.filter(weight=1).count())() == 1
     with b:
         assert warm(lambda: Gear.objects.filter(weight=1).count())() == 0
-
-
-def test_another_cache_than_memory_is_asked_the_usual_way(
-    gears: list[Gear], settings: Any
-) -> None:
-    read = warm(lambda: Gear.objects.filter(weight=2).count())
-    settings.CACHES = {
-        "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
-    }
-    rows = Gear.objects.filter(weight=2)
-    assert rows.count() == 1
-    assert not is_hot(warm(read))
-    caches["default"].clear()
 
 
 def test_the_words_of_a_shape_tell_it_from_others(host: Host) -> None:
