@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,21 @@ from s3cache.replica.sql import quote
 
 #: The replica's own tables start with this; Django never sees them.
 OWN_PREFIX = "_s3cache_"
+
+#: Parts of declared types, the first of which decides.
+_AFFINITIES = (
+    ("int", "INTEGER"),
+    ("char", "TEXT"),
+    ("clob", "TEXT"),
+    ("text", "TEXT"),
+    ("blob", "BLOB"),
+    ("real", "REAL"),
+    ("floa", "REAL"),
+    ("doub", "REAL"),
+)
+
+#: Perhaps a name; but there is no collation without it.
+_COLLATE = re.compile(r"\bcollate\b", re.IGNORECASE)
 
 _ACTIONS = frozenset(["CASCADE", "SET NULL", "SET DEFAULT"])
 
@@ -39,6 +55,9 @@ class Table:
     and new rowids are the same on every host. ``key`` are the columns that
     identify a row: the primary key, or the rowid if there is none, or if the
     primary key may be NULL, which SQLite lets several rows have.
+
+    ``affinities`` are those of the columns, in capitals; none where values
+    may be compared in another way than byte by byte.
     """
 
     name: str
@@ -48,6 +67,7 @@ class Table:
     integer_key: bool
     autoincrement: bool
     foreign_keys: tuple[ForeignKey, ...]
+    affinities: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @cached_property
     def key_indexes(self) -> tuple[int, ...]:
@@ -153,6 +173,22 @@ def _read_table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
         integer_key=integer_key,
         autoincrement=_has_autoincrement(connection, sql),
         foreign_keys=_read_foreign_keys(connection, name),
+        affinities=(
+            {}
+            if _COLLATE.search(sql)
+            else {column: _affinity(kind) for column, kind in types.items()}
+        ),
+    )
+
+
+def _affinity(kind: str) -> str:
+    """What SQLite makes of values of a column of that declared type.
+
+    See https://www.sqlite.org/datatype3.html#determination_of_column_affinity
+    """
+    return next(
+        (affinity for part, affinity in _AFFINITIES if part in kind),
+        "NUMERIC" if kind else "BLOB",
     )
 
 

@@ -24,7 +24,7 @@ from django.db.models.lookups import Exact, IsNull
 from django.db.models.sql import AggregateQuery, Query
 from django.db.models.sql.where import AND, WhereNode
 
-from s3cache.replica.tables import Schema
+from s3cache.replica.tables import Schema, Table
 from s3cache.results.versions import PartScope, RowScope
 
 __all__ = ["narrowed"]
@@ -55,7 +55,7 @@ def narrowed(
     table = schema.get(model._meta.db_table)
     if table is None or alias != model._meta.db_table:
         return None
-    values = dict(_required(query.where, alias, connection))
+    values = dict(_required(query.where, alias, table, connection))
     if not values or not _is_named_once(alias, sql):
         return None
     name = alias.lower()
@@ -69,14 +69,14 @@ def narrowed(
 
 
 def _required(
-    where: WhereNode, alias: str, connection: BaseDatabaseWrapper
+    where: WhereNode, alias: str, table: Table, connection: BaseDatabaseWrapper
 ) -> Iterator[tuple[str, Any]]:
     """The columns that must have a certain value, which is plain."""
     if where.connector != AND or where.negated:
         return
     for child in where.children:
         if isinstance(child, WhereNode):
-            yield from _required(child, alias, connection)
+            yield from _required(child, alias, table, connection)
             continue
         lhs = getattr(child, "lhs", None)
         if not isinstance(lhs, Col) or lhs.alias != alias:
@@ -88,24 +88,32 @@ def _required(
             if child.rhs is True:
                 yield column, None
         elif isinstance(child, Exact) and not hasattr(child.rhs, "as_sql"):
-            value = _stored(lhs.target, child.rhs, connection)
+            affinity = table.affinities.get(column, "")
+            value = _stored(lhs.target, child.rhs, affinity, connection)
             if value is not None:
                 yield column, value
 
 
 def _stored(
-    field: models.Field[Any, Any], value: object, connection: BaseDatabaseWrapper
+    field: models.Field[Any, Any],
+    value: object,
+    affinity: str,
+    connection: BaseDatabaseWrapper,
 ) -> int | str | None:
-    """``value`` as SQLite has it in a row; None if that cannot be told."""
+    """``value`` as SQLite has it in a row; None if that cannot be told.
+
+    The table need not be one that Django has made: its columns tell whether
+    other values are equal to this one, and in which form they are stored.
+    """
     while isinstance(field, models.ForeignKey):
         field = field.target_field
-    if hasattr(value, "resolve_expression") or getattr(field, "db_collation", None):
+    if hasattr(value, "resolve_expression"):
         return None
     stored = field.get_db_prep_value(value, connection, prepared=True)
     if isinstance(field, _TEXT) and isinstance(stored, str):
-        return str(stored)
+        return str(stored) if affinity == "TEXT" else None
     if isinstance(field, _WHOLE) and isinstance(stored, int):
-        return int(stored)
+        return int(stored) if affinity in ("INTEGER", "NUMERIC") else None
     return None
 
 

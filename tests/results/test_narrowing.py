@@ -224,6 +224,32 @@ def test_a_row_that_is_not_there_and_comes(host: Host) -> None:
     assert len(query()) == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "one", "same"),
+    [
+        ("text COLLATE NOCASE", "a", "A"),
+        ("text COLLATE/**/rtrim", "a", "a  "),
+        ("integer", "7", "07"),
+        ("blob", "7", "7"),
+    ],
+)
+def test_a_table_that_is_not_what_its_model_says(
+    host: Host, kind: str, one: str, same: str
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE library_tag")
+        cursor.execute(
+            f"CREATE TABLE library_tag (name {kind} NOT NULL PRIMARY KEY, note text)"
+        )
+        cursor.execute("INSERT INTO library_tag VALUES (%s, 'old')", [one])
+    for name in (one, same):
+        assert Tag.objects.get(name=name).note == "old"
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE library_tag SET note = 'new' WHERE name = %s", [same])
+    for name in (one, same):
+        assert Tag.objects.get(name=name).note == "new"
+
+
 def test_a_child_depends_on_its_parent_table(host: Host) -> None:
     patron = Patron.objects.create(name="P")
     query: Query = lambda: Patron.objects.get(pk=patron.pk).name  # noqa: E731
