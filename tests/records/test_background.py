@@ -66,5 +66,7 @@ def test_a_round_that_fails_is_logged_and_fails_no_commit(
     with caplog.at_level(logging.WARNING, "s3cache.records"):
         Author.objects.create(name="Ann")
         wait()
-    (record,) = caplog.records
+    # Databases of earlier tests may have a thread that waits, too.
+    name = host.connection.replica.store.name
+    (record,) = (one for one in caplog.records if name in one.getMessage())
     assert record.getMessage().endswith("records were not written")
