@@ -113,7 +113,8 @@ def configure(directory: Path) -> None:
             databases[alias] = {
                 "ENGINE": "s3cache.db",
                 "NAME": directory / f"{alias}.sqlite3",
-                "OPTIONS": {"storage": alias},
+                # Records are written meanwhile, by a thread.
+                "OPTIONS": {"storage": alias, "records": False},
             }
             if database.name == DELAYED:
                 databases[alias] |= {
