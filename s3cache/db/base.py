@@ -37,9 +37,10 @@ from s3cache.replica.requests import StatementRequest
 from s3cache.replica.results import Result
 from s3cache.replica.sql import Kind, kind_of, words
 from s3cache.replica.tables import Schema, Table
-from s3cache.results import open_blocks
-from s3cache.results.reading import Reading
+from s3cache.results import open_blocks, watching
+from s3cache.results.reading import Reading, label_and_action
 from s3cache.results.statements import Statements
+from s3cache.results.watching import watchers
 from s3cache.signals import rows_changed
 from s3cache.stores import DirectoryStore, store_for
 from s3cache.stores.base import Store
@@ -158,14 +159,22 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         ``params`` is a sequence or a mapping; with ``many`` a list of them.
         ``reading`` is the query of a SELECT that Django compiled.
         """
+        if not watchers:
+            return self._run(sql, params, many, reading)
+        with watching.statement(self.alias):
+            return self._run(sql, params, many, reading)
+
+    def _run(
+        self, sql: str, params: Any, many: bool, reading: Reading | None
+    ) -> Result:
         if self._block is not None:
             if reading is not None:
                 reading.bypass()
-            return self._run_in_block(self._block, sql, params, many)
+            return self._run_in_block(self._block, sql, params, many, reading)
         kind = kind_of(sql)
         if self._manual and kind is not Kind.PRAGMA:
             self._block = self._new_block()
-            return self._run_in_block(self._block, sql, params, many)
+            return self._run_in_block(self._block, sql, params, many, reading)
         if kind is Kind.EITHER:
             access = self._connected.replica.analyser.access(sql, params)
             kind = Kind.WRITE if access.writes else Kind.READ
@@ -173,7 +182,14 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             return self._read(sql, params, reading)
         return self._runners[kind](self, sql, params, many)
 
-    def _run_in_block(self, block: Block, sql: str, params: Any, many: bool) -> Result:
+    def _run_in_block(
+        self,
+        block: Block,
+        sql: str,
+        params: Any,
+        many: bool,
+        reading: Reading | None,
+    ) -> Result:
         if kind_of(sql) is Kind.PRAGMA:
             result = self._foreign_keys_pragma(sql)
             if result is not None:
@@ -188,8 +204,20 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             raise sqlite3.OperationalError(
                 "cannot start a transaction within a transaction"
             )
+        if watchers:
+            self._tell_of(sql, params, reading)
         with requests_log.noted_by(self):
             return block.execute(sql, params, many=many)
+
+    def _tell_of(self, sql: str, params: Any, reading: Reading | None) -> None:
+        """Tell who watches of a read inside a transaction."""
+        if kind_of(sql) not in (Kind.READ, Kind.EITHER):
+            return
+        access = self._connected.replica.analyser.access(sql, params)
+        if not access.writes:
+            tables = tuple(sorted(access.reads))
+            what = label_and_action(reading)
+            watching.tell(*what, "bypass", watching.Why.BLOCK, tables)
 
     def _read(self, sql: str, params: Any, reading: Reading | None) -> Result:
         connection = self._connected

@@ -11,4 +11,5 @@ and no order of events puts a stale result under a key that is in use.
     keys, codec  what is put into the cache, and under which key
     flights      one caller computes, the others wait
     counters     hits, misses and the rest, by model and action
+    watching     each read, told to whoever watches a request
 """

@@ -44,6 +44,7 @@ from s3cache.results.reading import Taken, take
 from s3cache.results.repeats import Repeats
 from s3cache.results.shapes import MOST_SHAPES, Shape
 from s3cache.results.versions import PartScope, RowScope, Scope
+from s3cache.results.watching import Read, Why, read_of, watchers, watching
 from s3cache.routers import S3Router
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ class Recipe:
     prefix: str
     #: What is counted: a hit, of its model and action.
     hit: tuple[str, str, str]
+    #: The same for who watches.
+    read: Read
     source: _Source
     scopes: tuple[str | _Narrowed, ...]
     #: Where objects themselves are kept, or where else.
@@ -254,6 +257,8 @@ class Hot(Generic[_M]):
         if kept is not None:
             counters.add(recipe.hit)
             recipe.repeats.in_vain = 0
+            if watchers:
+                watching().add(recipe.read)
         return kept
 
     def _find_elsewhere(
@@ -363,6 +368,7 @@ class Hot(Generic[_M]):
         recipe = Recipe(
             prefix=":".join(words),
             hit=(*counted, "hit"),
+            read=read_of(wrapper.alias, *counted, "hit", Why.HOT, tables),
             source=source,
             scopes=scopes,
             cache=cache if isinstance(cache, MemoryCache) else None,

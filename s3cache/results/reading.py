@@ -22,7 +22,14 @@ from s3cache.results.versions import At, Scope
 if TYPE_CHECKING:
     from s3cache.db.base import DatabaseWrapper
 
-__all__ = ["QuerySQL", "Reading", "Taken", "action_of", "take"]
+__all__ = [
+    "QuerySQL",
+    "Reading",
+    "Taken",
+    "action_of",
+    "label_and_action",
+    "take",
+]
 
 #: The alias under which ``QuerySet.count()`` counts.
 _COUNT: Final = "__count"
@@ -137,3 +144,10 @@ def action_of(query: Query) -> str:
     if query.low_mark == 0 and query.high_mark == _GET_LIMIT:
         return "get"
     return "page"
+
+
+def label_and_action(reading: Reading | None) -> tuple[str, str]:
+    """What a read is counted under; None is SQL that was written by hand."""
+    if reading is None or reading.model is None:
+        return "sql", "query"
+    return reading.model._meta.label_lower, action_of(reading.query)

@@ -27,9 +27,10 @@ from s3cache.results.keys import key_of
 from s3cache.results.narrowing import narrowed
 from s3cache.results.plans import Plan, plan_of
 from s3cache.results.policy import Policy, policy_for
-from s3cache.results.reading import Reading, Taken, action_of
+from s3cache.results.reading import Reading, Taken, action_of, label_and_action
 from s3cache.results.repeats import Asked
 from s3cache.results.versions import At, PartScope, Scope, Versions
+from s3cache.results.watching import Why, tell, watchers
 
 if TYPE_CHECKING:
     from s3cache.replica.reader import Reader
@@ -102,18 +103,25 @@ class Statements:
         model = reading.model if reading is not None else None
         policy = policy_for(model, plan.tables)
         if policy is None:
+            if watchers:
+                tell(*label_and_action(reading), "bypass", Why.EXCLUDED, plan.tables)
             return reader.execute(sql, params)
         action = action_of(reading.query) if reading is not None else "query"
         call = _Call(self, reader, sql, params, plan, policy, action)
         if stale:
             call.count("stale")
         hints = reading.hints if reading is not None else NO_HINTS
-        may_keep = is_known and plan.cacheable and not hints.skip_cache
-        if not may_keep or (reading is not None and not reading.keep):
-            return call.bypass()
+        if hints.skip_cache:
+            return call.bypass(Why.SKIPPED)
+        if not plan.cacheable:
+            return call.bypass(Why.IMPURE)
+        if reading is not None and not reading.keep:
+            return call.bypass(Why.NOT_KEPT)
+        if not is_known:
+            return call.bypass(Why.REPLACED)
         cache = caches[policy.cache]
         if isinstance(cache, _UNSUITABLE):
-            return call.bypass()
+            return call.bypass(Why.NO_CACHE)
         is_wanted = hints.fresh or hints.ttl is not None
         if not (is_wanted or self._is_worth_it(plan, sql, params)):
             return call.pass_by()
@@ -121,7 +129,7 @@ class Statements:
             call.narrow(reading)
         ttl = policy.ttl if hints.ttl is None else hints.ttl
         if hints.fresh:
-            return call.compute_and_count(cache, ttl)
+            return call.compute_and_count(cache, ttl, Why.FRESH)
         return call.answer(cache, ttl)
 
     def _is_worth_it(self, plan: Plan, sql: str, params: Any) -> bool:
@@ -250,18 +258,20 @@ class _Call:
         self._policy = policy
         self._action = action
 
-    def count(self, event: str) -> None:
-        """Count that this happened."""
+    def count(self, event: str, why: Why = Why.ABSENT) -> None:
+        """Count that this happened, and say why."""
         counters.count(self._policy.label, self._action, event)
+        if watchers:
+            tell(self._policy.label, self._action, event, why, self._plan.tables)
 
-    def bypass(self) -> Result:
+    def bypass(self, why: Why) -> Result:
         """The result, past the cache."""
-        self.count("bypass")
+        self.count("bypass", why)
         return self._reader.execute(self._sql, self._params)
 
     def pass_by(self) -> Result:
         """The result, which probably nobody asks for again: not stored."""
-        self.count("miss")
+        self.count("miss", Why.FIRST)
         return self._reader.execute(self._sql, self._params)
 
     def narrow(self, reading: Reading) -> None:
@@ -279,10 +289,10 @@ class _Call:
         at = self._at_now()
         key = self._key(at)
         if key is None:
-            return self.bypass()
+            return self.bypass(Why.NO_KEY)
         found = self._look_up(cache, key)
         if found is not None:
-            self.count("hit")
+            self.count("hit", Why.KEPT)
             self._plan.repeats.in_vain = 0
             if self.taken is not None:
                 self.taken.at, self.taken.was_kept = at, True
@@ -291,7 +301,7 @@ class _Call:
         if not is_mine:
             outcome = flight.wait()
             if outcome is not None:
-                self.count("wait")
+                self.count("wait", Why.WAITED)
                 self._plan.repeats.in_vain = 0
                 return outcome.again()
             return self.compute_and_count(cache, ttl)
@@ -316,7 +326,7 @@ class _Call:
         try:
             found = self._look_up(cache, key) if has_waited else None
             if found is not None:
-                self.count("wait")
+                self.count("wait", Why.WAITED)
                 self._plan.repeats.in_vain = 0
                 return found
             return self.compute_and_count(cache, ttl)
@@ -351,9 +361,11 @@ class _Call:
             logger.warning("The cache %r failed: %s", self._policy.cache, error)
         return None
 
-    def compute_and_count(self, cache: BaseCache, ttl: float) -> Result:
+    def compute_and_count(
+        self, cache: BaseCache, ttl: float, why: Why = Why.ABSENT
+    ) -> Result:
         """The result from the replica, which is stored."""
-        self.count("miss")
+        self.count("miss", why)
         statements = self._statements
         result, at = statements.compute(
             self._reader, self._sql, self._params, self._plan, self._scopes
