@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before anything imports boto3: nobody's own credentials can leak in.
 NOWHERE = "/nonexistent/s3cache-tests"
@@ -35,6 +36,12 @@ from tests.missing import missing  # noqa: E402
 from tests.s3_server import S3Server, SharedSessionStorage  # noqa: E402
 
 BUCKET = "s3cache-tests"
+
+# How long an example takes depends on what else this machine does.
+settings.register_profile(
+    "any-speed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any-speed")
 
 
 @pytest.fixture(scope="session")

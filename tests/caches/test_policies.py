@@ -266,7 +266,7 @@ class S3FIFOModel(RuleBasedStateMachine):
             self.cache.clear()
 
 
-STEPS = settings(max_examples=30, stateful_step_count=40, deadline=None)
+STEPS = settings(max_examples=30, stateful_step_count=40)
 TestFIFO = FIFOModel.TestCase
 TestLRU = LRUModel.TestCase
 TestS3FIFO = S3FIFOModel.TestCase

@@ -567,7 +567,7 @@ def test_replacing_a_small_entry_is_one_statement(make_rows: Make) -> None:
 SETS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30_000)), max_size=8)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SETS)
 def test_bytes_and_order_are_right_whatever_replaces_what(
     sets: list[tuple[str, int]],

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from s3cache.caches import MemoryCache
@@ -239,7 +239,6 @@ steps = st.tuples(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(steps, max_size=30))
 def test_of_each_key_no_older_value_comes_after_a_newer_one(
     steps: list[tuple[str, int, str]],

@@ -388,7 +388,6 @@ rows = st.fixed_dictionaries(
 )
 careful = settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

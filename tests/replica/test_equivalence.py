@@ -122,7 +122,7 @@ def content(connection: sqlite3.Connection) -> list[Any]:
     return [repr(rows), last]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(definition=tables, commits=st.lists(st.lists(steps(), max_size=6), max_size=5))
 def test_entries_carry_what_statements_did(
     definition: str, commits: list[list[Step]]
@@ -141,7 +141,7 @@ def test_entries_carry_what_statements_did(
             assert content(other.file.connection) == content(plain)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     definition=tables,
     before=st.lists(steps(), max_size=5),

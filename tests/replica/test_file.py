@@ -92,7 +92,9 @@ def test_a_replica_that_cannot_be_read_now_is_left_alone(
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         open_file(path)
     other.close()
-    assert open_file(path).generation() == generation
+    again = open_file(path)
+    assert again.generation() == generation
+    again.close()
 
 
 def test_functions_are_on_the_connection(tmp_path: Path) -> None:
