@@ -7,9 +7,11 @@ with a host of its own; ``FaultyStore`` loses and refuses what it is told to.
 from __future__ import annotations
 
 import faulthandler
+import itertools
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ from django.db import connections
 
 from s3cache.db.base import DatabaseWrapper
 from s3cache.stores import DirectoryStore, Store, registry
-from s3cache.stores.base import Answer, Kind
+from s3cache.stores.base import Answer, Kind, Request, observe
 from tests.engine import NEVER, Bucket, Host
 
 T = TypeVar("T")
@@ -406,6 +408,22 @@ def processes(bucket: Bucket, tmp_path: Path) -> Iterator[MakeProcess]:
     yield make
     for process in made:
         process.stop()
+
+
+@contextmanager
+def killed_after(requests: int, seconds: float = 0.0) -> Iterator[None]:
+    """Be killed so long after so many requests have been answered."""
+    made = itertools.count(1)
+
+    def kill() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def tell(request: Request) -> None:
+        if next(made) == requests:
+            threading.Timer(seconds, kill).start() if seconds else kill()
+
+    with observe(tell):
+        yield
 
 
 def in_child(function: Callable[[], T]) -> T:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -16,8 +13,7 @@ from s3cache.keeper.run import keep_now
 from s3cache.log.catalog import open_catalog
 from s3cache.log.head import decode_head
 from s3cache.log.keys import HEAD
-from s3cache.stores.base import Request, observe
-from tests.db.hosts import MakeProcess
+from tests.db.hosts import MakeProcess, killed_after
 from tests.engine import Bucket, Host, MakeHost
 from tests.library.models import Author, Member
 
@@ -25,23 +21,13 @@ from tests.library.models import Author, Member
 AT_ONCE = KeeperOptions(pack_after=1, lease=0.0, retain=0.0, grace=0.0)
 
 
-def keep_until(last: int) -> int:
-    """Do a round, and be killed after so many requests; how many it took."""
+def keep_until(last: int) -> None:
+    """Do a round, and be killed after so many requests."""
     connection = connections["default"]
     assert isinstance(connection, DatabaseWrapper)
     connection.catch_up()
-    count = itertools.count(1)
-    made = 0
-
-    def tell(request: Request) -> None:
-        nonlocal made
-        made = next(count)
-        if made == last:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with observe(tell):
+    with killed_after(last):
         keep_now(connection.replica, AT_ONCE)
-    return made
 
 
 @pytest.mark.parametrize("last", [3, 8, 10, 12, 14, 15, 16])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,9 +24,15 @@ from s3cache.records.effects import Remove, Request
 from s3cache.records.performer import RecordPerformer
 from s3cache.records.run import record_now, verify_records_now
 from s3cache.records.writing import RecordOptions
-from s3cache.stores.base import Answer
+from s3cache.replica.replica import Replica
+from s3cache.stores.base import Answer, observe
+from s3cache.stores.base import Request as StoreRequest
+from tests.db.hosts import killed_after
 from tests.engine import Bucket, Host, MakeHost
 from tests.library.models import Author, Member
+
+#: A keeper that takes the lease at once, and leaves nothing for later.
+AT_ONCE = KeeperOptions(pack_after=1, lease=0.0, retain=0.0, grace=0.0, target=999)
 
 Land = Callable[[], Answer]
 
@@ -230,6 +236,33 @@ def test_records_of_a_future_that_was_not(
 # kill -9
 
 
+def keep_and_record(replica: Replica, last: int = 0, seconds: float = 0.0) -> list[str]:
+    """Do both in a process that is killed so long after its ``last`` request.
+
+    Returns what it has asked for.
+    """
+    told, tells = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            replica.catch_up()
+            with observe(partial(tell, tells)), killed_after(last, seconds):
+                keep_now(replica, AT_ONCE)
+                record_now(replica, RecordOptions(lease=0.0))
+        finally:
+            os._exit(0)
+    os.close(tells)
+    with os.fdopen(told) as lines:
+        asked = lines.read().split()
+    os.waitpid(child, 0)
+    return asked
+
+
+def tell(told: int, request: StoreRequest) -> None:
+    place = request.key.split("/")[0]
+    os.write(told, f"{request.kind}:{place}\n".encode())
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("bucket", ["directory"], indirect=True)
@@ -238,27 +271,24 @@ def test_kill_9_at_200_random_moments(
 ) -> None:
     """Of whoever packs, trims and writes records, while rows change."""
     dice = random.Random(4)
-    options = KeeperOptions(pack_after=1, lease=0.0, retain=0.0, grace=0.0, target=999)
+    replica = host.connection.replica
+    keep_and_record(replica)
+    Member.objects.create(name="m")
+    steps = set(keep_and_record(replica))
+    last: Counter[str] = Counter()
     for number in range(200):
         Member.objects.create(name=f"m{number}")
         Member.objects.filter(pk__lt=number - 20).delete()
         Member.objects.filter(pk=number - 3).update(name="changed")
-        child = os.fork()
-        if child == 0:
-            try:
-                host.catch_up()
-                keep_now(host.connection.replica, options)
-                record_now(host.connection.replica, RecordOptions(lease=0.0))
-            finally:
-                os._exit(0)
-        time.sleep(dice.uniform(0.0, 0.12))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        seconds = dice.choice((0.0, dice.uniform(0.0, 0.005)))
+        asked = keep_and_record(replica, dice.randint(1, 28), seconds)
+        last[asked[-1]] += 1
         if number % 40 == 0:
             assert hosts(f"new-{number}").dump() == host.dump()
+    # It was killed after everything that it does.
+    assert last.keys() >= steps, last
     host.catch_up()
-    keep_now(host.connection.replica, options)
-    record_now(host.connection.replica, RecordOptions(lease=0.0))
+    keep_and_record(replica)
     assert hosts("new").dump() == host.dump()
     left = {kind for _key, kind in wrong(host)}
     assert left <= {Kind.WRONG}  # requests under way when their sender died
