@@ -488,7 +488,9 @@ class S3Manager(_ManagerFromS3QuerySet[_M]):
         return await self.all().aaggregate(*args, **kwargs)
 
     def get(self, *args: Any, **kwargs: Any) -> _M:
-        hot = self._hot_path()
+        hot = self._hot
+        if type(hot) is not Hot or hot.model is not self.model:
+            hot = self._hot_path()
         if hot is None or args or not kwargs:
             return self.get_queryset().get(*args, **kwargs)
         found = hot.get(kwargs)

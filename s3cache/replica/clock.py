@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 _BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
@@ -29,11 +31,9 @@ class _LargerOfTwo:
 
 
 if _BOOTTIME is not None:
-    _clock_id = _BOOTTIME
-
-    def now() -> float:
-        """Seconds since some moment before this boot's first process."""
-        return time.clock_gettime(_clock_id)
+    #: Seconds since some moment before this boot's first process; asked by
+    #: every read, so not wrapped in a function.
+    now: Callable[[], float] = partial(time.clock_gettime, _BOOTTIME)
 
 else:  # pragma: no cover
     now = _LargerOfTwo()

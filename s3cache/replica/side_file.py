@@ -78,6 +78,7 @@ class SideFile:
         self._numbers = memoryview(self._map)[
             _OFFSET : _OFFSET + 8 * len(_FIELDS)
         ].cast("d")
+        self._seen = memoryview(self._map)[_OFFSET:_END_OF_NUMBERS]
         self.commit = ProcessLock(self._descriptor, 1, "another process commits")
         self.turn = ProcessLock(
             self._descriptor, 2, "another block holds rows by select_for_update()"
@@ -144,7 +145,7 @@ class SideFile:
 
     def seen(self) -> bytes:
         """All of ``Numbers`` at once, to be compared with what was seen."""
-        return self._map[_OFFSET:_END_OF_NUMBERS]
+        return self._seen.tobytes()
 
     @staticmethod
     def read(seen: bytes) -> Numbers:
@@ -208,6 +209,7 @@ class SideFile:
 
     def delete(self) -> None:
         """Delete the file: the replica is not used any more."""
+        self._seen.release()
         self._numbers.release()
         self._map.close()
         os.close(self._descriptor)

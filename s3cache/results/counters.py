@@ -7,9 +7,10 @@ import threading
 import weakref
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
-__all__ = ["EVENTS", "Counters", "Counts", "counters"]
+__all__ = ["EVENTS", "Counters", "Counts", "Event", "counters", "event_of"]
 
 #: What is counted:
 #:
@@ -22,8 +23,23 @@ __all__ = ["EVENTS", "Counters", "Counts", "counters"]
 #: ``failed``  beside a miss: the cache raised an error
 EVENTS: Final = ("hit", "miss", "wait", "bypass", "stale", "broken", "failed")
 
-#: The label of a model (or "sql"), an action, an event.
-_Key = tuple[str, str, str]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Event:
+    """One of ``EVENTS``, of a model ("sql" for SQL by hand) and an action.
+
+    ``event_of`` makes one object of each, so that it is hashed in no time.
+    """
+
+    label: str
+    action: str
+    event: str
+
+
+@cache
+def event_of(label: str, action: str, event: str) -> Event:
+    """The one object for it."""
+    return Event(label, action, event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +55,11 @@ class Counts:
     failed: int = 0
 
 
-class _Cell(dict[_Key, int]):
+class _Cell(dict[Event, int]):
     """The counts of one thread; nobody else writes to it."""
+
+    def __missing__(self, event: Event) -> int:
+        return 0
 
 
 class Counters:
@@ -58,19 +77,18 @@ class Counters:
         self._lock = threading.Lock()
         self._local = threading.local()
         self._cells: list[tuple[weakref.ref[threading.Thread], _Cell]] = []
-        self._ended: Counter[_Key] = Counter()
+        self._ended: Counter[Event] = Counter()
 
     def count(self, label: str, action: str, event: str) -> None:
         """Count one more event, of ``EVENTS``."""
-        self.add((label, action, event))
+        self.add(event_of(label, action, event))
 
-    def add(self, key: _Key) -> None:
-        """Count one more ``(label, action, event)``."""
+    def add(self, event: Event) -> None:
+        """Count one more of these."""
         try:
-            cell: _Cell = self._local.cell
+            self._local.cell[event] += 1
         except AttributeError:
-            cell = self._new_cell()
-        cell[key] = cell.get(key, 0) + 1
+            self._new_cell()[event] += 1
 
     def _new_cell(self) -> _Cell:
         cell = self._local.cell = _Cell()
@@ -99,8 +117,8 @@ class Counters:
             for _thread, cell in self._cells:
                 total.update(cell.copy())
         found: dict[tuple[str, str], dict[str, int]] = {}
-        for (label, action, event), number in total.items():
-            found.setdefault((label, action), {})[event] = number
+        for one, number in total.items():
+            found.setdefault((one.label, one.action), {})[one.event] = number
         return {key: Counts(**events) for key, events in found.items()}
 
 

@@ -17,7 +17,7 @@ import itertools
 import logging
 import weakref
 from asyncio.events import _get_running_loop
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from uuid import UUID
@@ -36,9 +36,9 @@ from s3cache.caches.immutables import weigh
 from s3cache.remembered import IMMUTABLE, remembered_values
 from s3cache.replica import clock
 from s3cache.replica.replica import AHEAD
-from s3cache.results.counters import counters
+from s3cache.results.counters import Event, counters, event_of
 from s3cache.results.elsewhere import Elsewhere, Rows
-from s3cache.results.open_blocks import are_open
+from s3cache.results.open_blocks import are_open, somewhere_open
 from s3cache.results.policy import policy_for
 from s3cache.results.reading import Taken, take
 from s3cache.results.repeats import Repeats
@@ -74,6 +74,21 @@ _MOST_OBJECTS: Final = 1_000
 #: The types of values that SQLite has in its rows, too.
 _AS_STORED: Final = frozenset([int, str])
 
+#: Those of each thread. ``connections[alias]`` goes through a context manager
+#: of asgiref's, which takes as long as all the rest of a hit.
+_wrappers: Final[Any] = getattr(
+    connections._connections,  # type: ignore[attr-defined]
+    "_storage",
+    connections._connections,  # type: ignore[attr-defined]
+)
+
+#: What a class without a ``__new__`` of its own has.
+_new: Final[Any] = object.__new__
+
+#: Whether what a state knows of related objects is cleared, and made for that,
+#: when it goes (since Django 6.1).
+_CLEARS: Final = hasattr(ModelState, "__del__")
+
 #: Told apart from each other, and from what they were before a change of
 #: settings.
 _serials = itertools.count(1)
@@ -105,11 +120,7 @@ class _Narrowed:
 
     def stored(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """What rows hold that belong to it."""
-        positions = self.positions
-        if len(positions) == 1:
-            value = values[positions[0]]
-            return (value if type(value) in _AS_STORED else _stored(value),)
-        return tuple([_stored(values[position]) for position in positions])
+        return tuple([_stored(values[position]) for position in self.positions])
 
     def scope(self, values: tuple[Any, ...]) -> RowScope | PartScope:
         """Those rows, for ``Versions``."""
@@ -128,11 +139,13 @@ class Recipe:
 
     prefix: str
     #: What is counted: a hit, of its model and action.
-    hit: tuple[str, str, str]
+    hit: Event
     #: The same for who watches.
     read: Read
     source: _Source
     scopes: tuple[str | _Narrowed, ...]
+    #: What ``depends_on`` is at, in short.
+    version: Callable[[tuple[Any, ...]], object]
     #: Where objects themselves are kept, or where else.
     cache: MemoryCache | None
     elsewhere: Elsewhere
@@ -147,20 +160,6 @@ class Recipe:
         return tuple(
             [one if isinstance(one, str) else one.scope(values) for one in self.scopes]
         )
-
-    def version(self, values: tuple[Any, ...]) -> object:
-        """What ``depends_on`` is at, in short."""
-        versions, scopes = self.source.versions, self.scopes
-        first = scopes[0]
-        if len(scopes) > 1:
-            return versions.of(self.depends_on(values))
-        if type(first) is str:
-            return versions.of_table(first)
-        narrowed = cast("_Narrowed", first)
-        stored = narrowed.stored(values)
-        if narrowed.columns:
-            return versions.of_part(narrowed.table, narrowed.columns, stored)
-        return versions.of_row(narrowed.table, stored)
 
 
 @dataclass(slots=True)  # frozen would take as long as the rest of making it
@@ -232,7 +231,7 @@ class Hot(Generic[_M]):
             return None
         source = recipe.source
         if (
-            are_open(source.alias)
+            (somewhere_open and are_open(source.alias))
             or caches.settings is not source.cache_settings
             or not _is_here(source)
         ):
@@ -320,7 +319,7 @@ class Hot(Generic[_M]):
         except Exception as error:
             # The answer is there; that it could not be kept is no reason
             # to withhold it.
-            counters.count(*recipe.hit[:2], "failed")
+            counters.count(recipe.hit.label, recipe.hit.action, "failed")
             logger.warning("A hot result could not be kept: %s", error)
 
     def _learn(
@@ -367,10 +366,11 @@ class Hot(Generic[_M]):
         counted = policy.label, _action(shape, action)
         recipe = Recipe(
             prefix=":".join(words),
-            hit=(*counted, "hit"),
+            hit=event_of(*counted, "hit"),
             read=read_of(wrapper.alias, *counted, "hit", Why.HOT, tables),
             source=source,
             scopes=scopes,
+            version=_version_of(source.versions, scopes),
             cache=cache if isinstance(cache, MemoryCache) else None,
             elsewhere=Elsewhere.of(
                 policy.cache,
@@ -421,7 +421,7 @@ class Hot(Generic[_M]):
         shape = self.root.find_filter(lookups)
         if shape is None or not shape.recipes:
             return NOT_HOT
-        kept = self.find(shape, "get", tuple(lookups.values()), may_wait=may_wait)
+        kept = self.find(shape, "get", (*lookups.values(),), may_wait=may_wait)
         if kept is None or (
             (pre_init.receivers or post_init.receivers) and self.has_listeners()
         ):
@@ -527,13 +527,13 @@ class Hot(Generic[_M]):
 
     def make_object(self, kept: _Object) -> _M:
         """An object of the caller's own, as ``Model.from_db()`` makes it."""
-        model = self._model
-        made = model.__new__(model)
-        state = ModelState()
-        state.__dict__ = kept.state.copy()
-        attributes = kept.attributes.copy()
+        made: _M = _new(self._model)
+        state = _new(ModelState)
+        state.__dict__ = known = kept.state.copy()
+        if _CLEARS:
+            known["fields_cache"] = {}
+        made.__dict__ = attributes = kept.attributes.copy()
         attributes["_state"] = state
-        made.__dict__ = attributes
         return made
 
     def has_listeners(self) -> bool:
@@ -582,15 +582,38 @@ def _weigh(kept: Any) -> int | None:
     return weigh(kept)
 
 
+def _version_of(
+    versions: Versions, scopes: tuple[str | _Narrowed, ...]
+) -> Callable[[tuple[Any, ...]], object]:
+    """What tells the version of what a recipe depends on."""
+    first = scopes[0]
+    if len(scopes) > 1:
+        return lambda values: versions.of(
+            [one if isinstance(one, str) else one.scope(values) for one in scopes]
+        )
+    if isinstance(first, str):
+        return lambda values: versions.of_table(first)
+    if first.columns:
+        return lambda values: versions.of_part(
+            first.table, first.columns, first.stored(values)
+        )
+    table, (position,) = first.table, first.positions
+
+    def version(values: tuple[Any, ...]) -> object:
+        value = values[position]
+        return versions.of_row(
+            table, (value if type(value) in _AS_STORED else _stored(value),)
+        )
+
+    return version
+
+
 def _is_here(source: _Source) -> bool:
     """Whether the alias still means that database, for who calls this.
 
     Somebody may have put another connection in its place, for a thread.
     """
-    holder = connections._connections  # type: ignore[attr-defined]
-    # connections[alias] goes through a context manager of asgiref's, which
-    # takes as long as all the rest of a hit.
-    wrapper = getattr(getattr(holder, "_storage", holder), source.alias, None)
+    wrapper = getattr(_wrappers, source.alias, None)
     if wrapper is None:
         return connections.settings.get(source.alias) is source.settings
     connection = wrapper.connection

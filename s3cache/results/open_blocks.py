@@ -12,7 +12,7 @@ import threading
 from contextvars import ContextVar
 from typing import Final
 
-__all__ = ["are_open", "mark"]
+__all__ = ["are_open", "mark", "somewhere_open"]
 
 _NONE: Final[frozenset[str]] = frozenset()
 
@@ -21,18 +21,26 @@ class _Local(threading.local):
     open: frozenset[str] = _NONE
 
 
+#: By thread the aliases of those that are open in this process; mostly none,
+#: and then nobody has to be asked. What a thread leaves open when it dies is
+#: here for ever, and costs the asking.
+somewhere_open: Final[set[tuple[int, str]]] = set()
+
 _context: ContextVar[frozenset[str]] = ContextVar("s3cache_open", default=_NONE)
 _local = _Local()
 
 
 def mark(alias: str, *, is_open: bool) -> None:
     """Say that a transaction was begun, or has ended, in this context."""
+    where = threading.get_ident(), alias
     if is_open:
+        somewhere_open.add(where)
         _context.set(_context.get() | {alias})
         _local.open |= {alias}
     else:
         _context.set(_context.get() - {alias})
         _local.open -= {alias}
+        somewhere_open.discard(where)
 
 
 def are_open(alias: str) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 from django.db import models
@@ -144,6 +144,9 @@ class Shape:
 
     def find_filter(self, lookups: Mapping[str, Any]) -> Shape | None:
         """The shape after ``filter(**lookups)``, if it is known."""
+        if len(lookups) == 1:  # mostly, and then in half the time
+            ((name, value),) = lookups.items()
+            return self._children.get((name, type(value)))
         return self._children.get((*lookups, *map(type, lookups.values())))
 
     def find_exclude(self, lookups: Mapping[str, Any]) -> Shape | None:
@@ -155,29 +158,25 @@ class Shape:
 
         None if it may not be recorded; so do the other ``learn_*``.
         """
-        if not is_recordable(self.hot.model, lookups):
-            return None
-        names = tuple(lookups)
-
-        def call(
-            queryset: models.QuerySet[Any], values: Sequence[Any]
-        ) -> models.QuerySet[Any]:
-            return queryset.filter(**dict(zip(names, values, strict=True)))
-
-        made = self._learn(
-            (*lookups, *map(type, lookups.values())), call, names, f"filter{names}"
-        )
+        made = self._learn_lookups("filter", lookups)
         if made is not None:
             first = self._count_values()
-            made.exactly += tuple(
+            columns = [_column(self.hot.model, name) for name in lookups]
+            # Another thread may have learned the same.
+            made.exactly = self.exactly + tuple(
                 Exactly(column, first + index)
-                for index, name in enumerate(names)
-                if (column := _column(self.hot.model, name))
+                for index, column in enumerate(columns)
+                if column
             )
         return made
 
     def learn_exclude(self, lookups: Mapping[str, Any]) -> Shape | None:
         """Know the shape after ``exclude(**lookups)``."""
+        return self._learn_lookups("exclude", lookups)
+
+    def _learn_lookups(
+        self, method: Literal["filter", "exclude"], lookups: Mapping[str, Any]
+    ) -> Shape | None:
         if not is_recordable(self.hot.model, lookups):
             return None
         names = tuple(lookups)
@@ -185,10 +184,14 @@ class Shape:
         def call(
             queryset: models.QuerySet[Any], values: Sequence[Any]
         ) -> models.QuerySet[Any]:
-            return queryset.exclude(**dict(zip(names, values, strict=True)))
+            lookups = dict(zip(names, values, strict=True))
+            made: models.QuerySet[Any] = getattr(queryset, method)(**lookups)
+            return made
 
-        key = (_NOT, *lookups, *map(type, lookups.values()))
-        return self._learn(key, call, names, f"exclude{names}")
+        key: tuple[object, ...] = (*lookups, *map(type, lookups.values()))
+        if method == "exclude":
+            key = (_NOT, *key)
+        return self._learn(key, call, names, f"{method}{names}")
 
     # order_by()
 

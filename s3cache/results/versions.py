@@ -192,10 +192,11 @@ class Versions:
         """The version of one row."""
         # In this order: who moves the window on does it the other way round.
         found = self._rows.get((table, key))
-        if found is not None:
-            return found
-        rest = self._rest.get(table)
-        return self.of_table(table) if rest is None else rest
+        if found is None:
+            found = self._rest.get(table)
+        if found is None:
+            found = self._tables.get(table)
+        return self.of_table(table) if found is None else found
 
     def of_part(
         self, table: str, columns: tuple[str, ...], values: tuple[Any, ...]
