@@ -271,8 +271,13 @@ class GettingCache(Cache):
         self, key: Any, version: int | None = None
     ) -> Metadata | None:
         """Return a value with when it was made and how long it serves."""
-        found = self._find(self.make_and_validate_key(key, version))
+        found = self.look(key, version)
         self._count(found is not None)
+        return found
+
+    def look(self, key: Any, version: int | None = None) -> Metadata | None:
+        """As ``get_with_metadata``, without counting a hit or a miss."""
+        found = self._find(self.make_and_validate_key(key, version))
         if found is None:
             return None
         value, times = found
