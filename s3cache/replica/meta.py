@@ -327,6 +327,19 @@ def read_recent(
     ]
 
 
+def read_newest(connection: sqlite3.Connection, count: int) -> list[Recent]:
+    """The ``count`` entries that were applied last, the newest first."""
+    rows = connection.execute(
+        "SELECT number, host, changes, token FROM main._s3cache_recent "
+        "ORDER BY number DESC LIMIT ?",
+        [count],
+    ).fetchall()
+    return [
+        Recent(number, host, _decode(changes), token)
+        for number, host, changes, token in rows
+    ]
+
+
 def read_versions(connection: sqlite3.Connection) -> dict[str, Version]:
     """The versions of the tables that were changed, by lower-case name.
 
