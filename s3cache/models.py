@@ -10,6 +10,7 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.db import connections, models, router, transaction
 from django.db.models.base import ModelBase
 
+from s3cache.dashboard.model import Statistics  # noqa: F401  (the app's only table-less model)
 from s3cache.exceptions import RowChanged, TransactionConflict
 from s3cache.managers import S3Manager
 from s3cache.options import S3Options

@@ -1,0 +1,232 @@
+"""What the buttons do, to what, and what the reader is asked before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from django.apps import apps
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import connections
+from django.db.models import Model
+from django.http import QueryDict
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from s3cache import conf
+from s3cache.dashboard import inspector
+from s3cache.dashboard.progress import Step, Tell
+from s3cache.db.base import DatabaseWrapper
+from s3cache.keeper.rounds import KeeperOptions
+from s3cache.keeper.run import keep_now
+from s3cache.records.run import record_now
+from s3cache.stores.base import Request, observe
+
+__all__ = ["ACTIONS", "Action", "Refused", "Target"]
+
+#: Seconds to wait for another process of this host that keeps the database.
+WAIT: Final = 60.0
+
+
+class Refused(Exception):
+    """What was asked for makes no sense; the message is for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What something is done to: a model or part of it, a database, a key."""
+
+    name: str
+    """As the admin's log has it."""
+    shown: str
+    """For people, within a sentence."""
+    given: Mapping[str, str]
+    """What a form sends to name it again."""
+    model: type[Model] | None = None
+    partition: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    database: str = ""
+    cache: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """
+    One button.
+
+    ``read`` makes a target of a form, or raises ``Refused``. ``run`` does it,
+    and returns what came of it; ``is_long``: while a page shows its progress.
+    """
+
+    label: str | Promise
+    question: str | Promise
+    """With ``%(what)s`` for the target."""
+    logged: str | Promise
+    """What the admin's log says was done."""
+    read: Callable[[QueryDict, Any], Target]
+    run: Callable[[Target, Tell, Any], str]
+    is_long: bool = False
+    is_destructive: bool = False
+
+
+def target_of_model(form: QueryDict, user: Any) -> Target:
+    """The model ``model``, or the part of it that ``partition`` names."""
+    label = form.get("model", "")
+    try:
+        model = apps.get_model(label)
+    except (LookupError, ValueError) as error:
+        raise Refused(_("There is no model %(name)s.") % {"name": label}) from error
+    if model._base_manager.db not in conf.bucket_aliases():
+        raise Refused(_("%(name)s lives in no bucket.") % {"name": model._meta.label})
+    shown = str(model._meta.verbose_name_plural)
+    given = {"model": label}
+    partition: dict[str, dict[str, Any]] = {}
+    if name := form.get("partition"):
+        values = _values(model, name, form)
+        partition = {name: values}
+        written = ", ".join(f"{field} = {value}" for field, value in values.items())
+        shown = f"{shown} ({written})"
+        given["partition"] = name
+        given |= {f"value-{one}": form.get(f"value-{one}", "") for one in values}
+    return Target(
+        name=model._meta.label_lower,
+        shown=shown,
+        given=given,
+        model=model,
+        partition=partition,
+        database=model._base_manager.db,
+    )
+
+
+def _values(model: type[Model], name: str, form: QueryDict) -> dict[str, Any]:
+    partitions = getattr(getattr(model, "_s3meta", None), "partitions", {})
+    if name not in partitions:
+        raise Refused(_("There is no partition %(name)s.") % {"name": name})
+    values = {}
+    for one in partitions[name]:
+        text = form.get(f"value-{one}", "")
+        of_model: Any = model._meta.get_field(one)
+        # A relation is asked for by its key.
+        of_model = getattr(of_model, "target_field", of_model)
+        try:
+            values[one] = of_model.to_python(text)
+        except ValidationError as error:
+            raise Refused(f"{one}: {' '.join(map(str, error.messages))}") from error
+        if text == "" and not of_model.empty_strings_allowed:
+            raise Refused(_("%(name)s lacks a value.") % {"name": one})
+    return values
+
+
+def target_of_database(form: QueryDict, user: Any) -> Target:
+    """The database ``database``."""
+    alias = form.get("database", "")
+    if alias not in conf.bucket_aliases():
+        raise Refused(_("There is no database %(name)s.") % {"name": alias})
+    return Target(
+        name=f"database {alias}",
+        shown=alias,
+        given={"database": alias},
+        database=alias,
+    )
+
+
+def target_of_key(form: QueryDict, user: Any) -> Target:
+    """The entry ``key`` of the cache ``cache``."""
+    cache, key = form.get("cache", ""), form.get("key", "")
+    if cache not in settings.CACHES or not inspector.may_see_key(user, key):
+        raise Refused(_("There is no such entry."))
+    return Target(
+        name=f"cache {cache}: {key}"[:250],
+        shown=key,
+        given={"cache": cache, "key": key},
+        cache=cache,
+        key=key,
+    )
+
+
+# What they do
+
+
+def _refresh(target: Target, tell: Tell, user: Any) -> str:
+    connection = cast(DatabaseWrapper, connections[target.database])
+    before = connection.position
+    connection.catch_up()
+    position = connection.position
+    if position == before:
+        return _("Nobody has committed anything since.")
+    return _("The replica has come to entry %(number)s.") % {"number": position}
+
+
+def _compact(target: Target, tell: Tell, user: Any) -> str:
+    connection = cast(DatabaseWrapper, connections[target.database])
+    requests = 0
+
+    def count(request: Request) -> None:
+        nonlocal requests
+        requests += 1
+        tell(Step(requests, text=_("store requests")))
+
+    with observe(count):
+        connection.catch_up()
+        kept = keep_now(connection.replica, KeeperOptions(pack_after=1), wait=WAIT)
+        recorded = record_now(connection.replica, wait=WAIT)
+    if kept.busy or recorded.busy:
+        return _("Another host is at it already.")
+    return _(
+        "Packed to entry %(number)s: %(packs)s packs written, %(deleted)s objects "
+        "deleted, %(records)s records written."
+    ) % {
+        "number": kept.catalog,
+        "packs": kept.packs_written,
+        "deleted": kept.deleted,
+        "records": recorded.written,
+    }
+
+
+def _delete(target: Target, tell: Tell, user: Any) -> str:
+    if inspector.delete(target.cache, target.key, user):
+        return _("The entry is gone.")
+    return _("The entry was gone already.")
+
+
+ACTIONS: Final[Mapping[str, Action]] = {
+    "refresh": Action(
+        label=gettext_lazy("Refresh"),
+        question=gettext_lazy(
+            "Ask the store for what others have committed to the database of %(what)s?"
+        ),
+        logged=gettext_lazy("Asked the store for news of %(what)s."),
+        read=target_of_model,
+        run=_refresh,
+    ),
+    "catch_up": Action(
+        label=gettext_lazy("Refresh"),
+        question=gettext_lazy(
+            "Ask the store for what others have committed to %(what)s?"
+        ),
+        logged=gettext_lazy("Asked the store for news of %(what)s."),
+        read=target_of_database,
+        run=_refresh,
+    ),
+    "compact": Action(
+        label=gettext_lazy("Compact"),
+        question=gettext_lazy(
+            "Pack the rows of %(what)s, trim its log, and write its records?"
+        ),
+        logged=gettext_lazy("Compacted %(what)s."),
+        read=target_of_database,
+        run=_compact,
+        is_long=True,
+    ),
+    "delete": Action(
+        label=gettext_lazy("Delete"),
+        question=gettext_lazy("Delete the entry %(what)s?"),
+        logged=gettext_lazy("Deleted the entry %(what)s."),
+        read=target_of_key,
+        run=_delete,
+        is_destructive=True,
+    ),
+}

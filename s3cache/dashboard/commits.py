@@ -1,0 +1,117 @@
+"""The last commits: from the replica, or with their times from the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, cast
+
+from django.db import DatabaseError, connections
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from s3cache import conf
+from s3cache.dashboard import numbers
+from s3cache.db.base import DatabaseWrapper
+from s3cache.keeper.past import Past
+from s3cache.log.catch_up import AT_ONCE
+from s3cache.log.history import Logged, summary
+from s3cache.replica import meta
+
+__all__ = ["Commit", "last_commits"]
+
+#: Commits that are shown of one database, from its replica.
+SHOWN: Final = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """
+    One entry of the log; ``changes`` say which rows, in words.
+
+    ``at`` (the store's clock, epoch seconds) and ``transactions`` are in the
+    log alone.
+    """
+
+    number: int
+    host: str
+    changes: Sequence[str]
+    is_schema: bool = False
+    at: float | None = None
+    transactions: int | None = None
+
+
+def last_commits(
+    database: str | None, *, with_times: bool
+) -> Iterator[tuple[str, list[Commit], str]]:
+    """
+    Of each database its last commits, the newest first, or why there are none.
+
+    Without times they are read from the replica, and the store is asked for
+    nothing; with them each is one GET, ``AT_ONCE`` of them at the same time,
+    and ``_head`` one more.
+    """
+    for alias in conf.bucket_aliases():
+        if database not in (None, alias):
+            continue
+        connection = cast(DatabaseWrapper, connections[alias])
+        try:
+            read = _from_log if with_times else _from_replica
+            yield alias, read(connection), ""
+        except DatabaseError as error:
+            yield alias, [], f"{type(error).__name__}: {error}"
+
+
+def _from_replica(connection: DatabaseWrapper) -> list[Commit]:
+    connection.refresh()
+    replica = connection.replica
+    reader = replica.new_reader()
+    try:
+        with reader.held() as held:
+            found = meta.read_newest(held, SHOWN)
+    finally:
+        replica.give_back(reader)
+    return [
+        Commit(
+            number=one.number,
+            host=one.host,
+            changes=[
+                _("%(table)s: all rows") % {"table": table}
+                if keys is None
+                else _of(table, len(keys))
+                for table, keys in sorted(one.touched.keys.items())
+            ],
+            is_schema=one.touched.schema,
+        )
+        for one in found
+    ]
+
+
+def _from_log(connection: DatabaseWrapper) -> list[Commit]:
+    connection.refresh()
+    return [_logged(one) for one in islice(Past(connection.replica).entries(), AT_ONCE)]
+
+
+def _logged(one: Logged) -> Commit:
+    told = summary(one.entry)
+    return Commit(
+        number=one.entry.number,
+        host=one.entry.host,
+        changes=[
+            _of(table, told.rows[table] + told.deleted[table])
+            for table in sorted(told.rows)
+        ],
+        is_schema=bool(told.statements),
+        at=one.at,
+        transactions=one.entry.transactions,
+    )
+
+
+def _of(table: str, count: int) -> str:
+    return ngettext(
+        "%(table)s: %(number)s row", "%(table)s: %(number)s rows", count
+    ) % {
+        "table": table,
+        "number": numbers.number(count),
+    }

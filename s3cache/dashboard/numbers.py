@@ -1,0 +1,119 @@
+"""Numbers, sizes, times and money as texts, in the reader's language."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from django.utils import timezone
+from django.utils.formats import date_format, number_format
+from django.utils.translation import gettext as _
+
+__all__ = [
+    "ago",
+    "clock_time",
+    "duration",
+    "money",
+    "number",
+    "percent",
+    "short",
+    "size",
+]
+
+#: What is shown where there is no number.
+NOTHING: Final = "–"
+
+_MINUTE: Final = 60.0
+_HOUR: Final = 3600.0
+_DAY: Final = 86_400.0
+
+_SIZES: Final = ("B", "KB", "MB", "GB", "TB", "PB")
+
+
+def number(value: float | None, decimals: int = 0) -> str:
+    """Return a number with its thousands apart."""
+    if value is None:
+        return NOTHING
+    return number_format(value, decimals, force_grouping=True)
+
+
+def short(value: float) -> str:
+    """Return a number in few characters: 950, 12.4 k, 3.1 M."""
+    for unit, limit in (("", 10_000), (" k", 10_000_000), (" M", 10_000_000_000)):
+        if abs(value) < limit:
+            shown = value if not unit else value / limit * 10_000
+            whole = shown == int(shown) or abs(shown) >= 100
+            return f"{number(shown, 0 if whole else 1)}{unit}"
+    return f"{number(value / 1e9)} G"
+
+
+def percent(share: float | None) -> str:
+    """Return a share of 1 in percent; all of it only if it is all of it."""
+    if share is None:
+        return NOTHING
+    tenths = round(share * 1000)
+    if share < 1 and tenths >= 1000:
+        tenths = 999
+    if share > 0 and tenths <= 0:
+        tenths = 1
+    return _("%(number)s%%") % {"number": number(tenths / 10, 1)}
+
+
+def size(count: int | None) -> str:
+    """Return a number of bytes, in units of 1,024."""
+    if count is None:
+        return NOTHING
+    value = float(count)
+    for unit in _SIZES:
+        if abs(value) < 1024 or unit == _SIZES[-1]:
+            break
+        value /= 1024
+    decimals = 0 if unit == "B" or value >= 100 else 1
+    return f"{number(value, decimals)} {unit}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return how long something took."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 0.001:
+        return f"{number(seconds * 1e6)} µs"
+    if seconds < 1:
+        return f"{number(seconds * 1e3, 0 if seconds >= 0.1 else 1)} ms"
+    if seconds < 10 * _MINUTE:
+        return _("%(number)s s") % {"number": number(seconds, 1)}
+    return ago(seconds)
+
+
+def ago(seconds: float | None) -> str:
+    """Return about how much time has passed, or is left."""
+    if seconds is None:
+        return NOTHING
+    seconds = max(seconds, 0.0)
+    if seconds < 2 * _MINUTE:
+        return _("%(number)s s") % {"number": number(seconds)}
+    if seconds < 2 * _HOUR:
+        return _("%(number)s min") % {"number": number(seconds / _MINUTE)}
+    if seconds < 2 * _DAY:
+        return _("%(number)s h") % {"number": number(seconds / _HOUR)}
+    return _("%(number)s days") % {"number": number(seconds / _DAY)}
+
+
+def money(dollars: float | None) -> str:
+    """Return dollars, with as many digits as small sums need."""
+    if dollars is None:
+        return NOTHING
+    decimals = 2 if dollars == 0 or abs(dollars) >= 1 else 4
+    if 0 < abs(dollars) < 0.0001:
+        decimals = 6
+    return f"${number(dollars, decimals)}"
+
+
+def clock_time(moment: float, *, seconds: bool = False) -> str:
+    """Return a moment (epoch seconds) in the current time zone."""
+    at = timezone.localtime(
+        datetime.fromtimestamp(moment, timezone.get_current_timezone())
+    )
+    if seconds:
+        return f"{date_format(at, 'SHORT_DATE_FORMAT')} {at:%H:%M:%S}"
+    return f"{date_format(at, 'SHORT_DATE_FORMAT')} {at:%H:%M}"

@@ -1,0 +1,400 @@
+"""What each page of the statistics shows: figures, ready for a template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+from urllib.parse import urlencode
+
+from django.apps import apps
+from django.core.paginator import Paginator
+from django.db.models import Model as DjangoModel
+from django.http import QueryDict
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from s3cache import conf
+from s3cache.dashboard import numbers
+from s3cache.dashboard.selection import Selection
+from s3cache.dashboard.series import Slot, charts_of, slots, span_of, table_of
+from s3cache.metrics import show
+from s3cache.metrics.figures import (
+    Advice,
+    CacheFigures,
+    DatabaseFigures,
+    Money,
+    Reads,
+    Snapshot,
+)
+
+__all__ = ["caches", "hosts", "model", "models", "overview", "queries"]
+
+Context = dict[str, Any]
+
+#: Rows of one page of a long table.
+ROWS: Final = 50
+
+#: Rows of what an overview shows of a long table.
+FEW: Final = 6
+
+#: Reads below which a hit rate says nothing yet.
+ENOUGH: Final = 10
+
+#: Entries that a replica may lack before it is worth a word.
+LAG: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One figure of an overview, large."""
+
+    label: str
+    value: str
+    note: str = ""
+    state: Literal["", "good", "bad"] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is not as it should be."""
+
+    text: str
+    is_bad: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The reads of one model by one action; or of one model."""
+
+    label: str
+    name: str
+    action: str
+    reads: Reads
+    advice: tuple[str, ...] = ()
+    saved: float | None = None
+    changes: int = 0
+
+    @property
+    def hit_rate(self) -> float | None:
+        """None if the cache was never asked."""
+        return self.reads.hit_rate if self.reads.asked else None
+
+    @property
+    def is_worth_a_look(self) -> bool:
+        """Whether so many reads were counted that the rate means something."""
+        return self.reads.asked >= ENOUGH
+
+
+def overview(selection: Selection) -> Context:
+    """The figures that matter most, over time, and what to look at."""
+    snapshot = show.snapshot(selection.scope, database=selection.database)
+    money = show.money(selection.scope, database=selection.database)
+    history = show.history(
+        span_of(selection), selection.scope, database=selection.database
+    )
+    steps = slots(history, selection.period)
+    advice = show.advice(database=selection.database)
+    worst = [row for row in _rows(snapshot, advice, {}) if row.is_worth_a_look]
+    return {
+        "tiles": list(_tiles(snapshot, money, steps)),
+        "findings": list(_findings(snapshot)),
+        "charts": charts_of(steps),
+        "table": table_of(steps),
+        "worst": sorted(worst, key=_by_rate)[:FEW],
+        "advice": [(_name(one.model), one) for one in advice[:FEW]],
+        "databases": snapshot.databases,
+        "prices": money.source,
+        "since": snapshot.since,
+    }
+
+
+def models(selection: Selection, query: QueryDict) -> Context:
+    """Reads by model and action, the worst hit rates first."""
+    snapshot = show.snapshot(selection.scope, database=selection.database)
+    money = show.money(selection.scope, database=selection.database)
+    advice = show.advice(database=selection.database)
+    saved = {one.model: one.saved_today for one in money.models}
+    rows = list(_rows(snapshot, advice, saved))
+    text = query.get("q", "").strip()
+    if text:
+        rows = [
+            row
+            for row in rows
+            if text.lower() in f"{row.label} {row.name} {row.action}".lower()
+        ]
+    order = query.get("order", "")
+    if order not in ORDERS:
+        order = "rate"
+    rows.sort(key=_KEYS[order])
+    page = Paginator(rows, ROWS).get_page(query.get("p"))
+    return {
+        "rows": page,
+        "text": text,
+        "order": order,
+        "orders": [(name, label, name == order) for name, label in ORDERS.items()],
+        "kept": urlencode({"q": text, "order": order}),
+    }
+
+
+def model(selection: Selection, label: str) -> Context | None:
+    """All about one model; None if there is none of this label."""
+    found = _model(label)
+    snapshot = show.snapshot(selection.scope, database=selection.database)
+    reads = [one for one in snapshot.reads if one.model == label]
+    if found is None and not reads:
+        return None
+    money = show.money(selection.scope, database=selection.database)
+    steps = slots(
+        show.history(
+            span_of(selection),
+            selection.scope,
+            database=selection.database,
+            model=label,
+        ),
+        selection.period,
+    )
+    advice = [
+        one for one in show.advice(database=selection.database) if one.model == label
+    ]
+    mine = next((one for one in money.models if one.model == label), None)
+    total = sum((one.reads for one in reads), Reads())
+    changes = sum(one.changes for one in snapshot.models if one.model == label)
+    options = getattr(found, "_s3meta", None)
+    return {
+        "label": label,
+        "name": _name(label),
+        "tiles": [
+            Tile(
+                _("Hit rate"),
+                numbers.percent(total.hit_rate if total.asked else None),
+                _("since counting began"),
+            ),
+            Tile(_("Reads"), numbers.number(total.number)),
+            Tile(_("Changes"), numbers.number(changes), _("commits with its rows")),
+            Tile(
+                _("Saved today"),
+                numbers.money(mine.saved_today if mine else 0.0),
+                _requests(mine.saved_requests_today if mine else 0),
+            ),
+            Tile(
+                _("Cost of a month"),
+                numbers.money(mine.month if mine else 0.0),
+                _("at the current rate"),
+            ),
+        ],
+        "advice": advice,
+        "rows": sorted(
+            (
+                Row(label, one.partition or _("all rows"), one.action, one.reads)
+                for one in reads
+            ),
+            key=_by_rate,
+        ),
+        "charts": charts_of(steps, requests=False),
+        "table": table_of(steps),
+        "is_in_a_bucket": found is not None
+        and found._base_manager.db in conf.bucket_aliases(),
+        "partitions": getattr(options, "partitions", {}) or {},
+    }
+
+
+def caches(selection: Selection) -> Context:
+    """The caches with their tiers or shards."""
+    snapshot = show.snapshot(selection.scope, database=selection.database)
+    by_alias: dict[str, list[CacheFigures]] = {}
+    for one in snapshot.caches:
+        by_alias.setdefault(one.alias, []).append(one)
+    return {"caches": by_alias}
+
+
+def hosts(selection: Selection) -> Context:
+    """Databases, hosts, and the processes of this host."""
+    snapshot = show.snapshot(selection.scope, database=selection.database)
+    now = snapshot.taken_at
+    return {
+        "databases": snapshot.databases,
+        "hosts": [(one, now - one.seen) for one in snapshot.hosts],
+        "processes": [
+            (one, now - one.started, now - one.seen) for one in snapshot.processes
+        ],
+        "requests": [
+            (one, one.latency.percentile(50), one.latency.percentile(99))
+            for one in snapshot.requests
+        ],
+        "shares": snapshot.shares,
+    }
+
+
+def queries(selection: Selection) -> Context:
+    """The slowest reads, and those that were made most often."""
+    return {
+        "slow": show.slow_queries(ROWS // 2, database=selection.database),
+        "top": show.top_queries(ROWS // 2, database=selection.database),
+    }
+
+
+# Orders of the table of models
+
+ORDERS: Final[Mapping[str, str | Promise]] = {
+    "rate": gettext_lazy("Worst hit rate"),
+    "reads": gettext_lazy("Most reads"),
+    "misses": gettext_lazy("Most misses"),
+    "saved": gettext_lazy("Most saved"),
+    "name": gettext_lazy("Name"),
+}
+
+
+def _by_rate(row: Row) -> tuple[bool, float, int]:
+    rate = row.hit_rate
+    return not row.is_worth_a_look, 2.0 if rate is None else rate, -row.reads.number
+
+
+_KEYS: Final[Mapping[str, Any]] = {
+    "rate": _by_rate,
+    "reads": lambda row: -row.reads.number,
+    "misses": lambda row: -row.reads.miss,
+    "saved": lambda row: -(row.saved or 0.0),
+    "name": lambda row: (row.name.lower(), row.action),
+}
+
+
+def _rows(
+    snapshot: Snapshot, advice: Sequence[Advice], saved: Mapping[str, float]
+) -> Iterator[Row]:
+    """Of each model and action one, whatever the partition and database."""
+    sums: dict[tuple[str, str], Reads] = {}
+    for one in snapshot.reads:
+        key = one.model, one.action
+        sums[key] = sums[key] + one.reads if key in sums else one.reads
+    hints: dict[str, list[str]] = {}
+    for told in advice:
+        hints.setdefault(told.model, []).append(told.message)
+    names: dict[str, str] = {}
+    for (label, action), reads in sums.items():
+        if label not in names:
+            names[label] = _name(label)
+        yield Row(
+            label,
+            names[label],
+            action,
+            reads,
+            tuple(hints.get(label, ())),
+            saved.get(label),
+        )
+
+
+# Parts of the overview
+
+
+def _tiles(snapshot: Snapshot, money: Money, steps: Sequence[Slot]) -> Iterator[Tile]:
+    hits, misses = sum(s.hits for s in steps), sum(s.misses for s in steps)
+    asked = hits + misses
+    rate = hits / asked if asked else None
+    yield Tile(
+        _("Hit rate"),
+        numbers.percent(rate),
+        _("of %(number)s reads") % {"number": numbers.number(asked)},
+        "" if rate is None else "good" if rate >= 0.8 else "bad" if rate < 0.5 else "",
+    )
+    requests = sum(sum(one.requests.values()) for one in steps)
+    failed = sum(one.failed for one in steps)
+    yield Tile(
+        _("Store requests"),
+        numbers.number(requests),
+        ngettext("%(number)s failed", "%(number)s failed", failed)
+        % {"number": numbers.number(failed)},
+        "bad" if failed else "",
+    )
+    together = Slot(0.0)
+    for one in steps:
+        for bucket, number in one.buckets.items():
+            together.buckets[bucket] = together.buckets.get(bucket, 0) + number
+    yield Tile(
+        _("Latency"),
+        numbers.duration(together.latency(50)),
+        _("99 of 100 within %(time)s")
+        % {"time": numbers.duration(together.latency(99))},
+    )
+    yield Tile(
+        _("Saved today"),
+        numbers.money(money.saved_today),
+        _("%(spent)s spent") % {"spent": numbers.money(money.spent_today)},
+    )
+    yield Tile(
+        _("A month like this"),
+        numbers.money(money.month),
+        _("%(saved)s without the cache")
+        % {"saved": numbers.money(money.month + money.saved_month)},
+    )
+    lag = max((one.lag for one in snapshot.databases), default=0)
+    asked_ago = max(
+        (one.asked_ago for one in snapshot.databases if one.asked_ago is not None),
+        default=None,
+    )
+    yield Tile(
+        _("Behind the log"),
+        ngettext("%(number)s entry", "%(number)s entries", lag)
+        % {"number": numbers.number(lag)},
+        _("asked %(time)s ago") % {"time": numbers.ago(asked_ago)}
+        if asked_ago is not None
+        else "",
+        "bad" if lag > LAG else "",
+    )
+
+
+def _findings(snapshot: Snapshot) -> Iterator[Finding]:
+    for one in snapshot.databases:
+        yield from _of_database(one)
+    for cache in snapshot.caches:
+        name = f"{cache.alias} / {cache.tier}" if cache.tier else cache.alias
+        if cache.state != "closed":
+            yield Finding(
+                _("The cache %(name)s keeps failing and is passed over.")
+                % {"name": name}
+            )
+        elif cache.errors:
+            yield Finding(
+                _("The cache %(name)s failed %(number)s times.")
+                % {"name": name, "number": numbers.number(cache.errors)},
+                is_bad=False,
+            )
+
+
+def _of_database(one: DatabaseFigures) -> Iterator[Finding]:
+    if one.is_stale:
+        yield Finding(
+            _(
+                "The store of %(name)s does not answer: reads are older than they "
+                "may be."
+            )
+            % {"name": one.database}
+        )
+    if one.lag > LAG:
+        yield Finding(
+            _("The replica of %(name)s lacks %(number)s entries of the log.")
+            % {"name": one.database, "number": numbers.number(one.lag)},
+            is_bad=False,
+        )
+
+
+def _requests(count: int) -> str:
+    return ngettext("%(number)s request", "%(number)s requests", count) % {
+        "number": numbers.number(count)
+    }
+
+
+def _model(label: str) -> type[DjangoModel] | None:
+    try:
+        return apps.get_model(label)
+    except (LookupError, ValueError):
+        return None
+
+
+def _name(label: str) -> str:
+    """What people call a model; its label if there is none."""
+    found = _model(label)
+    if found is None:
+        return _("SQL written by hand") if label == "sql" else label
+    return str(found._meta.verbose_name_plural)

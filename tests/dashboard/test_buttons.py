@@ -1,0 +1,166 @@
+"""The buttons: who may push them, what they ask, do and leave in the log."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.db import OperationalError
+from django.test import Client
+
+from s3cache.dashboard import actions
+from s3cache.dashboard.progress import Step, Tell
+from tests.dashboard.conftest import MakeClient
+from tests.dashboard.pages import ROOT, check
+from tests.engine import Bucket, Host, MakeHost
+from tests.library.models import Author
+
+FORMS = {
+    "refresh": {"model": "library.author"},
+    "catch_up": {"database": "default"},
+    "compact": {"database": "default"},
+    "delete": {"cache": "default", "key": "s3cache:library.author:get:1-a:b"},
+}
+YES = {"confirmed": "yes"}
+
+
+def logged() -> list[str]:
+    return list(LogEntry.objects.values_list("change_message", flat=True))
+
+
+def done(response: object) -> str:
+    """What a page says in the end that came of long work."""
+    return b"".join(response.streaming_content).decode()  # type: ignore[attr-defined]
+
+
+def test_there_is_a_test_for_each() -> None:
+    assert FORMS.keys() == actions.ACTIONS.keys()
+
+
+def test_who_may_only_look_can_change_nothing(
+    viewer: Client, host: Host, bucket: Bucket
+) -> None:
+    before = bucket.keys()
+    for name, form in FORMS.items():
+        assert viewer.post(f"{ROOT}do/{name}/", form | YES).status_code == 403
+    for address in ("models/library.author/", "hosts/", "keys/"):
+        page = check(viewer.get(ROOT + address).text)
+        posts = [f for f in page.all("form") if f.get("method") == "post"]
+        assert [form["action"] for form in posts] == ["/admin/logout/"]
+    assert bucket.keys() == before
+    assert logged() == []
+
+
+def test_nothing_happens_without_post(keeper: Client) -> None:
+    for name, form in FORMS.items():
+        response = keeper.get(f"{ROOT}do/{name}/", form | YES)
+        assert response.status_code == 405
+    assert keeper.post(f"{ROOT}do/nothing/", YES).status_code == 404
+    assert logged() == []
+
+
+def test_nothing_happens_without_csrf_token(client_of: MakeClient) -> None:
+    client = client_of("view_statistics", "change_statistics", checks=True)
+    for name, form in FORMS.items():
+        assert client.post(f"{ROOT}do/{name}/", form | YES).status_code == 403
+    assert logged() == []
+
+
+def test_each_is_asked_first(superuser: Client, bucket: Bucket) -> None:
+    with bucket.requests() as seen:
+        for name, form in FORMS.items():
+            response = superuser.post(f"{ROOT}do/{name}/", form)
+            assert response.status_code == 200
+            page = check(response.text)
+            given = {f["name"]: f["value"] for f in page.all("input") if "name" in f}
+            assert form.items() <= given.items()
+            assert given["confirmed"] == "yes"
+    assert seen == []
+    assert logged() == []
+
+
+def test_refresh(host: Host, hosts: MakeHost, keeper: Client, bucket: Bucket) -> None:
+    with hosts("other"):
+        Author.objects.create(name="Ann")
+    form = {"model": "library.author"} | YES
+    with bucket.requests() as seen:
+        response = keeper.post(f"{ROOT}do/refresh/", form)
+    assert response["Location"] == f"{ROOT}models/library.author/"
+    assert "GET log" in seen
+    assert Author.objects.count() == 1
+    assert logged() == ["Asked the store for news of authors."]
+    entry = LogEntry.objects.get()
+    assert entry.user.username == "kim"
+    assert entry.get_admin_url() == response["Location"]
+
+
+def test_compact_shows_its_progress(host: Host, keeper: Client, bucket: Bucket) -> None:
+    Author.objects.create(name="Ann")
+    form = {"database": "default"} | YES
+    response = keeper.post(f"{ROOT}do/compact/", form)
+    assert response.streaming
+    text = done(response)
+    check(text)
+    assert re.search(r"Done: Packed to entry \d+", text)
+    assert "_catalog" in " ".join(bucket.keys())
+    assert logged() == ["Compacted default."]
+    # What the admin's log leads to is a page.
+    address = LogEntry.objects.get().get_admin_url()
+    assert keeper.get(address or "").status_code == 302
+
+
+def test_steps_are_told_while_it_goes_on(
+    keeper: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(target: actions.Target, tell: Tell, user: object) -> str:
+        tell(Step(3, 10, "of <b>"))
+        return "x < y"
+
+    slow = actions.ACTIONS["compact"]
+    monkeypatch.setitem(
+        actions.ACTIONS,
+        "compact",
+        actions.Action(
+            label=slow.label,
+            question=slow.question,
+            logged=slow.logged,
+            read=slow.read,
+            run=work,
+            is_long=True,
+        ),
+    )
+    text = done(keeper.post(f"{ROOT}do/compact/", {"database": "default"} | YES))
+    assert "Done: x &lt; y" in text
+    assert "of <b>" not in text
+
+
+def test_a_failure_is_told_and_logged(
+    keeper: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OperationalError("the <store> is down")
+
+    monkeypatch.setattr(actions, "keep_now", fail)
+    text = done(keeper.post(f"{ROOT}do/compact/", {"database": "default"} | YES))
+    assert "Failed: OperationalError: the &lt;store&gt; is down" in text
+    assert "the <store> is down" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "why"),
+    [
+        ("refresh", {"model": "library.nothing"}, "no model library.nothing"),
+        ("refresh", {"model": "<script>"}, "no model &lt;script&gt;"),
+        ("compact", {"database": "other"}, "no database other"),
+        ("refresh", {"model": "library.author", "partition": "x"}, "no partition x"),
+        ("delete", {"cache": "nothing", "key": "x"}, "no such entry"),
+        ("delete", {"cache": "default", "key": "session"}, "no such entry"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    keeper: Client, name: str, form: dict[str, str], why: str
+) -> None:
+    response = keeper.post(f"{ROOT}do/{name}/", form | YES, follow=True)
+    assert why in response.text
+    assert logged() == []

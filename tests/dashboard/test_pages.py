@@ -1,0 +1,164 @@
+"""What the statistics show, and to whom."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from s3cache.metrics import show
+from s3cache.metrics.figures import DatabaseFigures, ReadFigures, Reads, Snapshot
+from tests.dashboard import sample
+from tests.dashboard.conftest import MakeClient
+from tests.dashboard.pages import PAGES, ROOT, check
+from tests.engine import Bucket, Host
+from tests.library.models import Author
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of 200 models, 20 hosts and a month."""
+    sample.install(monkeypatch)
+
+
+def of(*reads: ReadFigures, **more: Any) -> Snapshot:
+    return Snapshot(scope="fleet", taken_at=0.0, since=0.0, reads=reads, **more)
+
+
+def read(model: str, **events: int) -> ReadFigures:
+    return ReadFigures(
+        database="default", model=model, action="get", reads=Reads(**events)
+    )
+
+
+def test_every_page(viewer: Client) -> None:
+    for address in PAGES:
+        response = viewer.get(ROOT + address)
+        assert response.status_code == 200
+        page = check(response.text)
+        assert len(page.all("h1")) == 1
+        assert "no-store" in response["Cache-Control"]
+
+
+@pytest.mark.usefixtures("large")
+def test_every_page_of_a_large_installation(viewer: Client) -> None:
+    for address in PAGES:
+        response = viewer.get(ROOT + address)
+        assert response.status_code == 200
+        check(response.text)
+        assert "<script>'" not in response.text
+
+
+def test_the_index_of_the_admin_lists_it(viewer: Client) -> None:
+    assert f'href="{ROOT}"' in viewer.get("/admin/").text
+
+
+def test_without_permission_nothing_is_seen(client_of: MakeClient) -> None:
+    nobody = client_of("view_author", "change_author")
+    for address in PAGES:
+        assert nobody.get(ROOT + address).status_code == 403
+    assert ROOT not in nobody.get("/admin/").text
+
+
+def test_who_is_no_staff_is_asked_to_log_in(client_of: MakeClient) -> None:
+    for client in (Client(), client_of("view_statistics", staff=False)):
+        for address in PAGES:
+            response = client.get(ROOT + address)
+            assert response.status_code == 302
+            assert "/login/" in response["Location"]
+
+
+def test_no_page_asks_the_store_more_than_a_read_does(
+    host: Host, viewer: Client, bucket: Bucket
+) -> None:
+    for address in PAGES:
+        if "times" in address:
+            continue  # which says so
+        viewer.get(ROOT + address)
+        host.pass_time(200_000.0)
+        with bucket.requests() as seen:
+            viewer.get(ROOT + address)
+        assert seen == ["GET log"]
+        with bucket.requests() as seen:
+            viewer.get(ROOT + address)
+        assert seen == []
+
+
+def test_what_the_script_fetches_is_what_changes(viewer: Client) -> None:
+    whole = viewer.get(ROOT).text
+    part = viewer.get(ROOT, headers={"X-S3cache-Live": "1"}).text
+    assert "<html" not in part
+    for found in re.findall(r'id="(s3c-[^"]*)" data-live', whole):
+        assert f'id="{found}"' in part
+
+
+def test_the_worst_hit_rates_come_first(
+    viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = of(
+        read("shop.fine", hit=95, miss=5),
+        read("shop.rare", miss=3),
+        read("shop.bad", hit=10, miss=90),
+        read("shop.never", bypass=500),
+    )
+    monkeypatch.setattr(show, "snapshot", lambda *args, **kwargs: figures)
+    text = viewer.get(f"{ROOT}models/").text
+    order = re.findall(r'class="s3c-label">(shop\.\w+)<', text)
+    assert order == ["shop.bad", "shop.fine", "shop.rare", "shop.never"]
+    text = viewer.get(f"{ROOT}models/?order=reads&q=R").text
+    assert re.findall(r'class="s3c-label">(shop\.\w+)<', text) == [
+        "shop.never",
+        "shop.rare",
+    ]
+
+
+@pytest.mark.usefixtures("large")
+def test_long_tables_have_pages(viewer: Client) -> None:
+    text = viewer.get(f"{ROOT}models/?q=thing1&p=2").text
+    assert "Page 2 of" in text
+    assert "q=thing1&amp;order=rate&amp;p=1" in text
+
+
+@pytest.mark.usefixtures("large")
+def test_the_figures_of_the_period(viewer: Client) -> None:
+    points = sample.history("day").points[-60:]
+    hits = sum(one.reads.hit for one in points)
+    asked = hits + sum(one.reads.miss for one in points)
+    text = viewer.get(ROOT).text
+    assert f"<dd>{hits / asked:.1%}</dd>" in text
+    assert f"of {asked:,} reads" in text
+    assert text.count('role="img"') == 5
+
+
+def test_what_is_wrong_is_said_first(
+    viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = DatabaseFigures(
+        database="default", store="s3://b", is_stale=True, lag=900
+    )
+    figures = of(databases=(database,))
+    monkeypatch.setattr(show, "snapshot", lambda *args, **kwargs: figures)
+    text = viewer.get(ROOT).text
+    assert "The store of default does not answer" in text
+    assert "lacks 900 entries" in text
+
+
+def test_a_model_that_there_is_not(viewer: Client) -> None:
+    assert viewer.get(f"{ROOT}models/shop.nothing/").status_code == 404
+
+
+@pytest.mark.parametrize("query", ["times", ""])
+def test_the_last_commits(
+    host: Host, superuser: Client, bucket: Bucket, query: str
+) -> None:
+    Author.objects.create(name="Ann")
+    Author.objects.bulk_create([Author(name=f"A{n}") for n in range(3)])
+    superuser.get(f"{ROOT}commits/")
+    with bucket.requests() as seen:
+        text = superuser.get(f"{ROOT}commits/?{query}").text
+    assert "library_author: 3 rows" in text
+    assert "library_author: 1 row<" in text
+    assert f">{host.position}</th>" in text
+    assert seen == (["GET head"] + ["GET log"] * min(host.position, 16)) * bool(query)
