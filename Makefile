@@ -14,7 +14,7 @@ SEED ?=
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # pytest's closing lines come last
 .PHONY: help demo test lint format typecheck pytest test-all conformance \
-	simulate bench docs install system-deps clean
+	simulate bench bench-large docs install system-deps clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -54,6 +54,9 @@ bench: $(STAMP)  ## The benchmarks that the documentation quotes
 	$(BIN)/python -m benchmarks.hot
 	$(BIN)/python -m benchmarks.caches
 	$(BIN)/python -m benchmarks.hit_rates
+
+bench-large: $(STAMP)  ## A table of a million rows: loaded, packed, begun with
+	$(BIN)/python -m benchmarks.large
 
 docs: $(STAMP)  ## The documentation, as HTML; a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html \

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 FIRST_CHUNK = 100
-LARGEST_CHUNK = 20_000
+LARGEST_CHUNK = 100_000
 
 _NONE = range(0)
 
@@ -62,11 +62,9 @@ class IdChunks:
             return taken
         if not must:
             return None
-        size = self._sizes[table] = min(
-            LARGEST_CHUNK, 2 * self._sizes.get(table, FIRST_CHUNK // 2)
-        )
+        grown = min(LARGEST_CHUNK, 2 * self._sizes.get(table, FIRST_CHUNK // 2))
+        size = self._sizes[table] = max(grown, missing + wanted - count)
         largest = largest_in(0, 2**63 - 1) or 0
-        size = max(size, missing + wanted - count)
         ids = self._reserve(table, column, size, largest)
         with self._lock:
             self._chunks[table] = _Chunk(ids[missing:], reset_at)

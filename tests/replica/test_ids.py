@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from s3cache.replica.ids import FIRST_CHUNK, IdChunks
+from s3cache.replica.ids import FIRST_CHUNK, LARGEST_CHUNK, IdChunks
 
 
 class Sequence:
@@ -48,6 +48,14 @@ def test_what_is_wanted_is_reserved_at_once() -> None:
     taken = [one for n in range(10) for one in chunks.take(90, wanted=900 - 90 * n)]
     assert taken == list(range(1, 901))
     assert chunks.sequence.reserved == [900]
+
+
+def test_chunks_grow_from_what_was_needed() -> None:
+    chunks = Chunks()
+    for _batch in range(30):
+        chunks.take(10_000)
+    sizes = [10_000, 20_000, 40_000, 80_000, LARGEST_CHUNK, LARGEST_CHUNK]
+    assert chunks.sequence.reserved == sizes
 
 
 def test_the_rest_of_a_chunk_is_used_before_the_next_one() -> None:

@@ -1,0 +1,271 @@
+"""``python -m benchmarks.large``: a table of a million rows.
+
+It is loaded, packed, and begun with on a new host, each in a process of its
+own, whose memory is measured; next to it the same rows in a SQLite file. The
+store is a directory: what counts are requests, bytes and ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from benchmarks.databases import (
+    DIRECTORY,
+    SQLITE,
+    configure,
+    create_tables,
+    items,
+    rows,
+)
+
+if TYPE_CHECKING:
+    from s3cache.db.base import DatabaseWrapper
+
+ROWS = 1_000_000
+FEW = 1_000
+BATCH = 10_000
+PAGE = 50
+READS = 1_000
+
+#: A second host of the same store.
+OTHER = f"{DIRECTORY}_other"
+
+#: Bytes that a process may come to need.
+MEMORY = 300_000_000
+
+Figures = dict[str, Any]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    described = argparse.ArgumentParser(
+        prog="python -m benchmarks.large",
+        description="Load, pack and read a table of many rows.",
+    )
+    add = described.add_argument
+    add("--rows", type=int, default=ROWS, metavar="N", help=f"default: {ROWS:,}")
+    add(
+        "--directory",
+        type=Path,
+        metavar="DIR",
+        help="where the databases are made, and removed at the end",
+    )
+    add("--check", action="store_true", help="end with status 1 if a target is missed")
+    add("--step", choices=sorted(STEPS), help=argparse.SUPPRESS)
+    return described
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do all steps, or the one that is asked for; return the exit status."""
+    options = parser().parse_args(arguments)
+    if options.step:
+        configure(options.directory)
+        figures = STEPS[options.step](options.rows)
+        print(json.dumps(figures | {"memory": _peak_memory()}))
+        return 0
+    with tempfile.TemporaryDirectory(
+        prefix="s3cache-large-", dir=options.directory
+    ) as directory:
+        found = {}
+        for step in STEPS:
+            found[step] = _run(step, options.rows, directory)
+            print(f"{step:12}{_words(found[step])}", flush=True)
+    print()
+    missed = False
+    for words, is_met in targets(found):
+        missed |= not is_met
+        print(f"{'met   ' if is_met else 'MISSED'}  {words}")
+    return int(missed and options.check)
+
+
+def _run(step: str, count: int, directory: str) -> Figures:
+    done = subprocess.run(  # noqa: S603 - our own words
+        [
+            *(sys.executable, "-m", "benchmarks.large", "--step", step),
+            *("--rows", str(count), "--directory", directory),
+        ],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return cast("Figures", json.loads(done.stdout))
+
+
+def _words(figures: Figures) -> str:
+    requests = ", ".join(f"{n} {kind}" for kind, n in figures.get("asked", {}).items())
+    return (
+        f"{figures['seconds']:8.2f} s{figures['memory'] / 1e6:8.0f} MB   {requests}"
+    ).rstrip()
+
+
+def targets(found: dict[str, Figures]) -> Iterator[tuple[str, bool]]:
+    """What has to be, in words with figures, and whether it is."""
+    ratio = found["load"]["seconds"] / found["sqlite"]["seconds"]
+    yield f"bulk_create takes {ratio:.2f} times SQLite's time (at most 4)", ratio <= 4
+    puts, batches = found["load"]["asked"]["PUT _log"], found["load"]["batches"]
+    yield f"{puts} PUTs for {batches} batches (at most one each)", puts <= batches
+    first = sum(found["first get"]["asked"].values()) - found["first get"]["tail"]
+    yield f"a new host's first get(pk): {first} requests (at most 5)", first <= 5
+    packs = found["one row"]["asked"]["PUT _packs"]
+    yield f"one changed row: {packs} pack is written (1)", packs == 1
+    ratio = found["reads"]["seconds"] / found["reads"]["few"]
+    yield f"get(pk) takes {ratio:.2f} times that of {FEW:,} rows (1.2)", ratio <= 1.2
+    most = max(figures["memory"] for figures in found.values())
+    yield (
+        f"a process needs {most / 1e6:.0f} MB (at most {MEMORY / 1e6:.0f})",
+        most <= MEMORY,
+    )
+
+
+# The steps
+
+
+def fill_sqlite(count: int) -> Figures:
+    """All rows in a SQLite file."""
+    create_tables(SQLITE)
+    return _fill(SQLITE, count)
+
+
+def fill_bucket(count: int) -> Figures:
+    """All rows in a store."""
+    create_tables(DIRECTORY)
+    with _asked() as asked:
+        figures = _fill(DIRECTORY, count)
+    return figures | {"asked": asked}
+
+
+def pack(count: int) -> Figures:
+    """What ``s3cache_compact`` does."""
+    from benchmarks.models import LargeItem
+
+    rows(LargeItem, DIRECTORY).first()
+    return _kept()
+
+
+def first_get(count: int) -> Figures:
+    """A new host begins, and gets one row."""
+    from benchmarks.models import LargeItem
+
+    with _asked() as asked:
+        started = time.perf_counter()
+        rows(LargeItem, OTHER).get(pk=count // 2)
+        seconds = time.perf_counter() - started
+    return {"seconds": seconds, "asked": asked, "tail": asked.get("GET _log", 0)}
+
+
+def first_page(count: int) -> Figures:
+    """That host shows a page, ordered by an indexed column."""
+    from benchmarks.models import LargeItem
+
+    with _asked() as asked:
+        started = time.perf_counter()
+        list(rows(LargeItem, OTHER).order_by("sku")[:PAGE])
+        seconds = time.perf_counter() - started
+    return {"seconds": seconds, "asked": asked}
+
+
+def one_row(count: int) -> Figures:
+    """A row is changed, and packed."""
+    from benchmarks.models import LargeItem
+
+    rows(LargeItem, DIRECTORY).filter(pk=count // 2).update(stock=1)
+    return _kept()
+
+
+def reads(count: int) -> Figures:
+    """Rows by their keys, of the large table and of a small one."""
+    from benchmarks.models import LargeItem, SmallItem
+
+    rows(SmallItem, DIRECTORY).bulk_create(items(SmallItem, FEW))
+    return {
+        "seconds": _median_get(LargeItem, count),
+        "few": _median_get(SmallItem, FEW),
+    }
+
+
+STEPS: dict[str, Callable[[int], Figures]] = {
+    "sqlite": fill_sqlite,
+    "load": fill_bucket,
+    "pack": pack,
+    "first get": first_get,
+    "first page": first_page,
+    "one row": one_row,
+    "reads": reads,
+}
+
+
+def _fill(alias: str, count: int) -> Figures:
+    """Seconds are those of ``bulk_create``: both make their objects alike."""
+    from benchmarks.models import LargeItem
+
+    made, seconds, batches = items(LargeItem, count), 0.0, 0
+    while batch := list(itertools.islice(made, BATCH)):
+        started = time.perf_counter()
+        rows(LargeItem, alias).bulk_create(batch)
+        seconds += time.perf_counter() - started
+        batches += 1
+    return {"seconds": seconds, "batches": batches}
+
+
+def _kept() -> Figures:
+    from django.db import connections
+
+    from s3cache.keeper.rounds import KeeperOptions
+    from s3cache.keeper.run import keep_now
+
+    wrapper = cast("DatabaseWrapper", connections[DIRECTORY])
+    wrapper.ensure_connection()
+    with _asked() as asked:
+        started = time.perf_counter()
+        keep_now(wrapper.replica, KeeperOptions(pack_after=1))
+        seconds = time.perf_counter() - started
+    return {"seconds": seconds, "asked": asked}
+
+
+def _median_get(model: Any, count: int) -> float:
+    """Of one row that was read before, in seconds."""
+    keys = range(1, count + 1, max(count // READS, 1))
+    for key in keys:
+        rows(model, DIRECTORY).get(pk=key)
+    found = []
+    for key in keys:
+        started = time.perf_counter()
+        rows(model, DIRECTORY).get(pk=key)
+        found.append(time.perf_counter() - started)
+    return statistics.median(found)
+
+
+@contextmanager
+def _asked() -> Iterator[Counter[str]]:
+    """Count requests by their kind and the folder that they are about."""
+    from s3cache.stores.base import Request, observe
+
+    asked: Counter[str] = Counter()
+
+    def tell(request: Request) -> None:
+        asked[f"{request.kind} {request.key.split('/')[0]}"] += 1
+
+    with observe(tell):
+        yield asked
+
+
+def _peak_memory() -> int:
+    """The most bytes that this process ever had in memory."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
