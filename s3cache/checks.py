@@ -49,6 +49,7 @@ from s3cache.caches.machine import Machine
 from s3cache.caches.memory import MemoryCache
 from s3cache.exceptions import StoreError, StoreUnavailable
 from s3cache.models import S3Model
+from s3cache.results.policy import unknown_labels
 from s3cache.stores import store_for
 from s3cache.stores.probe import probe
 
@@ -131,6 +132,10 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     messages: list[CheckMessage] = []
     if given.cache is not None:
         messages += _check_cache("S3CACHE['CACHE']", given.cache)
+    for name, namespace in given.namespaces.items():
+        if namespace.cache is not None:
+            path = f"S3CACHE['NAMESPACES'][{name!r}]['CACHE']"
+            messages += _check_cache(path, namespace.cache)
     for option, labels in (("INCLUDE", given.include), ("EXCLUDE", given.exclude)):
         messages += [
             Error(
@@ -139,8 +144,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
                 hint="Write 'app_label' or 'app_label.ModelName'.",
                 id="s3cache.E007",
             )
-            for label in labels or ()
-            if not _is_installed(label)
+            for label in unknown_labels(labels or ())
         ]
     return messages
 
@@ -450,17 +454,6 @@ def _every_read_pays(path: str, model: _Model | None = None) -> Warning:
         obj=model,
         id="s3cache.W003",
     )
-
-
-def _is_installed(label: str) -> bool:
-    try:
-        if "." in label:
-            apps.get_model(label)
-        else:
-            apps.get_app_config(label)
-    except (LookupError, ValueError):
-        return False
-    return True
 
 
 def _file_system(path: Path) -> str | None:

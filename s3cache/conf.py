@@ -10,6 +10,7 @@ The settings of s3cache: defaults, units, and what is refused.
     INCLUDE      None       labels of the models to cache; None: all
     EXCLUDE      ()         labels of the models not to cache; wins
     HOT_PATH     True       whether managers answer some reads by themselves
+    NAMESPACES   {}         caches beside this one: by name, CACHE and TTL
 
 ``DATABASES[alias]["OPTIONS"]`` holds what concerns one bucket database; see
 `DatabaseOptions`. How *long* a result is kept (``TTL``) and how *old* the data
@@ -22,19 +23,45 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypeGuard, TypeVar, cast
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.dispatch import receiver
+from django.utils.text import slugify
 
-__all__ = ["ENGINE", "DatabaseOptions", "Settings", "bucket_aliases", "settings"]
+__all__ = [
+    "ENGINE",
+    "DatabaseOptions",
+    "Namespace",
+    "Settings",
+    "bucket_aliases",
+    "namespace",
+    "settings",
+]
 
 ENGINE: Final = "s3cache.db"
 
+#: Characters of a namespace, which is a part of keys.
+_LONGEST_SLUG: Final = 24
+
 _T = TypeVar("_T")
 Reader: TypeAlias = Callable[[str, object], _T]
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """
+    One of ``S3CACHE["NAMESPACES"]``.
+
+    `cache` is a ``CACHES`` alias, None: that of ``S3CACHE``; `ttl` is in
+    seconds, None: as there.
+    """
+
+    cache: str | None = None
+    ttl: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +74,9 @@ class Settings:
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
     hot_path: bool = True
+    namespaces: Mapping[str, Namespace] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
 
     @classmethod
     def from_settings(cls, values: object) -> Settings:
@@ -59,6 +89,7 @@ class Settings:
             "INCLUDE": optional(labels),
             "EXCLUDE": labels,
             "HOT_PATH": boolean,
+            "NAMESPACES": _namespaces,
         }
         read = _read("S3CACHE", given, readers)
         return cls(**{key.lower(): value for key, value in read.items()})
@@ -130,6 +161,21 @@ class DatabaseOptions:
 def settings() -> Settings:
     """Return ``settings.S3CACHE``, checked once and whenever it changes."""
     return Settings.from_settings(getattr(django_settings, "S3CACHE", {}))
+
+
+def namespace(name: str) -> str:
+    """
+    Return the name of a namespace as it is in keys.
+
+    Raise `LookupError`, naming those that there are, for one that is not.
+    """
+    known = settings().namespaces
+    slug = slugify(name)
+    if slug not in known:
+        raise LookupError(
+            f"S3CACHE['NAMESPACES'] has no {name!r}. Known are {listed(known)}."
+        )
+    return slug
 
 
 @cache
@@ -227,6 +273,38 @@ def _key_version(path: str, value: object) -> int | str:
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
         raise refuse(path, value, "a number or a string")
     return value
+
+
+def _slug_of(path: str, name: str) -> str:
+    """Return the name of a namespace as it is in keys; `path` says whose."""
+    slug = slugify(name)
+    if not 0 < len(slug) <= _LONGEST_SLUG:
+        raise refuse(
+            path,
+            name,
+            f"a name of 1 to {_LONGEST_SLUG} letters, digits, '-' and '_'",
+        )
+    return slug
+
+
+def _namespaces(path: str, value: object) -> Mapping[str, Namespace]:
+    read: dict[str, Namespace] = {}
+    names: dict[str, str] = {}
+    readers: Mapping[str, Reader[object]] = {
+        "CACHE": optional(text),
+        "TTL": optional(positive_seconds),
+    }
+    for name, given in mapping(path, value).items():
+        slug = _slug_of(f"A name in {path}", name)
+        if slug in names:
+            raise ImproperlyConfigured(
+                f"{path} has {names[slug]!r} and {name!r}, which both are the "
+                f"namespace {slug!r}."
+            )
+        names[slug] = name
+        own = _read(f"{path}[{name!r}]", mapping(f"{path}[{name!r}]", given), readers)
+        read[slug] = Namespace(own.get("CACHE"), own.get("TTL"))
+    return MappingProxyType(read)
 
 
 def _signing_keys(path: str, value: object) -> tuple[bytes, ...]:

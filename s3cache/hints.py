@@ -19,13 +19,19 @@ class Hints:
         Ask the store for news first, and do not take a stored result.
     `skip_cache`
         Do not take a stored result, and store none.
+    `renew`
+        Do not take a stored result, and store the new one; that is no miss.
     `ttl`
         Seconds that the result is kept; None: as the model says.
+    `namespace`
+        Which of ``S3CACHE["NAMESPACES"]`` has the result; "": none of them.
     """
 
     fresh: bool = False
     skip_cache: bool = False
+    renew: bool = False
     ttl: float | None = None
+    namespace: str = ""
 
 
 NO_HINTS = Hints()

@@ -28,6 +28,9 @@ class S3Options:
         Seconds: how old the data may be; None: the database's.
     `cache`
         The ``CACHES`` alias for results; None: ``S3CACHE["CACHE"]``.
+    `cached`
+        Whether results are kept; None: as ``S3CACHE["INCLUDE"]`` says.
+        ``S3CACHE["EXCLUDE"]`` wins.
     `records`
         Whether rows are written as JSON objects too; None: the database's.
     `database`
@@ -42,6 +45,7 @@ class S3Options:
     ttl: float | None = None
     max_age: float | None = None
     cache: str | None = None
+    cached: bool | None = None
     records: bool | None = None
     database: str | None = None
 
@@ -96,6 +100,7 @@ _READERS: Mapping[str, conf.Reader[Any]] = {
     "ttl": conf.optional(conf.positive_seconds),
     "max_age": conf.optional(conf.seconds),
     "cache": conf.optional(conf.text),
+    "cached": conf.optional(conf.boolean),
     "records": conf.optional(conf.boolean),
     "database": conf.optional(conf.text),
 }

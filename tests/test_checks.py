@@ -219,7 +219,7 @@ def test_where_nobody_says_what_a_file_system_is(
             {"LIFETIME": 1},
             "E005",
             "S3CACHE has unknown 'LIFETIME'. Known are 'CACHE', 'TTL', "
-            "'KEY_VERSION', 'INCLUDE', 'EXCLUDE', 'HOT_PATH'.",
+            "'KEY_VERSION', 'INCLUDE', 'EXCLUDE', 'HOT_PATH', 'NAMESPACES'.",
         ),
         (
             {"CACHE": "redis"},

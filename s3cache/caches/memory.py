@@ -298,6 +298,12 @@ class MemoryCache(Inline, GettingCache):
         """Remove what ``keep`` stored; return whether it was there."""
         return self._shelf.remove(key)
 
+    def drop_all(self, matches: Callable[[Hashable], bool]) -> int:
+        """Remove what ``keep`` stored under keys that match; how many."""
+        return sum(
+            self._shelf.remove(key) for key in list(self._entries) if matches(key)
+        )
+
     def stats(self) -> Statistics:
         total = self.counters.total()
         hits, misses = total["hits"], total["misses"]

@@ -21,7 +21,7 @@ from s3cache.db.client import DatabaseClient
 from s3cache.db.commits import note_commit
 from s3cache.db.connection import Connection
 from s3cache.db.creation import STORE_DIRECTORY, DatabaseCreation
-from s3cache.db.cursor import Cursor
+from s3cache.db.cursor import Cursor, prepared
 from s3cache.db.features import DatabaseFeatures
 from s3cache.db.introspection import DatabaseIntrospection
 from s3cache.db.operations import DatabaseOperations
@@ -39,7 +39,7 @@ from s3cache.replica.sql import Kind, kind_of, words
 from s3cache.replica.tables import Schema, Table
 from s3cache.results import open_blocks, watching
 from s3cache.results.reading import Reading, label_and_action
-from s3cache.results.statements import Statements
+from s3cache.results.statements import Place, Statements
 from s3cache.results.watching import watchers
 from s3cache.signals import rows_changed
 from s3cache.stores import DirectoryStore, store_for
@@ -222,11 +222,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
     def _read(self, sql: str, params: Any, reading: Reading | None) -> Result:
         connection = self._connected
         replica, statements = connection.replica, connection.statements
-        max_age = replica.options.max_age
-        if apps.models_ready and max_ages():
-            max_age = self.max_age_of(statements.plan(sql, params).tables)
-        oldest = clock.now() - max_age
-        self._refresh(max_age)
+        oldest = self._refresh_for(sql, params)
         while True:
             try:
                 return statements.read(
@@ -240,6 +236,29 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             except NotLoaded as missing:
                 with requests_log.noted_by(self):
                     replica.load(missing.keys)
+
+    def _refresh_for(self, sql: str, params: Any) -> float:
+        """Refresh for a SELECT; when the store must have been asked last."""
+        connection = self._connected
+        max_age = connection.replica.options.max_age
+        if apps.models_ready and max_ages():
+            max_age = self.max_age_of(connection.statements.plan(sql, params).tables)
+        oldest = clock.now() - max_age
+        self._refresh(max_age)
+        return oldest
+
+    def place_of_result(self, sql: str, params: Any, reading: Reading) -> Place | None:
+        """Where a SELECT that is made now looks for its result.
+
+        As ``execute()`` gets it. None: its result is not kept, which holds
+        for all that is read inside a transaction.
+        """
+        if self._block is not None or self._manual:
+            return None
+        sql, params = prepared(sql, params)
+        self._refresh_for(sql, params)
+        connection = self._connected
+        return connection.statements.place(connection.reader, sql, params, reading)
 
     def max_age_of(self, tables: Iterable[str]) -> float:
         """How old what is read of ``tables`` may be, in seconds.

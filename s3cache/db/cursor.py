@@ -34,11 +34,7 @@ class Cursor:
         """Execute a statement with Django's placeholders."""
         self._check_open()
         reading = query.reading if isinstance(query, QuerySQL) else None
-        if params is None:
-            params = ()
-        else:
-            query = _convert(query, params)
-            params = dict(params) if isinstance(params, Mapping) else tuple(params)
+        query, params = prepared(query, params)
         self._result = self._run(query, params, False, reading)
         return self
 
@@ -108,6 +104,14 @@ class Cursor:
     def lastrowid(self) -> int | None:
         """The rowid of the last row that was inserted."""
         return self._result.lastrowid if self._result is not None else None
+
+
+def prepared(query: str, params: Any) -> tuple[str, Any]:
+    """A statement with Django's placeholders as SQLite takes it."""
+    if params is None:
+        return query, ()
+    kept = dict(params) if isinstance(params, Mapping) else tuple(params)
+    return _convert(query, params), kept
 
 
 def _convert(query: str, params: Any) -> str:

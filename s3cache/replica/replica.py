@@ -580,11 +580,14 @@ class Replica:
             if self._age() >= max_age:
                 self._ask(max_age)
 
-    def expect_news(self) -> None:
-        """Make the next read ask the store, if the store can be reached."""
+    def expect_news(self, max_age: float | None = None) -> None:
+        """Make the next read ask the store, if the store can be reached.
+
+        ``max_age`` is that of the read in seconds, None: the database's.
+        """
         asked_at = self.side.asked_at
         if asked_at:
-            due = clock.now() - self.options.max_age
+            due = clock.now() - (self.options.max_age if max_age is None else max_age)
             self.side.remember("asked_at", min(asked_at, due))
 
     def _age(self) -> float:

@@ -24,7 +24,7 @@ from s3cache.results.codec import Undecodable
 from s3cache.results.counters import counters
 from s3cache.results.keys import NAMESPACE, readable
 
-__all__ = ["Elsewhere", "Rows", "dump", "load"]
+__all__ = ["Elsewhere", "Rows", "dump", "hot_prefix", "load"]
 
 logger = logging.getLogger("s3cache.results")
 
@@ -107,6 +107,11 @@ def load(data: object) -> list[tuple[Any, ...]]:
     return rows
 
 
+def hot_prefix(label: str) -> str:
+    """What the keys of a model's hot results begin with."""
+    return f"{NAMESPACE}:hot:{label[:60]}:"
+
+
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
     """One kind of read in ``CACHES[alias]``; ``prefix`` is that of its keys.
@@ -126,7 +131,7 @@ class Elsewhere:
     ) -> Elsewhere:
         """Of the read that ``words`` tell apart from all others."""
         digest = hashlib.blake2b(repr(words).encode(), digest_size=16).hexdigest()
-        prefix = f"{NAMESPACE}:hot:{counted[0][:60]}:{digest}"
+        prefix = f"{hot_prefix(counted[0])}{digest}"
         cache = caches[alias]
         shared = cache if type(cache) is LocMemCache else None
         return cls(alias, prefix, counted, shared)

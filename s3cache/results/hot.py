@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from s3cache.results.plans import Plan
     from s3cache.results.versions import Versions
 
-__all__ = ["NOT_HOT", "Hot", "Recipe"]
+__all__ = ["NOT_HOT", "Hot", "Recipe", "drop_hot"]
 
 logger = logging.getLogger("s3cache.results")
 
@@ -202,6 +202,17 @@ class Hot(Generic[_M]):
             # Querysets that were made before go on from them.
             shape.recipes.clear()
         self._builds = None
+
+    def drop(self) -> None:
+        """Let go of all that is kept in memory, and learn it anew."""
+        recipes = [
+            recipe for one in list(self.shapes) for recipe in [*one.recipes.values()]
+        ]
+        prefixes = {recipe.prefix for recipe in recipes}
+        for cache in {id(one.cache): one.cache for one in recipes}.values():
+            if cache is not None:
+                cache.drop_all(lambda key: type(key) is tuple and key[0] in prefixes)
+        self.forget()
 
     def new_queryset(self) -> models.QuerySet[_M]:
         """All objects, as the manager's ``get_queryset()``."""
@@ -684,6 +695,13 @@ def _is_plain_field(model: type[models.Model], field: models.Field[Any, Any]) ->
 
 
 _all: weakref.WeakSet[Hot[Any]] = weakref.WeakSet()
+
+
+def drop_hot(model: type[models.Model]) -> None:
+    """Drop what is kept of a model in this process's memory."""
+    for hot in list(_all):
+        if hot.model is model:
+            hot.drop()
 
 
 @receiver(setting_changed, dispatch_uid="s3cache.results.hot")

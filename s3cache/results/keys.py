@@ -12,7 +12,14 @@ from s3cache.replica.meta import Version
 from s3cache.results.policy import Policy
 from s3cache.results.versions import At
 
-__all__ = ["NAMESPACE", "key_of", "readable"]
+__all__ = [
+    "NAMESPACE",
+    "key_of",
+    "label_in_key",
+    "part_in_key",
+    "prefix_of",
+    "readable",
+]
 
 NAMESPACE: Final = "s3cache"
 
@@ -50,10 +57,26 @@ def key_of(
     digest = hashlib.blake2b(
         text.encode("utf-8", "surrogatepass"), key=at.schema, digest_size=16
     ).hexdigest()
-    label = _UNSAFE.sub("_", policy.label)[:60]
+    label = label_in_key(policy.label)
     if part:
-        action = f"{action}:{_UNSAFE_IN_PART.sub('_', part)[:40]}"
-    return f"{NAMESPACE}:{label}:{action}:{readable(at.versions)}:{digest}"
+        action = f"{action}:{part_in_key(part)}"
+    begin = prefix_of(policy.namespace)
+    return f"{begin}:{label}:{action}:{readable(at.versions)}:{digest}"
+
+
+def label_in_key(label: str) -> str:
+    """The word for a model in keys."""
+    return _UNSAFE.sub("_", label)[:60]
+
+
+def part_in_key(part: str) -> str:
+    """The word for a part of a table in keys; several may have the same."""
+    return _UNSAFE_IN_PART.sub("_", part)[:40]
+
+
+def prefix_of(namespace: str) -> str:
+    """What all keys of a namespace begin with; "" is that of all others."""
+    return f"{NAMESPACE}-{namespace}" if namespace else NAMESPACE
 
 
 @lru_cache(maxsize=1024)

@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.core.cache import BaseCache, caches
 from django.core.cache.backends.db import BaseDatabaseCache
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from s3cache.replica.reader import Reader
     from s3cache.replica.replica import Replica
 
-__all__ = ["MOST_ROWS", "Statements", "statements_of"]
+__all__ = ["MOST_ROWS", "Place", "Statements", "statements_of"]
 
 logger = logging.getLogger("s3cache.results")
 
@@ -52,6 +52,13 @@ _OF_ONE_PROCESS = (LocMemCache, MemoryCache)
 
 #: Seconds between two looks at whether another process has computed it.
 _POLL = 0.002
+
+
+class Place(NamedTuple):
+    """Where a result is kept: the CACHES alias, and the key."""
+
+    cache: str
+    key: str
 
 
 class Statements:
@@ -101,7 +108,8 @@ class Statements:
         # Not before: a change of the schema may have come.
         plan = self.plan(sql, params)
         model = reading.model if reading is not None else None
-        policy = policy_for(model, plan.tables)
+        hints = reading.hints if reading is not None else NO_HINTS
+        policy = policy_for(model, plan.tables, hints.namespace)
         if policy is None:
             if watchers:
                 tell(*label_and_action(reading), "bypass", Why.EXCLUDED, plan.tables)
@@ -110,7 +118,6 @@ class Statements:
         call = _Call(self, reader, sql, params, plan, policy, action)
         if stale:
             call.count("stale")
-        hints = reading.hints if reading is not None else NO_HINTS
         if hints.skip_cache:
             return call.bypass(Why.SKIPPED)
         if not plan.cacheable:
@@ -122,15 +129,34 @@ class Statements:
         cache = caches[policy.cache]
         if isinstance(cache, _UNSUITABLE):
             return call.bypass(Why.NO_CACHE)
-        is_wanted = hints.fresh or hints.ttl is not None
+        is_wanted = hints.fresh or hints.renew or hints.ttl is not None
         if not (is_wanted or self._is_worth_it(plan, sql, params)):
             return call.pass_by()
         if reading is not None:
             call.narrow(reading)
         ttl = policy.ttl if hints.ttl is None else hints.ttl
+        if hints.renew:
+            return call.compute(cache, ttl)
         if hints.fresh:
             return call.compute_and_count(cache, ttl, Why.FRESH)
         return call.answer(cache, ttl)
+
+    def place(
+        self, reader: Reader, sql: str, params: Any, reading: Reading
+    ) -> Place | None:
+        """Where ``read`` looks for a result now; None: nowhere."""
+        is_known = self.follow(reader)
+        plan = self.plan(sql, params)
+        policy = policy_for(reading.model, plan.tables, reading.hints.namespace)
+        if policy is None or isinstance(caches[policy.cache], _UNSUITABLE):
+            return None
+        if not (is_known and plan.cacheable and reading.keep):
+            return None
+        action = action_of(reading.query)
+        call = _Call(self, reader, sql, params, plan, policy, action)
+        call.narrow(reading)
+        key = call.key()
+        return None if key is None else Place(policy.cache, key)
 
     def _is_worth_it(self, plan: Plan, sql: str, params: Any) -> bool:
         """Whether somebody may ask for the result again."""
@@ -260,9 +286,10 @@ class _Call:
 
     def count(self, event: str, why: Why = Why.ABSENT) -> None:
         """Count that this happened, and say why."""
-        counters.count(self._policy.label, self._action, event)
+        label = self._policy.counted
+        counters.count(label, self._action, event)
         if watchers:
-            tell(self._policy.label, self._action, event, why, self._plan.tables)
+            tell(label, self._action, event, why, self._plan.tables)
 
     def bypass(self, why: Why) -> Result:
         """The result, past the cache."""
@@ -334,6 +361,10 @@ class _Call:
             if turn is not None:
                 side.end_flight(turn)
 
+    def key(self) -> str | None:
+        """Where the result is kept, if it is."""
+        return self._key(self._at_now())
+
     def _at_now(self) -> At:
         versions = self._statements.versions
         return At(versions.schema, versions.of(self._scopes))
@@ -364,8 +395,12 @@ class _Call:
     def compute_and_count(
         self, cache: BaseCache, ttl: float, why: Why = Why.ABSENT
     ) -> Result:
-        """The result from the replica, which is stored."""
+        """The result from the replica, which is stored, and was missed."""
         self.count("miss", why)
+        return self.compute(cache, ttl)
+
+    def compute(self, cache: BaseCache, ttl: float) -> Result:
+        """The result from the replica, which is stored."""
         statements = self._statements
         result, at = statements.compute(
             self._reader, self._sql, self._params, self._plan, self._scopes
@@ -383,6 +418,8 @@ class _Call:
         self._statements.note_asked(self._sql, self._params)
         try:
             cache.set(key, data, ttl)
+            if self.taken is not None:
+                self.taken.was_stored = True
         except Exception as error:  # as above
             self.count("failed")
             logger.warning("The cache %r failed: %s", self._policy.cache, error)
