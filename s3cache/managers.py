@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     # S3QuerySet[M, M].
     from typing_extensions import TypeVar
 
+    from s3cache.facade import Facade
+
     _M = TypeVar("_M", bound=models.Model, covariant=True)
     _Row = TypeVar("_Row", covariant=True, default=_M)
     _Model = TypeVar("_Model", bound=models.Model)
@@ -232,18 +234,25 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
         """Neither take the result from the result cache nor store it there."""
         return self._with_hints(skip_cache=True)
 
-    def cached(self, ttl: float) -> Self:
+    def cached(self, ttl: float | None = None, *, namespace: str = "") -> Self:
         """
         Keep the result for `ttl` seconds, whatever the model says.
 
-        A write makes the result unreachable at once, as ever. Raise
-        `ValueError` unless `ttl` is a finite number above 0.
+        `namespace`: in the cache of that name, of ``S3CACHE["NAMESPACES"]``;
+        `LookupError`, naming those, if there is none. A write makes the
+        result unreachable at once, as ever. Raise `ValueError` unless `ttl`
+        is a finite number above 0.
         """
-        if not conf.is_number(ttl) or not 0 < ttl < math.inf:
-            raise ValueError(
-                f"cached(ttl={ttl!r}): ttl must be a number of seconds above 0."
-            )
-        return self._with_hints(ttl=ttl)
+        hints: dict[str, Any] = {}
+        if namespace:
+            hints["namespace"] = conf.namespace(namespace)
+        if ttl is not None or not namespace:
+            if not conf.is_number(ttl) or not 0 < ttl < math.inf:
+                raise ValueError(
+                    f"cached(ttl={ttl!r}): ttl must be a number of seconds above 0."
+                )
+            hints["ttl"] = ttl
+        return self._with_hints(**hints)
 
     def partition(self, name: str, /, **values: Any) -> Self:
         """
@@ -442,6 +451,13 @@ class S3Manager(_ManagerFromS3QuerySet[_M]):
         self._hot = made or False
         return made
 
+    @property
+    def cache(self) -> Facade:
+        """The results of what this manager reads; see `s3cache.facade`."""
+        from s3cache.facade import Facade  # which makes querysets
+
+        return Facade(self)
+
     def db_manager(
         self, using: str | None = None, hints: dict[str, models.Model] | None = None
     ) -> Self:
@@ -568,4 +584,5 @@ def _partition_filter(
             f"Partition {name!r} of {label} takes the fields {conf.listed(names)}; "
             f"missing are {conf.listed(missing)}, unknown {conf.listed(unknown)}."
         )
-    return values
+    # In any order of the arguments it is the same statement.
+    return {field: values[field] for field in names}

@@ -1,0 +1,25 @@
+"""``Model.objects.cache``: the results of one model, by hand.
+
+facade      `Facade`, what people call
+reads       what of which rows: a read before it is made
+warmer      makes a read, and has its result in the cache
+removing    finds and removes entries by what their keys begin with
+keys        keys of callers' own entries
+statistics  what is said of all that
+"""
+
+from __future__ import annotations
+
+from s3cache.facade.facade import SAMPLE_SIZE, Facade, cache_of
+from s3cache.facade.keys import KeyBuilder
+from s3cache.facade.reads import ACTIONS, PAGE_SIZE, Read
+
+__all__ = [
+    "ACTIONS",
+    "PAGE_SIZE",
+    "SAMPLE_SIZE",
+    "Facade",
+    "KeyBuilder",
+    "Read",
+    "cache_of",
+]
