@@ -80,9 +80,13 @@ class _Unknown:
     """A value that only the database knows, such as that of ``F("n") + 1``."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen takes as long as all else that it does
 class _Row:
-    """The values of all concrete fields, or of those in `attnames`."""
+    """
+    The values of all concrete fields, or of those in `attnames`.
+
+    Nobody changes it: copies of an instance share it.
+    """
 
     values: tuple[object, ...]
     attnames: tuple[str, ...] | None = None

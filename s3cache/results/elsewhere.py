@@ -10,10 +10,11 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -30,6 +31,8 @@ logger = logging.getLogger("s3cache.results")
 
 #: What is kept: rows of values that nobody can change.
 Rows = Sequence[tuple[Any, ...]]
+
+T = TypeVar("T")
 
 _PLAIN: Final = frozenset([int, float, str, bytes, bool, type(None)])
 
@@ -50,8 +53,8 @@ _PARSERS: Final[dict[str, Callable[[str], object]]] = {
     "u": UUID,
 }
 
-#: Values that are written out in a key; longer ones are hashed.
-_SHORT: Final = 40
+#: Values that are written out in a key; others are hashed, after a "~".
+_SHORT: Final = re.compile(r"[\w.@+-]{1,40}", re.ASCII)
 
 _encoder = msgspec.msgpack.Encoder()
 #: Of each row its values, and the positions and letters of those that are not
@@ -136,11 +139,16 @@ class Elsewhere:
         shared = cache if type(cache) is LocMemCache else None
         return cls(alias, prefix, counted, shared)
 
-    def find(self, values: tuple[Any, ...], versions: object) -> Any:
-        """What is kept of the rows, or None."""
+    def find(
+        self,
+        values: tuple[Any, ...],
+        versions: object,
+        make: Callable[[Rows], T],
+    ) -> T | None:
+        """What ``make`` makes of the rows that are kept, or None."""
         try:
             data = (self.cache or caches[self.alias]).get(self._key(values, versions))
-            return None if data is None else load(data)
+            return None if data is None else _made(data, make)
         except Undecodable as error:
             self._count("broken", "A hot result cannot be read: %s", error)
         except Exception as error:
@@ -171,11 +179,19 @@ class Elsewhere:
         logger.warning(message, error)
 
 
+def _made(data: object, make: Callable[[Rows], T]) -> T:
+    rows = load(data)
+    try:
+        return make(rows)
+    except (LookupError, ValueError) as error:
+        raise Undecodable(f"these are other rows: {error}") from error
+
+
 def _written(values: tuple[Any, ...]) -> str:
     """``values``, whose types are known, in a word that is safe in a key."""
     if len(values) == 1:
         word = str(values[0])
-        if len(word) <= _SHORT and word.isascii() and word.isalnum():
+        if _SHORT.fullmatch(word):
             return word
     text = repr(values).encode("utf-8", "surrogatepass")
-    return "-" + hashlib.blake2b(text, digest_size=16).hexdigest()
+    return "~" + hashlib.blake2b(text, digest_size=16).hexdigest()

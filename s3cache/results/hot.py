@@ -2,8 +2,8 @@
 
 A hit builds no queryset and compiles no SQL: some numbers in shared memory are
 compared, the version of a row, a part or some tables is looked up in a dict,
-and what is kept under it in a ``MemoryCache``, or, but for lists, in any other
-cache (`s3cache.results.elsewhere`). Everything else goes the usual way, which
+and what is kept under it in a ``MemoryCache``, or in any other cache
+(`s3cache.results.elsewhere`). Everything else goes the usual way, which
 is always right; what is not known to be safe here is not hot.
 
 What is kept is learned from the usual way: a query that carries a ``Taken``
@@ -282,16 +282,21 @@ class Hot(Generic[_M]):
         elsewhere = recipe.elsewhere
         if elsewhere.cache is None and not may_wait:
             return None
-        if action == _OBJECTS:
-            return None
-        rows = elsewhere.find(values, recipe.version(values))
-        if rows is None:
-            return None
-        if action == "get":
-            return self._object(rows[0], recipe.source.alias) if rows else _ABSENT
-        if isinstance(action, str):
-            return rows[0][0]
-        return dict(zip(*rows, strict=True))
+
+        def make(rows: Rows) -> Any:
+            """What is kept; objects are the caller's own already."""
+            alias = recipe.source.alias
+            if action == _OBJECTS:
+                return [self.make_object(*self._dicts(row, alias)) for row in rows]
+            if action == "get" and not rows:
+                return _ABSENT
+            if action == "get":
+                return self.make_object(*self._dicts(rows[0], alias))
+            if isinstance(action, str):
+                return rows[0][0]
+            return dict(zip(*rows, strict=True))
+
+        return elsewhere.find(values, recipe.version(values), make)
 
     def learn(
         self,
@@ -441,7 +446,9 @@ class Hot(Generic[_M]):
             raise self._absent(
                 f"{self._model._meta.object_name} matching query does not exist."
             )
-        return self.make_object(kept)
+        if type(kept) is not _Object:
+            return kept
+        return self.make_object(kept.attributes.copy(), kept.state.copy())
 
     def get_and_learn(
         self, queryset: models.QuerySet[_M], lookups: Mapping[str, Any]
@@ -474,7 +481,10 @@ class Hot(Generic[_M]):
         kept = self.find(shape, _OBJECTS, values, may_wait=may_wait)
         if kept is None or self.has_listeners():
             return None
-        return list(map(self.make_object, kept))
+        if type(kept) is list:
+            return kept
+        make = self.make_object
+        return [make(one.attributes.copy(), one.state.copy()) for one in kept]
 
     def learn_objects(
         self,
@@ -486,12 +496,9 @@ class Hot(Generic[_M]):
         """Keep what a queryset returned, if it was asked for before."""
         if not taken.was_kept or len(found) > _MOST_OBJECTS or not self._can_build():
             return
-        recipe = self._learn(shape, _OBJECTS, values, taken)
-        # Elsewhere they would gain little.
-        if recipe is not None and recipe.cache is not None:
-            kept = tuple([self.keep_object(one) for one in found])
-            if None not in kept:
-                self._keep(shape, _OBJECTS, values, taken, kept)
+        kept = tuple([self.keep_object(one) for one in found])
+        if None not in kept:
+            self._keep(shape, _OBJECTS, values, taken, kept)
 
     # Objects
 
@@ -504,23 +511,29 @@ class Hot(Generic[_M]):
         weight = weigh(values)
         if weight is None or not IMMUTABLE.issuperset(map(type, values)):
             return None
-        return self._object(values, found._state.db, weight)
+        attributes, state = self._dicts(values, found._state.db)
+        return _Object(attributes, state, weight + 800)
 
-    def _object(
-        self, values: tuple[Any, ...], alias: str | None, weight: int = 0
-    ) -> _Object:
+    def _dicts(
+        self, values: tuple[Any, ...], alias: str | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The attributes of an object, and of its state."""
         attributes = dict(zip(self._attributes, (None, *values), strict=True))
         state: dict[str, Any] = {"adding": False, "db": alias}
         if self._remembers:
             state.update(remembered_values(values))
-        return _Object(attributes, state, weight + 800)
+        return attributes, state
 
     def _rows(self, kept: Any) -> Rows:
         """What ``_find_elsewhere`` makes ``kept`` of."""
         if kept is _ABSENT:
             return ()
         if type(kept) is _Object:
-            return [tuple([kept.attributes[name] for name in self._names])]
+            kept = (kept,)
+        if type(kept) is tuple:
+            return [
+                tuple([one.attributes[name] for name in self._names]) for one in kept
+            ]
         if type(kept) is dict:
             return [tuple(kept), tuple(kept.values())]
         return [(kept,)]
@@ -536,15 +549,18 @@ class Hot(Generic[_M]):
             str(wrapper.timezone),
         ]
 
-    def make_object(self, kept: _Object) -> _M:
-        """An object of the caller's own, as ``Model.from_db()`` makes it."""
+    def make_object(self, attributes: dict[str, Any], known: dict[str, Any]) -> _M:
+        """An object of the caller's own, as ``Model.from_db()`` makes it.
+
+        It has these ``attributes``, and its state has what is ``known``.
+        """
         made: _M = _new(self._model)
         state = _new(ModelState)
-        state.__dict__ = known = kept.state.copy()
         if _CLEARS:
             known["fields_cache"] = {}
-        made.__dict__ = attributes = kept.attributes.copy()
+        state.__dict__ = known
         attributes["_state"] = state
+        made.__dict__ = attributes
         return made
 
     def has_listeners(self) -> bool:
