@@ -254,9 +254,9 @@ class ComposedCache(GettingCache):
 
     def reset_stats(self) -> None:
         """Count from 0 again; members' own counts go on."""
-        self.counters.reset()
+        self.counters.clear()
         for member in self.members:
-            member.health.counters.reset()
+            member.health.counters.clear()
 
     # The async API: what is near is answered on the event loop
 
@@ -278,7 +278,7 @@ class ComposedCache(GettingCache):
         nearest = self._route(made)[0]
         found = None if nearest.waits else nearest.find(made)
         if found is not None:
-            nearest.counted(hits=1)
+            nearest.counted(hit=True)
         return found
 
     @property
@@ -302,7 +302,7 @@ class ComposedCache(GettingCache):
         old: Found | None = None
         for member in self._route(made):
             found = member.find(made, stale=stale)
-            member.counted(hits=found is not None, misses=found is None)
+            member.counted(hit=found is not None)
             if found is not None and found[1].fresh_until > time.time():
                 self._promote(made, found, lacking, number)
                 return found

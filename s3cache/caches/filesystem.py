@@ -436,7 +436,7 @@ class FileSystemCache(StoredCache):
         directory = self._directory
         directory.ready()
         removed = self._remove_rows(directory.index.expired(time.time()))
-        self.counters.count("expired", removed)
+        self.counters.add("expired", removed)
         self._flush_usage()
         directory.index.forget_partitions()
         return removed
@@ -582,7 +582,7 @@ class FileSystemCache(StoredCache):
 
     def _evict(self, rows: Iterable[Row]) -> int:
         evicted = self._remove_rows(rows)
-        self.counters.count("evictions", evicted)
+        self.counters.add("evictions", evicted)
         return evicted
 
     def _remove_rows(self, rows: Iterable[Row]) -> int:

@@ -263,7 +263,7 @@ class GettingCache(Cache):
 
     def reset_stats(self) -> None:
         """Count from 0 again."""
-        self.counters.reset()
+        self.counters.clear()
 
     # Reading
 
@@ -602,11 +602,7 @@ class GettingCache(Cache):
         return type(self), self.location, made
 
     def _count(self, hit: bool) -> None:
-        cell = self.counters.tally.cell
-        if hit:
-            cell.hits += 1
-        else:
-            cell.misses += 1
+        (self.counters.hit if hit else self.counters.miss)()
 
     async def _afind(self, made: str) -> Found | None:
         return cast(

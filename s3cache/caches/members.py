@@ -258,11 +258,15 @@ class Member(ABC):
             self.health.forget_all()
         return deleted
 
-    def counted(self, hits: int = 0, misses: int = 0) -> None:
-        """Count what was found here, and what was not."""
-        cell = self.health.counters.tally.cell
-        cell.hits += hits
-        cell.misses += misses
+    def counted(self, *, hit: bool) -> None:
+        """Count that a key was found here, or was not."""
+        counters = self.health.counters
+        (counters.hit if hit else counters.miss)()
+
+    def counted_many(self, hits: int, misses: int) -> None:
+        """Count so many keys that were found here, and that were not."""
+        self.health.counters.add("hits", hits)
+        self.health.counters.add("misses", misses)
 
     # Parts
 

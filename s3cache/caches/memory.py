@@ -134,7 +134,7 @@ class MemoryCache(Inline, GettingCache):
         self._shelf = shelf_for(location, limits)
         # What a hit needs, found without asking through other objects.
         self._entries = self._shelf.entries
-        self._tally = self._shelf.counters.tally
+        self._hit, self._miss = self._shelf.counters.hit, self._shelf.counters.miss
         self._default_keys = type(self).make_key is Cache.make_key and not self._folds
         self._default_checks = type(self).validate_key is Cache.validate_key
         self._packs: str | None = self.options["compression"]
@@ -192,13 +192,13 @@ class MemoryCache(Inline, GettingCache):
             entry.uses += 1
         make = entry.make
         if make is None:
-            self._tally.cell.hits += 1
+            self._hit()
             return entry.value
         try:
             value = make(entry.value)
         except Exception:
             return self._unreadable(entry, default)
-        self._tally.cell.hits += 1
+        self._hit()
         return value
 
     def set(
@@ -262,7 +262,7 @@ class MemoryCache(Inline, GettingCache):
             self._shelf.used(entry)
         if entry.uses < MOST_USES:
             entry.uses += 1
-        self._tally.cell.hits += 1
+        self._hit()
         return entry.value
 
     def keep(
@@ -363,12 +363,12 @@ class MemoryCache(Inline, GettingCache):
     def _missed(self, entry: Entry | None, default: Any) -> Any:
         if entry is not None:
             self._shelf.expire(entry)
-        self._tally.cell.misses += 1
+        self._miss()
         return default
 
     def _unreadable(self, entry: Entry, default: Any) -> Any:
         self._dropped(entry)
-        self._tally.cell.misses += 1
+        self._miss()
         return default
 
     def _dropped(self, entry: Entry) -> None:

@@ -40,7 +40,7 @@ class ShardedCache(ComposedCache):
         for member in self.members:
             if asked := by_shard.get(member.alias):
                 here = member.find_many(asked)
-                member.counted(len(here), len(asked) - len(here))
+                member.counted_many(len(here), len(asked) - len(here))
                 found.update(here)
         return {made: found[made] for made in names if made in found}
 

@@ -269,7 +269,7 @@ class Shelf:
         if frequency is None:
             return
         if frequency == 0:
-            self.counters.count("evictions", len(self.entries))
+            self.counters.add("evictions", len(self.entries))
             self.clear()
             return
         for _ in range(len(self.entries) // frequency):

@@ -324,8 +324,8 @@ class WriteBehind(WriteThrough):
                 ]
             for key in done:
                 self._settle(key, batch[key])
-            self._counters.count("written", len(done))
-            self._counters.count("failed", len(batch) - len(done))
+            self._counters.add("written", len(done))
+            self._counters.add("failed", len(batch) - len(done))
             return len(done)
 
     def close(self) -> None:

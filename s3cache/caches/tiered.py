@@ -45,7 +45,7 @@ class TieredCache(ComposedCache):
             if not lacking:
                 break
             here = member.find_many(lacking)
-            member.counted(len(here), len(lacking) - len(here))
+            member.counted_many(len(here), len(lacking) - len(here))
             for made, one in here.items():
                 self._promote(made, one, asked, numbers[made])
             found.update(here)

@@ -106,6 +106,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             replica = replica_at(**conn_params)
             # Nobody reads the records of a test database.
             is_test = STORE_DIRECTORY in self.settings_dict
+            replica.alias = self.alias
             replica.on_entry = keep_after if is_test else _keep_and_record
             reader = replica.new_reader()
         self._block = None

@@ -121,6 +121,8 @@ class Replica:
         self._schema: Schema | None = None
         self.stale_reads = 0
         self._needs = Needs(lambda: self.analyser, self.describe)
+        #: What the database is called in DATABASES, for statistics.
+        self.alias = ""
         #: Told of each pack that is loaded: how many are left then.
         self.on_load: Callable[[int], None] | None = None
         #: Called with the number of each entry that this process creates,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
-import weakref
-from collections import Counter
 from dataclasses import dataclass
-from functools import cache
 from typing import Final
 
-__all__ = ["EVENTS", "Counters", "Counts", "Event", "counters", "event_of"]
+from s3cache import counting
+from s3cache.counting import Tick
+
+__all__ = ["EVENTS", "Counters", "Counts", "Key", "counters"]
 
 #: What is counted:
 #:
@@ -22,24 +21,6 @@ __all__ = ["EVENTS", "Counters", "Counts", "Event", "counters", "event_of"]
 #: ``broken``  beside a miss: what the cache had could not be read
 #: ``failed``  beside a miss: the cache raised an error
 EVENTS: Final = ("hit", "miss", "wait", "bypass", "stale", "broken", "failed")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Event:
-    """One of ``EVENTS``, of a model ("sql" for SQL by hand) and an action.
-
-    ``event_of`` makes one object of each, so that it is hashed in no time.
-    """
-
-    label: str
-    action: str
-    event: str
-
-
-@cache
-def event_of(label: str, action: str, event: str) -> Event:
-    """The one object for it."""
-    return Event(label, action, event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,75 +36,59 @@ class Counts:
     failed: int = 0
 
 
-class _Cell(dict[Event, int]):
-    """The counts of one thread; nobody else writes to it."""
-
-    def __missing__(self, event: Event) -> int:
-        return 0
+#: The alias of a database, the label of a model (or "sql"), an action, and
+#: the name of the partition that it was confined to, or "".
+Key = tuple[str, str, str, str]
 
 
 class Counters:
-    """Counts that each thread keeps for itself, added up when they are read.
-
-    One number for all threads would need a lock on each hit: ``+= 1`` is not
-    atomic by any promise of the language.
-    """
+    """The counts of one process, for all its threads."""
 
     def __init__(self) -> None:
-        self.clear()
+        self._counters = counting.Counters[tuple[str, str, str, str, str]]()
 
     def clear(self) -> None:
         """Start at 0 again."""
-        self._lock = threading.Lock()
-        self._local = threading.local()
-        self._cells: list[tuple[weakref.ref[threading.Thread], _Cell]] = []
-        self._ended: Counter[Event] = Counter()
+        self._counters.clear()
 
-    def count(self, label: str, action: str, event: str) -> None:
+    def ticker(self, key: Key, event: str) -> Tick:
+        """What counts such an event when it is called: for hot paths."""
+        return self._counters.ticker((*key, event))
+
+    def count(
+        self,
+        label: str,
+        action: str,
+        event: str,
+        *,
+        database: str = "",
+        partition: str = "",
+    ) -> None:
         """Count one more event, of ``EVENTS``."""
-        self.add(event_of(label, action, event))
+        self._counters.count((database, label, action, partition, event))
 
-    def add(self, event: Event) -> None:
-        """Count one more of these."""
-        try:
-            self._local.cell[event] += 1
-        except AttributeError:
-            self._new_cell()[event] += 1
-
-    def _new_cell(self) -> _Cell:
-        cell = self._local.cell = _Cell()
-        thread = weakref.ref(threading.current_thread())
-        with self._lock:
-            self._fold_ended()
-            self._cells.append((thread, cell))
-        return cell
-
-    def _fold_ended(self) -> None:
-        """Keep the counts of threads that have ended, without their cells."""
-        going = []
-        for thread, cell in self._cells:
-            alive = thread()
-            if alive is not None and alive.is_alive():
-                going.append((thread, cell))
-            else:
-                self._ended.update(cell)
-        self._cells = going
+    def by_key(self) -> dict[Key, Counts]:
+        """The counts, by all that is known of them."""
+        found: dict[Key, dict[str, int]] = {}
+        for (*key, event), number in self._counters.read().items():
+            database, label, action, partition = key
+            events = found.setdefault((database, label, action, partition), {})
+            events[event] = int(number)
+        return {key: Counts(**events) for key, events in found.items()}
 
     def read(self) -> dict[tuple[str, str], Counts]:
         """The counts by label and action."""
-        with self._lock:
-            self._fold_ended()
-            total = self._ended.copy()
-            for _thread, cell in self._cells:
-                total.update(cell.copy())
         found: dict[tuple[str, str], dict[str, int]] = {}
-        for one, number in total.items():
-            found.setdefault((one.label, one.action), {})[one.event] = number
+        for (_database, label, action, _partition), counts in self.by_key().items():
+            events = found.setdefault((label, action), dict.fromkeys(EVENTS, 0))
+            for event in EVENTS:
+                events[event] += getattr(counts, event)
         return {key: Counts(**events) for key, events in found.items()}
 
 
 #: Those of this process.
 counters = Counters()
 
-# Another thread may have held the lock; and a child counts for itself.
+# A child counts for itself. Its locks are new when this runs: handlers run in
+# the order in which they were registered.
 os.register_at_fork(after_in_child=counters.clear)

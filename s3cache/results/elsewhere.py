@@ -22,7 +22,7 @@ from django.core.cache import caches
 from django.core.cache.backends.locmem import LocMemCache
 
 from s3cache.results.codec import Undecodable
-from s3cache.results.counters import counters
+from s3cache.results.counters import Key, counters
 from s3cache.results.keys import NAMESPACE, readable
 
 __all__ = ["Elsewhere", "Rows", "dump", "hot_prefix", "load"]
@@ -119,22 +119,20 @@ def hot_prefix(label: str) -> str:
 class Elsewhere:
     """One kind of read in ``CACHES[alias]``; ``prefix`` is that of its keys.
 
-    ``counted`` are the model and the action that failures are counted for.
+    ``counted`` is what failures are counted for.
     """
 
     alias: str
     prefix: str
-    counted: tuple[str, str]
+    counted: Key
     #: That of all threads; None: each has its own, which may have to wait.
     cache: LocMemCache | None
 
     @classmethod
-    def of(
-        cls, alias: str, counted: tuple[str, str], words: Sequence[object]
-    ) -> Elsewhere:
+    def of(cls, alias: str, counted: Key, words: Sequence[object]) -> Elsewhere:
         """Of the read that ``words`` tell apart from all others."""
         digest = hashlib.blake2b(repr(words).encode(), digest_size=16).hexdigest()
-        prefix = f"{hot_prefix(counted[0])}{digest}"
+        prefix = f"{hot_prefix(counted[1])}{digest}"
         cache = caches[alias]
         shared = cache if type(cache) is LocMemCache else None
         return cls(alias, prefix, counted, shared)
@@ -175,7 +173,7 @@ class Elsewhere:
         return f"{self.prefix}:{readable(versions)}:{_written(values)}"
 
     def _count(self, event: str, message: str, error: Exception) -> None:
-        counters.count(*self.counted, event)
+        counters.ticker(self.counted, event)()
         logger.warning(message, error)
 
 

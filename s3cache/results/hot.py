@@ -33,11 +33,13 @@ from django.dispatch import receiver
 from s3cache import conf
 from s3cache.caches import MemoryCache
 from s3cache.caches.immutables import weigh
+from s3cache.counting import Tick
 from s3cache.remembered import IMMUTABLE, remembered_values
 from s3cache.replica import clock
 from s3cache.replica.replica import AHEAD
-from s3cache.results.counters import Event, counters, event_of
+from s3cache.results.counters import Key, counters
 from s3cache.results.elsewhere import Elsewhere, Rows
+from s3cache.results.narrowing import partition_of
 from s3cache.results.open_blocks import are_open, somewhere_open
 from s3cache.results.policy import policy_for
 from s3cache.results.reading import Taken, take
@@ -138,9 +140,11 @@ class Recipe:
     """
 
     prefix: str
-    #: What is counted: a hit, of its model and action.
-    hit: Event
-    #: The same for who watches.
+    #: Counts a hit of its model, action and partition.
+    hit: Tick
+    #: For what happens more rarely.
+    counted: Key
+    #: A hit, for who watches.
     read: Read
     source: _Source
     scopes: tuple[str | _Narrowed, ...]
@@ -265,7 +269,7 @@ class Hot(Generic[_M]):
         else:
             kept = self._find_elsewhere(recipe, action, values, may_wait=may_wait)
         if kept is not None:
-            counters.add(recipe.hit)
+            recipe.hit()
             recipe.repeats.in_vain = 0
             if watchers:
                 watching().add(recipe.read)
@@ -335,7 +339,7 @@ class Hot(Generic[_M]):
         except Exception as error:
             # The answer is there; that it could not be kept is no reason
             # to withhold it.
-            counters.count(recipe.hit.label, recipe.hit.action, "failed")
+            counters.ticker(recipe.counted, "failed")()
             logger.warning("A hot result could not be kept: %s", error)
 
     def _learn(
@@ -379,11 +383,17 @@ class Hot(Generic[_M]):
             repr(action),
             repr(policy.key_version),
         ]
-        counted = policy.label, _action(shape, action)
+        counted = (
+            wrapper.alias,
+            policy.label,
+            _action(shape, action),
+            self._partition(scopes),
+        )
         recipe = Recipe(
             prefix=":".join(words),
-            hit=event_of(*counted, "hit"),
-            read=read_of(wrapper.alias, *counted, "hit", Why.HOT, tables),
+            hit=counters.ticker(counted, "hit"),
+            counted=counted,
+            read=read_of(*counted[:3], "hit", Why.HOT, tables),
             source=source,
             scopes=scopes,
             version=_version_of(source.versions, scopes),
@@ -426,6 +436,11 @@ class Hot(Generic[_M]):
                 return None
             found.append(narrowed)
         return tuple(found)
+
+    def _partition(self, scopes: Iterable[str | _Narrowed]) -> str:
+        """The partition of one of them, for statistics."""
+        columns = [one.columns for one in scopes if isinstance(one, _Narrowed)]
+        return next((partition_of(self._model, some) for some in columns if some), "")
 
     # get()
 

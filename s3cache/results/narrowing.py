@@ -27,7 +27,7 @@ from django.db.models.sql.where import AND, WhereNode
 from s3cache.replica.tables import Schema, Table
 from s3cache.results.versions import PartScope, RowScope
 
-__all__ = ["narrowed"]
+__all__ = ["narrowed", "partition_of"]
 
 #: Fields whose values SQLite stores as what the query compares with: text as
 #: text, numbers as integers. Decimals and dates have several forms.
@@ -134,13 +134,29 @@ def _partition(
     model: type[models.Model], columns: frozenset[str]
 ) -> tuple[str, ...] | None:
     """The partition of the most columns, all of which are in ``columns``."""
+    found: tuple[str, ...] | None = None
+    for own in _partitions(model):
+        fits = columns.issuperset(own)
+        if fits and (found is None or len(own) > len(found)):
+            found = own
+    return found
+
+
+@lru_cache(maxsize=4096)
+def partition_of(model: type[models.Model] | None, columns: tuple[str, ...]) -> str:
+    """The name of the partition by ``columns``, "" if there is none."""
+    return "" if model is None else _partitions(model).get(columns, "")
+
+
+def _partitions(model: type[models.Model]) -> Mapping[tuple[str, ...], str]:
+    """The names of the partitions by their columns, which are sorted."""
     options = getattr(model, "_s3meta", None)
     if options is None or not options.partition_aware:
-        return None
+        return {}
     partitions: Mapping[str, tuple[str, ...]] = options.partitions
-    found: tuple[str, ...] | None = None
-    for names in partitions.values():
-        fields = [model._meta.get_field(name) for name in names]
+    found: dict[tuple[str, ...], str] = {}
+    for name, names in partitions.items():
+        fields = [model._meta.get_field(one) for one in names]
         own = tuple(
             sorted(
                 field.column
@@ -150,7 +166,6 @@ def _partition(
                 and field.model._meta.db_table == model._meta.db_table
             )
         )
-        fits = len(own) == len(names) and columns.issuperset(own)
-        if fits and (found is None or len(own) > len(found)):
-            found = own
+        if len(own) == len(names):
+            found.setdefault(own, name)
     return found

@@ -111,7 +111,12 @@ class Reading:
         """Count that the query was not answered from the cache."""
         model = self.model
         if model is not None:
-            counters.count(model._meta.label_lower, action_of(self.query), "bypass")
+            counters.count(
+                model._meta.label_lower,
+                action_of(self.query),
+                "bypass",
+                database=self.connection.alias,
+            )
 
 
 class QuerySQL(str):

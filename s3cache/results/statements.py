@@ -24,7 +24,7 @@ from s3cache.results.codec import Undecodable, decode, encode
 from s3cache.results.counters import counters
 from s3cache.results.flights import PATIENCE, Flights
 from s3cache.results.keys import key_of
-from s3cache.results.narrowing import narrowed
+from s3cache.results.narrowing import narrowed, partition_of
 from s3cache.results.plans import Plan, plan_of
 from s3cache.results.policy import Policy, policy_for
 from s3cache.results.reading import Reading, Taken, action_of, label_and_action
@@ -73,6 +73,12 @@ class Statements:
         self._described: tuple[object, Schema | None] = (None, None)
         self.versions = Versions()
 
+    @property
+    def database(self) -> str:
+        """The alias, for statistics."""
+        alias: str = self._replica.alias
+        return alias
+
     def redefine(self, function: str) -> None:
         """The project has a function of its own that is called so."""
         if function.lower() not in self._redefined:
@@ -115,9 +121,7 @@ class Statements:
                 tell(*label_and_action(reading), "bypass", Why.EXCLUDED, plan.tables)
             return reader.execute(sql, params)
         action = action_of(reading.query) if reading is not None else "query"
-        call = _Call(self, reader, sql, params, plan, policy, action)
-        if stale:
-            call.count("stale")
+        call = _Call(self, reader, sql, params, plan, policy, action, stale=stale)
         if hints.skip_cache:
             return call.bypass(Why.SKIPPED)
         if not plan.cacheable:
@@ -252,11 +256,13 @@ class _Call:
         "_known_key",
         "_params",
         "_part",
+        "_partition",
         "_plan",
         "_policy",
         "_reader",
         "_scopes",
         "_sql",
+        "_stale",
         "_statements",
         "taken",
     )
@@ -270,6 +276,8 @@ class _Call:
         plan: Plan,
         policy: Policy,
         action: str,
+        *,
+        stale: bool = False,
     ) -> None:
         self._scopes: tuple[Scope, ...] = plan.tables
         #: Whoever keeps the result himself, if the cache is in memory.
@@ -283,28 +291,52 @@ class _Call:
         self._plan = plan
         self._policy = policy
         self._action = action
+        self._partition = ""
+        self._stale = stale
 
     def count(self, event: str, why: Why = Why.ABSENT) -> None:
         """Count that this happened, and say why."""
         label = self._policy.counted
-        counters.count(label, self._action, event)
+        counters.count(
+            label,
+            self._action,
+            event,
+            database=self._statements.database,
+            partition=self._partition,
+        )
         if watchers:
             tell(label, self._action, event, why, self._plan.tables)
 
+    def _end(self, event: str, why: Why) -> None:
+        """Count how it was answered: once, when it was."""
+        self.count(event, why)
+        if self._stale:
+            self.count("stale")
+
     def bypass(self, why: Why) -> Result:
         """The result, past the cache."""
-        self.count("bypass", why)
-        return self._reader.execute(self._sql, self._params)
+        result = self._reader.execute(self._sql, self._params)
+        self._end("bypass", why)
+        return result
 
     def pass_by(self) -> Result:
         """The result, which probably nobody asks for again: not stored."""
-        self.count("miss", Why.FIRST)
-        return self._reader.execute(self._sql, self._params)
+        result = self._reader.execute(self._sql, self._params)
+        self._end("miss", Why.FIRST)
+        return result
 
     def narrow(self, reading: Reading) -> None:
         """Find out what the result depends on, and tell who wants to know."""
         self._scopes, self._part = self._statements.narrow(
             self._reader, self._plan.tables, reading, self._sql
+        )
+        self._partition = next(
+            (
+                partition_of(reading.model, scope.columns)
+                for scope in self._scopes
+                if isinstance(scope, PartScope)
+            ),
+            "",
         )
         taken = self.taken = reading.taken
         if taken is not None:
@@ -319,7 +351,7 @@ class _Call:
             return self.bypass(Why.NO_KEY)
         found = self._look_up(cache, key)
         if found is not None:
-            self.count("hit", Why.KEPT)
+            self._end("hit", Why.KEPT)
             self._plan.repeats.in_vain = 0
             if self.taken is not None:
                 self.taken.at, self.taken.was_kept = at, True
@@ -328,7 +360,7 @@ class _Call:
         if not is_mine:
             outcome = flight.wait()
             if outcome is not None:
-                self.count("wait", Why.WAITED)
+                self._end("wait", Why.WAITED)
                 self._plan.repeats.in_vain = 0
                 return outcome.again()
             return self.compute_and_count(cache, ttl)
@@ -353,7 +385,7 @@ class _Call:
         try:
             found = self._look_up(cache, key) if has_waited else None
             if found is not None:
-                self.count("wait", Why.WAITED)
+                self._end("wait", Why.WAITED)
                 self._plan.repeats.in_vain = 0
                 return found
             return self.compute_and_count(cache, ttl)
@@ -396,8 +428,9 @@ class _Call:
         self, cache: BaseCache, ttl: float, why: Why = Why.ABSENT
     ) -> Result:
         """The result from the replica, which is stored, and was missed."""
-        self.count("miss", why)
-        return self.compute(cache, ttl)
+        result = self.compute(cache, ttl)
+        self._end("miss", why)
+        return result
 
     def compute(self, cache: BaseCache, ttl: float) -> Result:
         """The result from the replica, which is stored."""

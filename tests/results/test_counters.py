@@ -46,13 +46,26 @@ def test_threads_that_count_at_once_lose_nothing(counters: Counters) -> None:
     assert counters.read() == {("a", "get"): Counts(hit=16_000, miss=16_000)}
 
 
-def test_threads_that_have_ended_leave_no_cell(counters: Counters) -> None:
-    for _ in range(20):
-        thread = threading.Thread(target=counters.count, args=("a", "get", "hit"))
-        thread.start()
-        thread.join()
-    assert counters.read() == {("a", "get"): Counts(hit=20)}
-    assert counters._cells == []
+def test_what_counts_hits_goes_on_when_all_begins_at_0_again(
+    counters: Counters,
+) -> None:
+    hit = counters.ticker(("default", "a", "get", ""), "hit")
+    hit()
+    counters.clear()
+    assert counters.read() == {}
+    hit()
+    hit()
+    assert counters.read() == {("a", "get"): Counts(hit=2)}
+
+
+def test_databases_and_partitions_are_told_apart(counters: Counters) -> None:
+    counters.count("a", "list", "hit", database="s3", partition="by_region")
+    counters.count("a", "list", "miss", database="s3")
+    assert counters.by_key() == {
+        ("s3", "a", "list", "by_region"): Counts(hit=1),
+        ("s3", "a", "list", ""): Counts(miss=1),
+    }
+    assert counters.read() == {("a", "list"): Counts(hit=1, miss=1)}
 
 
 def test_a_child_of_a_fork_counts_for_itself() -> None:
