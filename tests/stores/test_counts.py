@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from s3cache.stores import Request, RequestCounts, Store, observe
+from s3cache.stores import (
+    Answer,
+    DirectoryStore,
+    Request,
+    RequestCounts,
+    Store,
+    observe,
+)
+from s3cache.stores.base import KINDS
+
+
+class Scripted(DirectoryStore):
+    """Answers with these statuses, one after the other."""
+
+    def __init__(self, directory: Path, statuses: Sequence[int]) -> None:
+        super().__init__(directory)
+        self._statuses = iter(statuses)
+
+    def _get(self, key: str) -> Answer:
+        return Answer(next(self._statuses))
 
 
 def test_counts_by_kind(store: Store) -> None:
@@ -39,6 +60,25 @@ def test_difference_of_two_snapshots(store: Store) -> None:
     spent = store.requests - before
     assert (spent.get, spent.put, spent.total) == (1, 0, 1)
     assert spent.seconds == pytest.approx(spent.get_seconds)
+
+
+def test_traffic_has_what_was_sent_and_how_long_it_took(store: Store) -> None:
+    store.put("a", b"four")
+    store.get("a")
+    store.get("missing")
+    traffic = store.traffic
+    assert (traffic["PUT"].number, traffic["PUT"].sent) == (1, 4)
+    assert (traffic["GET"].number, traffic["GET"].received) == (2, 4)
+    assert traffic["GET"].latency.number == 2
+    assert traffic["GET"].seconds == store.requests.get_seconds
+    assert {traffic[kind].failed for kind in KINDS} == {0}
+
+
+def test_no_answer_and_troubles_of_the_store_count_as_failed(tmp_path: Path) -> None:
+    store = Scripted(tmp_path, [0, 200, 404, 503, 501])
+    for _ in range(5):
+        store.get("a")
+    assert (store.traffic["GET"].number, store.traffic["GET"].failed) == (5, 2)
 
 
 def test_exact_under_threads(directory_store: Store) -> None:
