@@ -48,10 +48,7 @@ class _Count:
 
 
 class Counters(Generic[K]):
-    """Numbers by key, for all threads.
-
-    A child of a fork goes on from the numbers of its parent; see ``clear``.
-    """
+    """Numbers by key, for all threads; a child of a fork begins at 0."""
 
     def __init__(self) -> None:
         self._counts: dict[K, _Count] = {}
@@ -107,9 +104,9 @@ _all: weakref.WeakSet[Counters[Any]] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    # Another thread may have held the lock, and is not here.
     for counters in list(_all):
-        counters._make_lock()
+        counters._make_lock()  # a thread that is not here may have held it
+        counters.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -65,9 +65,17 @@ def test_both_ways_of_counting_add_up(counters: Counters[str]) -> None:
     assert counters.read() == {"hit": 6}
 
 
-def test_a_child_goes_on_though_a_thread_of_its_parent_held_the_lock(
+def test_a_child_counts_for_itself_though_a_thread_of_its_parent_held_the_lock(
     counters: Counters[str],
 ) -> None:
-    counters.count("hit")
+    hit = counters.ticker("hit")
+    hit()
+
+    def count() -> bool:
+        hit()
+        hit()
+        return counters.read() == {"hit": 2}
+
     with counters._lock:
-        assert in_child(lambda: counters.read() == {"hit": 1})
+        assert in_child(count)
+    assert counters.read() == {"hit": 1}

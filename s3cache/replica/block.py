@@ -333,6 +333,7 @@ class Block:
                 f"nothing of it was committed: {error}"
             )
         self._broken = error
+        self._replica.events.count(("conflicts", ""))
         return error
 
     def _restart(self) -> Script:

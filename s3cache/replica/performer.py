@@ -19,6 +19,7 @@ from s3cache.log import effects
 from s3cache.log.catalog import Catalog, Pack
 from s3cache.log.drive import drive
 from s3cache.log.effects import Effect, Lacking, Position, Staged, Steps
+from s3cache.log.entry import Rows
 from s3cache.replica import clock
 from s3cache.stores.base import Answer
 
@@ -63,6 +64,8 @@ class Performer:
         self._created_key, self._created_at = "", 0.0
         #: The number of the entry that this run has created, or 0.
         self.created = 0
+        #: How often the batch was run, and its transactions.
+        self.staged = self.transactions = 0
         self._diverged = False
         self._catalog: Catalog | None = None
         self._asked_at = 0.0
@@ -157,12 +160,28 @@ class Performer:
             moved = self._target.apply(effect)
         if isinstance(moved, Lacking):
             return moved
+        self._count_changes(effect, moved=moved)
         if moved and self._replica.is_current():
             self._side.moved_to(effect.entry.number)
             if effect.own:
                 # That nobody else was first is as good as a 404.
                 self._side.set_asked(self._created_at)
         return self._where(effects.Where())
+
+    def _count_changes(self, effect: effects.Apply, *, moved: bool) -> None:
+        """Count each entry once on a host, and once as its creator's."""
+        events = self._replica.events
+        for table in {
+            change.table.lower()
+            for change in effect.entry.changes
+            if isinstance(change, Rows)
+        }:
+            if effect.own:
+                events.count(("changed", table))
+            if moved is effect.own:
+                continue
+            # Or, of an own entry, another process was told of it first.
+            events.add(("moved", table), 1 if moved else -1)
 
     def _proved(self, effect: effects.Proved) -> None:
         if self._target is not self._file:
@@ -174,6 +193,8 @@ class Performer:
 
     def _run_stage(self, effect: effects.Stage) -> Staged:
         staged = self._stage()
+        self.staged += 1
+        self.transactions = staged.transactions
         return replace(staged, position=self._as_proved(staged.position))
 
     def _keep_pending(self, effect: effects.KeepPending) -> None:

@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 from django.db import OperationalError
 
 from s3cache.conf import DatabaseOptions
-from s3cache.exceptions import LogDiverged, StoreError
+from s3cache.counting import Counters
+from s3cache.exceptions import LogDiverged, StoreError, TransactionConflict
 from s3cache.log.catalog import Catalog
 from s3cache.log.catch_up import catch_up, load, rebuild
 from s3cache.log.commit import CommitOptions, commit
@@ -119,7 +120,12 @@ class Replica:
         self._announced = -1
         self._retry_at = 0.0
         self._schema: Schema | None = None
-        self.stale_reads = 0
+        #: What this process did: "commits" and the "transactions" in them,
+        #: "retries" (a batch was run again, for another host was first),
+        #: "conflicts" (a caller got ``TransactionConflict``), "stale_reads",
+        #: and the entries that "changed" or, if others made them, "moved" a
+        #: table, which is named in lower case after that.
+        self.events = Counters[tuple[str, str]]()
         self._needs = Needs(lambda: self.analyser, self.describe)
         #: What the database is called in DATABASES, for statistics.
         self.alias = ""
@@ -531,17 +537,31 @@ class Replica:
 
     def commit_staged(self, stage: Callable[[], Staged]) -> None:
         """Commit what ``stage`` says; the caller holds the commit lock."""
-        self._commit(Performer(self, stage, has_lock=True))
+        try:
+            self._commit(Performer(self, stage, has_lock=True))
+        except TransactionConflict:
+            self.events.count(("conflicts", ""))
+            raise
 
     def _commit(self, performer: Performer) -> None:
-        performer.run(commit(self._commit_options()))
-        if performer.created and self.on_entry is not None:
-            self.on_entry(self, performer.created)
+        try:
+            performer.run(commit(self._commit_options()))
+        finally:
+            self.events.add(("retries", ""), max(performer.staged - 1, 0))
+        if performer.created:
+            self.events.count(("commits", ""))
+            self.events.add(("transactions", ""), performer.transactions)
+            if self.on_entry is not None:
+                self.on_entry(self, performer.created)
 
     def submit(self, request: Request) -> Any:
         """Have ``request`` committed with others that wait."""
         self._follow_file()
-        return self._committer.submit(request)
+        try:
+            return self._committer.submit(request)
+        except TransactionConflict:
+            self.events.count(("conflicts", ""))
+            raise
 
     def position(self) -> Position:
         """Where the replica is."""
@@ -662,7 +682,7 @@ class Replica:
         age = self._age()
         may_be_stale = age < max_age + self.options.stale_if_error
         if may_be_stale and clock.now() < self._retry_at:
-            self.stale_reads += 1
+            self.events.count(("stale_reads", ""))
             return
         try:
             with side.asking.held(self.options.commit_timeout):
@@ -673,7 +693,7 @@ class Replica:
         except (OperationalError, sqlite3.OperationalError) as error:
             if not may_be_stale:
                 raise
-            self.stale_reads += 1
+            self.events.count(("stale_reads", ""))
             self._retry_at = clock.now() + RETRY_AFTER
             level = logging.ERROR if isinstance(error, StoreError) else logging.WARNING
             logger.log(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Final
 
@@ -88,7 +87,3 @@ class Counters:
 
 #: Those of this process.
 counters = Counters()
-
-# A child counts for itself. Its locks are new when this runs: handlers run in
-# the order in which they were registered.
-os.register_at_fork(after_in_child=counters.clear)

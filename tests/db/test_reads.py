@@ -228,7 +228,7 @@ def test_reads_go_on_while_the_store_is_down(
         assert names(host) == ["a"]  # not asked again within a second
         assert len(asked) == count
     assert "answers from what it knew" in caplog.text
-    assert host.connection.replica.stale_reads == 2
+    assert host.connection.replica.events.read()["stale_reads", ""] == 2
 
 
 @directory
