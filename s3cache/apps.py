@@ -5,12 +5,14 @@ from django.utils.translation import gettext_lazy as _
 
 
 class S3CacheConfig(AppConfig):
-    """Registers the system checks."""
+    """Registers the system checks, and logs what the settings want."""
 
     name = "s3cache"
     verbose_name = _("S3 cache")
 
     def ready(self) -> None:
         from s3cache import checks
+        from s3cache.results import verbose
 
         checks.register()
+        verbose.follow_settings()

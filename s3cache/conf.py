@@ -11,6 +11,10 @@ The settings of s3cache: defaults, units, and what is refused.
     EXCLUDE      ()         labels of the models not to cache; wins
     HOT_PATH     True       whether managers answer some reads by themselves
     NAMESPACES   {}         caches beside this one: by name, CACHE and TTL
+    VERBOSE      False      whether each read and each change is logged
+    RESPONSE_TTL 60         seconds that a response is kept
+    CREDENTIALS  ()         names of further headers and cookies that say who
+                            a visitor is
 
 ``DATABASES[alias]["OPTIONS"]`` holds what concerns one bucket database; see
 `DatabaseOptions`. How *long* a result is kept (``TTL``) and how *old* the data
@@ -77,6 +81,9 @@ class Settings:
     namespaces: Mapping[str, Namespace] = field(
         default_factory=lambda: MappingProxyType({})
     )
+    verbose: bool = False
+    response_ttl: float = 60
+    credentials: tuple[str, ...] = ()
 
     @classmethod
     def from_settings(cls, values: object) -> Settings:
@@ -90,6 +97,9 @@ class Settings:
             "EXCLUDE": labels,
             "HOT_PATH": boolean,
             "NAMESPACES": _namespaces,
+            "VERBOSE": boolean,
+            "RESPONSE_TTL": positive_seconds,
+            "CREDENTIALS": names,
         }
         read = _read("S3CACHE", given, readers)
         return cls(**{key.lower(): value for key, value in read.items()})
@@ -266,6 +276,15 @@ def labels(path: str, value: object) -> tuple[str, ...]:
         raise refuse(
             path, value, "a list of labels of models ('shop.Product') or apps ('shop')"
         )
+    return tuple(cast("Sequence[str]", value))
+
+
+def names(path: str, value: object) -> tuple[str, ...]:
+    """Read a list of strings that are not empty."""
+    if not _is_sequence(value) or not all(
+        isinstance(name, str) and name for name in value
+    ):
+        raise refuse(path, value, "a list of names")
     return tuple(cast("Sequence[str]", value))
 
 

@@ -42,7 +42,8 @@ def test_settings_follow_override_settings() -> None:
 def test_unknown_settings_are_refused_with_those_that_are_known() -> None:
     with refused(
         "S3CACHE has unknown 'LIFETIME', 'ttl'. Known are 'CACHE', 'TTL', "
-        "'KEY_VERSION', 'INCLUDE', 'EXCLUDE', 'HOT_PATH', 'NAMESPACES'."
+        "'KEY_VERSION', 'INCLUDE', 'EXCLUDE', 'HOT_PATH', 'NAMESPACES', 'VERBOSE', "
+        "'RESPONSE_TTL', 'CREDENTIALS'."
     ):
         conf.Settings.from_settings({"ttl": 5, "LIFETIME": 5})
 

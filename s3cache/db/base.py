@@ -24,6 +24,7 @@ from s3cache.db.creation import STORE_DIRECTORY, DatabaseCreation
 from s3cache.db.cursor import Cursor, prepared
 from s3cache.db.features import DatabaseFeatures
 from s3cache.db.introspection import DatabaseIntrospection
+from s3cache.db.moments import Moment
 from s3cache.db.operations import DatabaseOperations
 from s3cache.db.schema import DatabaseSchemaEditor
 from s3cache.keeper.background import keep_after
@@ -40,6 +41,7 @@ from s3cache.replica.tables import Schema, Table
 from s3cache.results import open_blocks, watching
 from s3cache.results.reading import Reading, label_and_action
 from s3cache.results.statements import Place, Statements
+from s3cache.results.versions import At
 from s3cache.results.watching import watchers
 from s3cache.signals import rows_changed
 from s3cache.stores import DirectoryStore, store_for
@@ -286,6 +288,34 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
                 connection.replica.side.asked_at >= oldest
                 and connection.statements.follow(connection.reader)
             )
+
+    def tables_of(self, sql: str, params: Any) -> tuple[str, ...]:
+        """What a SELECT of Django's reads, sorted and in lower case."""
+        return self.statements.plan(*prepared(sql, params)).tables
+
+    def look(self, tables: Iterable[str], moment: Moment, *, ask: bool) -> bool:
+        """Add what ``tables`` are at to ``moment``; see `s3cache.db.moments`.
+
+        False if that cannot be said.
+        """
+        if self._block is not None or self._manual:
+            return False
+        self.ensure_connection()
+        max_age = self.max_age_of(tables)
+        with self.wrap_database_errors:
+            oldest = clock.now() - max_age
+            if ask:
+                self._refresh(max_age)
+            connection = self._connected
+            versions = connection.statements.versions
+            if not connection.statements.follow(connection.reader):
+                return False
+        asked_at = connection.replica.side.asked_at
+        moment.at[self.alias] = At(versions.schema, versions.of(tables))
+        moment.replicas[self.alias] = connection.replica
+        moment.left = min(moment.left, asked_at + max_age - clock.now())
+        moment.is_stale |= asked_at < oldest
+        return True
 
     @property
     def statements(self) -> Statements:

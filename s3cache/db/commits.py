@@ -19,13 +19,19 @@ _commits: Final[ContextVar[Commits | None]] = ContextVar("commits", default=None
 
 @contextmanager
 def watch_commits() -> Iterator[Commits]:
-    """Gather what is committed inside, by whatever is called from there."""
+    """Gather what is committed inside, by whatever is called from there.
+
+    What is gathered around it has that too, as soon as this is over.
+    """
+    outer = _commits.get()
     commits: Commits = {}
     token = _commits.set(commits)
     try:
         yield commits
     finally:
         _commits.reset(token)
+        if outer is not None:
+            outer.update(commits)
 
 
 def note_commit(alias: str, replica: Replica) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any, Final, cast
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import DatabaseError, connections
 from django.http import HttpRequest
@@ -16,6 +16,7 @@ from django.http.response import HttpResponseBase
 from s3cache import conf
 from s3cache.db.base import DatabaseWrapper, max_ages
 from s3cache.db.commits import Commits, watch_commits
+from s3cache.middleware.base import Middleware
 
 #: Where the positions of a visitor's writes are kept; signed.
 POSITION_COOKIE: Final = "s3cache_position"
@@ -26,10 +27,8 @@ _ON_THE_WAY: Final = 10
 
 logger = logging.getLogger("s3cache.middleware")
 
-_GetResponse = Callable[[HttpRequest], Any]
 
-
-class ReadYourWritesMiddleware:
+class ReadYourWritesMiddleware(Middleware):
     """
     Let visitors see on every host what they have written on one.
 
@@ -46,20 +45,11 @@ class ReadYourWritesMiddleware:
     While the store is down the request is answered from what the host has.
     """
 
-    sync_capable = True
-    async_capable = True
-
-    def __init__(self, get_response: _GetResponse) -> None:
-        self.get_response = get_response
-        self._is_async = iscoroutinefunction(get_response)
-        if self._is_async:
-            markcoroutinefunction(self)
-
     def __call__(
         self, request: HttpRequest
     ) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Answer, after catching up with what the visitor has written."""
-        if self._is_async:
+        if self.is_async:
             return self._acall(request)
         if wanted := _wanted_by(request):
             _reach(wanted)

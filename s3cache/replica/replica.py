@@ -883,6 +883,18 @@ def replica_at(path: Path, options: DatabaseOptions, store: Store) -> Replica:
         return replica
 
 
+def positions() -> dict[Replica, tuple[float, int]]:
+    """Generation and position of the replicas that this process has open.
+
+    They may have come further already, never less far.
+    """
+    return {
+        replica: (replica._side.generation, replica._side.number)
+        for replica in list(_replicas.values())
+        if replica._is_ready and replica._side is not None
+    }
+
+
 def forget_replica(path: Path) -> None:
     """Close the replica at ``path``, which nobody uses any more."""
     with _replicas_lock:

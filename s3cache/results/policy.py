@@ -20,6 +20,7 @@ __all__ = [
     "Policy",
     "counted_label",
     "is_kept",
+    "keeps_elsewhere",
     "kept_in",
     "policy_for",
     "unknown_labels",
@@ -164,6 +165,15 @@ def _owner(model: type[Model]) -> type[Model]:
 def _all_models() -> list[type[Model]]:
     history: Any = MigrationRecorder.Migration
     return [*apps.get_models(include_auto_created=True), history]
+
+
+def keeps_elsewhere(tables: Iterable[str]) -> bool:
+    """Whether one of ``tables`` is of a model with a cache of its own."""
+    models, usual = _models(), conf.settings().cache
+    return any(
+        getattr(_options(models.get(table)), "cache", None) not in (None, usual)
+        for table in tables
+    )
 
 
 @cache

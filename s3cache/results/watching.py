@@ -51,6 +51,8 @@ class Why(StrEnum):
     IMPURE = "the same rows may give another result"
     EXCLUDED = "the settings exclude it from the cache"
     NO_CACHE = "the cache keeps no results"
+    RESPONSE = "the whole response was in the cache"
+    CURRENT = "what the client has is current"
     NO_KEY = "its parameters fit in no key"
     REPLACED = "the replica was being replaced"
 

@@ -1,0 +1,100 @@
+"""``Cache-Control``: for how long browsers and proxies may keep a response."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Iterable
+
+from asgiref.sync import sync_to_async
+from django.db import DatabaseError
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.utils.cache import patch_cache_control
+
+from s3cache.db.moments import look
+from s3cache.middleware.base import Middleware, has_credentials, tables_of
+from s3cache.results.watching import Read, Watch, Why, watch
+
+__all__ = ["CacheControlMiddleware"]
+
+logger = logging.getLogger("s3cache.middleware")
+
+
+class CacheControlMiddleware(Middleware):
+    """
+    Let browsers and proxies keep a response as long as a host would.
+
+    `max-age` is what is left of the `max_age` of the tables that were read:
+    until then this host would not ask the store either. `public` only if the
+    request has no credentials and the response sets no cookie, else
+    `private`.
+
+    Only for GET and HEAD with status 200 or 304, and only where nothing else
+    has set `Cache-Control` and all that was read is in buckets' tables.
+    """
+
+    def __call__(
+        self, request: HttpRequest
+    ) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        """Answer, and say for how long that holds."""
+        if self.is_async:
+            return self._acall(request)
+        with watch(Watch()) as seen:
+            response: HttpResponseBase = self.get_response(request)
+        if _is_eligible(request, response, seen.reads):
+            _control(request, response, seen.reads)
+        return response
+
+    async def _acall(self, request: HttpRequest) -> HttpResponseBase:
+        with watch(Watch()) as seen:
+            response: HttpResponseBase = await self.get_response(request)
+        if _is_eligible(request, response, seen.reads):
+            await sync_to_async(_control)(request, response, seen.reads)
+        return response
+
+
+def _is_eligible(
+    request: HttpRequest, response: HttpResponseBase, reads: Iterable[Read]
+) -> bool:
+    return (
+        request.method in ("GET", "HEAD")
+        and response.status_code in (200, 304)
+        and not response.streaming
+        and not response.has_header("Cache-Control")
+        and any(True for _ in reads)
+    )
+
+
+def _control(
+    request: HttpRequest, response: HttpResponseBase, reads: Iterable[Read]
+) -> None:
+    reads = tuple(reads)
+    asks_always = any(read.why is Why.FRESH for read in reads)
+    if not asks_always and not all(map(_has_age, reads)):
+        return
+    left = 0.0
+    if not asks_always:
+        try:
+            moment = look(tables_of(reads), ask=False)
+        except DatabaseError as error:
+            logger.warning("How old a response is cannot be told: %s", error)
+            return
+        if moment is None:
+            return
+        left = moment.left
+    is_private = (
+        has_credentials(request)
+        or bool(response.cookies)
+        or response.has_header("Set-Cookie")
+    )
+    patch_cache_control(
+        response,
+        max_age=max(0, math.floor(left)),
+        **{"private" if is_private else "public": True},
+    )
+
+
+def _has_age(read: Read) -> bool:
+    """Whether ``max_age`` is all that there is to say about it."""
+    return bool(read.tables) and read.why not in (Why.IMPURE, Why.REPLACED)
