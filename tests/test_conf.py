@@ -59,6 +59,10 @@ def test_unknown_settings_are_refused_with_those_that_are_known() -> None:
         ("TTL", "300", "a number of seconds above 0"),
         ("TTL", math.inf, "a number of seconds above 0"),
         ("TTL", math.nan, "a number of seconds above 0"),
+        ("RESPONSE_TTL", 0, "a number of seconds above 0"),
+        ("VERBOSE", 1, "True or False"),
+        ("CREDENTIALS", "X-Api-Key", "a list of names"),
+        ("CREDENTIALS", [""], "a list of names"),
         ("KEY_VERSION", None, "a number or a string"),
         ("KEY_VERSION", "", "a number or a string"),
         (
