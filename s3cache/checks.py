@@ -15,6 +15,8 @@ System checks. An id that is retired is never used again.
     s3cache.E012  several databases could hold an S3Model
     s3cache.E013  a cache is not configured right
     s3cache.E014  a tier or shard names no CACHES alias, or is made of itself
+    s3cache.E015  a database or cache names no Redis to talk to others by
+    s3cache.E016  a tier has a broadcast of its own
     s3cache.W001  a replica lies in memory
     s3cache.W002  a replica lies on a network file system
     s3cache.W003  max_age is 0: every read pays a request
@@ -193,11 +195,15 @@ def check_caches(**kwargs: Any) -> list[CheckMessage]:
             cache = caches[alias]
             if not isinstance(cache, Cache):
                 continue
+            if name := cache.options.get("broadcast"):
+                path = f"CACHES[{alias!r}]['OPTIONS']['broadcast']"
+                messages += _check_redis(path, name)
             if isinstance(cache, ComposedCache):
                 if found := [*_check_members(alias, cache)]:
                     messages += found
                     continue
                 messages += _check_pickles(alias, cache)
+                messages += _check_broadcasts(alias, cache)
         except InvalidCacheBackendError:
             continue  # Django says so itself
         except ImproperlyConfigured as error:
@@ -249,6 +255,29 @@ def _check_options(alias: str) -> Iterator[CheckMessage]:
             )
     if options.max_age == 0:
         yield _every_read_pays(f"{path}['max_age']")
+    if options.redis is not None:
+        yield from _check_redis(f"{path}['redis']", options.redis)
+
+
+def _check_redis(path: str, alias: str) -> Iterator[CheckMessage]:
+    if alias not in settings.CACHES:
+        yield Error(
+            f"{path} is {alias!r}, which is no CACHES alias.",
+            hint=f"Defined are {conf.listed(settings.CACHES)}.",
+            id="s3cache.E015",
+        )
+        return
+    try:
+        usable = redis.is_redis(caches[alias])
+    except (InvalidCacheBackendError, ImproperlyConfigured):
+        return  # said elsewhere
+    if not usable:
+        yield Error(
+            f"{path} is {alias!r}, which is no Redis behind django-redis.",
+            hint="Messages between hosts need django_redis.cache.RedisCache with "
+            "its default client, or that for Sentinel.",
+            id="s3cache.E015",
+        )
 
 
 def _check_replica(alias: str) -> Iterator[CheckMessage]:
@@ -334,6 +363,20 @@ def _check_pickles(alias: str, cache: ComposedCache) -> Iterator[CheckMessage]:
                 "OPTIONS. What is kept there is serialized, and authenticated, "
                 f"by CACHES[{alias!r}].",
                 id="s3cache.W006",
+            )
+
+
+def _check_broadcasts(alias: str, cache: ComposedCache) -> Iterator[CheckMessage]:
+    for member in cache.members:
+        options = getattr(member.cache, "options", {})
+        if options.get("broadcast") is not None:
+            yield Error(
+                f"CACHES[{member.alias!r}], a part of CACHES[{alias!r}], has the "
+                "option 'broadcast': what is removed to make room for a newer value "
+                "would be removed everywhere.",
+                hint=f"Give the option to CACHES[{alias!r}], which knows what was "
+                "changed by whom.",
+                id="s3cache.E016",
             )
 
 

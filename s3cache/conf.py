@@ -126,6 +126,9 @@ class DatabaseOptions:
         Bytes: a database whose packs, before compression, are not larger in
         all is loaded whole by a new host. Of a larger one a host loads the
         tables, and the ranges of rows, that are used. None: any size.
+    `redis`
+        The ``CACHES`` alias of a Redis (django-redis) by which hosts tell
+        each other of commits, and take turns. None: they ask the log alone.
     `signing_keys`
         Keys that entries are signed with: the first signs, all verify.
     """
@@ -136,6 +139,7 @@ class DatabaseOptions:
     records: bool = True
     commit_timeout: float = 20.0
     load_at_once: int | None = 16 * 1024 * 1024
+    redis: str | None = None
     signing_keys: tuple[bytes, ...] = field(default=(), repr=False)
 
     @classmethod
@@ -155,6 +159,7 @@ class DatabaseOptions:
             "records": boolean,
             "commit_timeout": positive_seconds,
             "load_at_once": optional(size),
+            "redis": optional(text),
             "signing_keys": _signing_keys,
         }
         read = _read(path, given, readers)

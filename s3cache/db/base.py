@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db import IntegrityError, NotSupportedError
+from django.db import IntegrityError, NotSupportedError, connections
 from django.db.backends.sqlite3 import base as sqlite_base
 from django.db.backends.utils import debug_transaction
 from django.utils.asyncio import async_unsafe
@@ -25,6 +25,7 @@ from s3cache.db.cursor import Cursor, prepared
 from s3cache.db.features import DatabaseFeatures
 from s3cache.db.introspection import DatabaseIntrospection
 from s3cache.db.moments import Moment
+from s3cache.db.news import news_of
 from s3cache.db.operations import DatabaseOperations
 from s3cache.db.schema import DatabaseSchemaEditor
 from s3cache.keeper.background import keep_after
@@ -109,7 +110,9 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             # Nobody reads the records of a test database.
             is_test = STORE_DIRECTORY in self.settings_dict
             replica.alias = self.alias
-            replica.on_entry = keep_after if is_test else _keep_and_record
+            replica.on_entry = keep_after if is_test else _keep_record_and_tell
+            if not is_test and (news := news_of(replica)) is not None:
+                news.on_followed = partial(_announce, self.settings_dict, self.alias)
             reader = replica.new_reader()
         self._block = None
         self._manual = False
@@ -640,10 +643,25 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
                 )
 
 
-def _keep_and_record(replica: Replica, number: int) -> None:
+def _keep_record_and_tell(replica: Replica, number: int) -> None:
     """What is to be done beside other work after entry ``number``."""
+    if (news := news_of(replica)) is not None:
+        news.publish(number)
     keep_after(replica, number)
     record_after(replica)
+
+
+def _announce(settings: dict[str, Any], alias: str) -> None:
+    """Send ``rows_changed`` in a thread that has no connection of its own."""
+    if not rows_changed.receivers:
+        return
+    wrapper = DatabaseWrapper(settings, alias)
+    try:
+        wrapper.ensure_connection()
+        wrapper.announce()
+    finally:
+        wrapper.close()
+        connections.close_all()  # those that receivers have opened
 
 
 @cache

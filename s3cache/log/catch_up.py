@@ -113,6 +113,29 @@ def step(signing_keys: tuple[bytes, ...]) -> Steps[Position | None]:
     return None
 
 
+def advance(number: int, signing_keys: tuple[bytes, ...]) -> Steps[None]:
+    """Apply the entries up to ``number``, which somebody says is there.
+
+    One request for each of them, and none to see whether more follow. That
+    somebody may be wrong, or lie: nothing is taken for new or old because of
+    what he says. Raises what ``catch_up`` does.
+    """
+    while True:
+        position: Position = yield Where()
+        if position.number >= number:
+            return
+        if not position.database or number - position.number > ONE_BY_ONE:
+            break
+        answer = yield from ask_next(position)
+        if not (yield from believable(position, answer)):
+            break
+        if answer.status == 404:
+            return
+        if not (yield from apply_next(position, answer, signing_keys)):
+            break
+    yield from reach_newest(signing_keys)
+
+
 def ask_next(position: Position) -> Steps[Answer]:
     """Ask for the entry after ``position``: a 200 or a 404."""
     key = entry_key(position.number + 1)

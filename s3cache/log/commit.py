@@ -7,6 +7,7 @@ here is about what may go wrong around that one request.
 from __future__ import annotations
 
 import enum
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -21,6 +22,7 @@ from s3cache.exceptions import (
 from s3cache.log.catch_up import (
     CONTENDED_FOR,
     LONGEST_TURN,
+    advance,
     apply_next,
     ask_next,
     compare,
@@ -44,7 +46,9 @@ from s3cache.log.effects import (
     Stage,
     Staged,
     Steps,
+    TakeTurn,
     Token,
+    Turn,
     Where,
 )
 from s3cache.log.entry import Entry, Sealed, seal, token_of
@@ -63,6 +67,11 @@ TURN = 2
 #: other, in round trips: those others may be slower, and some entries behind.
 TURN_EVERY = 5.0
 LONG_TURNS = (3, 6, 12)
+
+#: The most seconds that a commit waits for its host's turn, and the share of
+#: the time that it has left.
+TURN_PATIENCE = 5.0
+TURN_SHARE = 0.25
 
 
 class Outcome(enum.Enum):
@@ -83,12 +92,14 @@ class CommitOptions:
     """How to commit.
 
     ``host`` is written into entries and differs from replica to replica;
-    ``timeout`` is in seconds; the first of ``signing_keys`` signs.
+    ``timeout`` is in seconds; the first of ``signing_keys`` signs. With
+    ``turns`` there is somebody who gives hosts their turns.
     """
 
     host: str = ""
     timeout: float = 20.0
     signing_keys: tuple[bytes, ...] = ()
+    turns: bool = False
 
 
 def commit(options: CommitOptions) -> Steps[Position]:
@@ -109,10 +120,14 @@ def commit(options: CommitOptions) -> Steps[Position]:
 
 def _commit(options: CommitOptions, deadline: float) -> Steps[Position]:
     losses = 0
-    with (yield HoldCommitLock(deadline)):
+    wants_turn = options.turns
+    with (yield HoldCommitLock(deadline)), ExitStack() as held:
         while True:
             yield from compare(options.signing_keys)
             yield from let_others_go_first()
+            if wants_turn and (losses or (yield from is_contended())):
+                yield from take_turn(held, options, deadline)
+                wants_turn = False
             staged: Staged = yield Stage()
             if not staged.changes:
                 if (yield from is_newest(staged.position, options)):
@@ -132,6 +147,27 @@ def _commit(options: CommitOptions, deadline: float) -> Steps[Position]:
                 if losses > 1:
                     yield from reach_newest(options.signing_keys)
             yield from give_up_after(deadline)
+
+
+def is_contended() -> Steps[bool]:
+    """Whether another host has written a moment ago."""
+    state = yield Recall()
+    now: float = yield Now()
+    return bool(state.foreign_at) and 0 <= now - state.foreign_at <= CONTENDED_FOR
+
+
+def take_turn(held: ExitStack, options: CommitOptions, deadline: float) -> Steps[None]:
+    """Wait for this host's turn, and come to where the one before it is.
+
+    A host that is told where gets its entry with one PUT, without losing a
+    race before. Where there are no turns to be had it has to win one.
+    """
+    now: float = yield Now()
+    patience = min(TURN_PATIENCE, TURN_SHARE * (deadline - now))
+    turn: Turn | None = yield TakeTurn(max(patience, 0.0))
+    if turn is not None:
+        held.enter_context(turn)
+        yield from advance(turn.number, options.signing_keys)
 
 
 def freeze(staged: Staged, token: str, host: str) -> Entry:

@@ -338,6 +338,27 @@ class HoldRebuildLock:
     deadline: float
 
 
+class Turn(AbstractContextManager[None]):
+    """A host's turn to write, which it passes on at the end of the context.
+
+    ``number`` is the entry that the host before it has come to, as that one
+    says; 0: it is not known.
+    """
+
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TakeTurn:
+    """Wait for this host's turn among those that write at the same time.
+
+    For ``patience`` seconds at most; the result is a ``Turn``, or None: there
+    is none to be had. That is no reason not to write.
+    """
+
+    patience: float
+
+
 class OtherEffect:
     """An effect of a protocol that builds on this one, as the keeper's do."""
 
@@ -366,6 +387,7 @@ Effect = (
     | Remember
     | HoldCommitLock
     | HoldRebuildLock
+    | TakeTurn
 )
 
 Steps = Generator[Effect, Any, T]
@@ -402,6 +424,8 @@ __all__ = [
     "StartOver",
     "Steps",
     "TakeOver",
+    "TakeTurn",
     "Token",
+    "Turn",
     "Where",
 ]

@@ -92,6 +92,7 @@ class Performer:
             effects.Remember: self._remember,
             effects.HoldCommitLock: self._hold_commit_lock,
             effects.HoldRebuildLock: self._hold_rebuild_lock,
+            effects.TakeTurn: self._take_turn,
         }
 
     def run(self, steps: Steps[T]) -> T:
@@ -298,3 +299,7 @@ class Performer:
 
     def _hold_rebuild_lock(self, effect: effects.HoldRebuildLock) -> effects.Held:
         return self._side.rebuilding.held(max(effect.deadline - clock.now(), 0.0))
+
+    def _take_turn(self, effect: effects.TakeTurn) -> effects.Turn | None:
+        take = self._replica.take_turn
+        return None if take is None else take(effect.patience)

@@ -25,9 +25,9 @@ from s3cache.conf import DatabaseOptions
 from s3cache.counting import Counters
 from s3cache.exceptions import LogDiverged, StoreError, TransactionConflict
 from s3cache.log.catalog import Catalog
-from s3cache.log.catch_up import catch_up, load, rebuild
+from s3cache.log.catch_up import advance, catch_up, load, rebuild
 from s3cache.log.commit import CommitOptions, commit
-from s3cache.log.effects import Position, Staged, Steps
+from s3cache.log.effects import Position, Staged, Steps, Turn
 from s3cache.log.head import Head, encode_head
 from s3cache.log.keys import HEAD, LOG
 from s3cache.replica import clock, meta
@@ -134,6 +134,13 @@ class Replica:
         #: Called with the number of each entry that this process creates,
         #: once its commit is over; raises nothing.
         self.on_entry: Callable[[Replica, int], None] | None = None
+        #: Called in each process that has opened the replica, and every time
+        #: that the store was asked; does not wait and raises nothing.
+        self.on_use: Callable[[Replica], None] | None = None
+        #: Called when nobody uses the replica any more.
+        self.on_forget: Callable[[], None] | None = None
+        #: Waits for this host's turn to write, so many seconds at most.
+        self.take_turn: Callable[[float], Turn | None] | None = None
         self._make_locks()
 
     def _make_locks(self) -> None:
@@ -160,6 +167,11 @@ class Replica:
                     )
                 side = self._side
         return side
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has the replica open."""
+        return self._open is not None and self._is_ready
 
     def _opened(self) -> _Open:
         opened = self._open
@@ -223,6 +235,8 @@ class Replica:
                 raise
             opened.generation = self.side.generation
             self._is_ready = True
+        if self.on_use is not None:
+            self.on_use(self)
 
     def _make_current(self) -> None:
         """See to it that the file is a replica of what the store holds."""
@@ -521,6 +535,7 @@ class Replica:
             host=self.host,
             timeout=self.options.commit_timeout,
             signing_keys=self._keys,
+            turns=self.take_turn is not None,
         )
 
     def _commit_batch(self, batch: Sequence[Request]) -> None:
@@ -688,6 +703,8 @@ class Replica:
             with side.asking.held(self.options.commit_timeout):
                 if self._age() >= max_age:
                     self.catch_up()
+            if self.on_use is not None:
+                self.on_use(self)
         except LogDiverged:
             raise
         except (OperationalError, sqlite3.OperationalError) as error:
@@ -703,6 +720,18 @@ class Replica:
                 age,
                 error,
             )
+
+    def advance(self, number: int) -> None:
+        """Apply the entries up to ``number``, which another host has named.
+
+        By one process of this host, while the others wait. Whether more
+        follow is for reads to ask. Raises what ``catch_up`` does.
+        """
+        self._follow_file()
+        if self.side.number < number:
+            with self.side.asking.held(self.options.commit_timeout):
+                if self.side.number < number:
+                    self.run(advance(number, self._keys))
 
     def catch_up(self) -> Position:
         """Ask the store now, and apply all that is new."""
@@ -900,6 +929,8 @@ def forget_replica(path: Path) -> None:
     with _replicas_lock:
         replica = _replicas.pop(path.resolve(), None)
     if replica is not None:
+        if replica.on_forget is not None:
+            replica.on_forget()
         replica.close()
         if replica._side is not None:
             replica._side.delete()

@@ -12,8 +12,9 @@ from django.core.cache import caches
 
 from s3cache.caches import MemoryCache, composed, filesystem, memory, shelf
 from s3cache.caches.stored import StoredCache
-from tests.missing import missing
-from tests.redis_server import NEEDED, RedisServer, program
+from tests.redis_server import redis, redis_program, redis_server
+
+__all__ = ["redis", "redis_program", "redis_server"]
 
 
 def restart() -> None:
@@ -64,21 +65,6 @@ def make_memory() -> Iterator[MakeMemory]:
         cache.clear()
 
 
-@pytest.fixture(scope="session")
-def redis_program() -> str:
-    """The path of a Redis server."""
-    return program() or missing(NEEDED)
-
-
-@pytest.fixture
-def redis_server(redis_program: str) -> Iterator[RedisServer]:
-    """A Redis of the test's own, which it may kill."""
-    server = RedisServer()
-    server.start()
-    yield server
-    server.stop()
-
-
 Use = Callable[..., Any]
 
 
@@ -112,15 +98,6 @@ def backend(name: str, **options: Any) -> dict[str, Any]:
 
 def locmem() -> dict[str, Any]:
     return {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
-
-
-def redis(server: RedisServer, **params: Any) -> dict[str, Any]:
-    return {
-        "BACKEND": "django_redis.cache.RedisCache",
-        "LOCATION": server.url,
-        "OPTIONS": {"SERIALIZER": "s3cache.caches.redis.BytesSerializer"},
-        **params,
-    }
 
 
 def named(alias: str) -> Any:

@@ -10,6 +10,7 @@ import pytest
 from s3cache import checks
 from s3cache.caches.machine import Machine
 from tests.caches.conftest import Use, backend, locmem
+from tests.redis_server import RedisServer, redis
 
 
 def said(use: Use, **aliases: Any) -> list[tuple[str, str]]:
@@ -126,3 +127,24 @@ def test_no_limit_of_bytes(use: Use) -> None:
     [found] = checks.check_memory_limits()
     assert found.id == "s3cache.W007"
     assert found.msg == "The MemoryCache CACHES['default'] has no limit of bytes."
+
+
+@pytest.mark.parametrize("name", ["nowhere", "plain"])
+def test_a_broadcast_by_what_is_no_redis(use: Use, name: str) -> None:
+    memory = backend("MemoryCache", broadcast=name, max_memory_bytes=10**6)
+    [(code, message)] = said(use, default=memory, plain=locmem())
+    assert code == "s3cache.E015"
+    assert message.startswith(
+        f"CACHES['default']['OPTIONS']['broadcast'] is '{name}', which is no "
+    )
+
+
+def test_a_broadcast_of_a_tier(use: Use, redis_server: RedisServer) -> None:
+    [(code, message)] = said(
+        use,
+        default=backend("TieredCache", tiers=["near"]),
+        near=backend("MemoryCache", broadcast="redis", max_memory_bytes=10**6),
+        redis=redis(redis_server),
+    )
+    assert code == "s3cache.E016"
+    assert "CACHES['near'], a part of CACHES['default']" in message

@@ -23,6 +23,7 @@ from s3cache.log import effects as e
 from s3cache.log.entry import Statement
 from s3cache.stores.base import Answer
 
+from .bus import BusFaults, Turns
 from .database import State, apply, run_batch, tables_of
 from .oracle import Oracle
 from .packs import (
@@ -382,6 +383,9 @@ class Run:
         self.oracle = oracle
         self.network = Network(world, store, NO_FAULTS)
         self.hazards = NO_HAZARDS
+        self.bus_faults = BusFaults()
+        self.turns = Turns(world, lambda: self.bus_faults)
+        self.hosts: list[Host] = []
         self.effects = 0
         self._tokens = 0
         self._performers: dict[type, Callable[[Task, Any], Any]] = {
@@ -403,6 +407,7 @@ class Run:
             e.Remember: self._remember,
             e.HoldCommitLock: self._hold_commit_lock,
             e.HoldRebuildLock: self._hold_rebuild_lock,
+            e.TakeTurn: self._take_turn,
             e.Load: self._load,
             e.Loaded: self._loaded,
             e.Absent: self._absent,
@@ -660,6 +665,9 @@ class Run:
 
     def _hold_rebuild_lock(self, task: Task, effect: e.HoldRebuildLock) -> Any:
         return self._hold(task, task.host.rebuild_lock, effect.deadline)
+
+    def _take_turn(self, task: Task, effect: e.TakeTurn) -> Any:
+        return _WAITING if self.turns.take(task, effect.patience) else None
 
     def _hold(self, task: Task, lock: Lock, deadline: float) -> Any:
         if lock.holder is None:

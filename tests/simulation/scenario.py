@@ -21,7 +21,7 @@ from s3cache.exceptions import (
 from s3cache.keeper.effects import Survey
 from s3cache.keeper.rounds import KeeperOptions, Kept, keep
 from s3cache.log import entry
-from s3cache.log.catch_up import CHECK_EVERY, catch_up, load
+from s3cache.log.catch_up import CHECK_EVERY, advance, catch_up, load
 from s3cache.log.commit import CommitOptions, commit
 from s3cache.log.effects import Stage, Steps
 from s3cache.log.head import Head, encode_head
@@ -29,6 +29,7 @@ from s3cache.log.keys import HEAD
 from s3cache.records.check import verify_records
 from s3cache.records.writing import Recorded, RecordOptions, write_records
 
+from .bus import BusFaults
 from .database import Statements, initial
 from .host import NO_HAZARDS, Hazards, Host, Process, Run, Task
 from .oracle import Log, Oracle
@@ -66,7 +67,8 @@ class Scenario:
     often one of its processes, sleeps from within one phase to another.
     ``disaster`` is what befalls the bucket, and in which phase. With
     ``records`` keepers write them, too; every so often (``edits``, seconds)
-    somebody else changes one.
+    somebody else changes one. With a ``bus`` hosts write in turns, and are
+    told of each other's entries, as well as that bus can.
     """
 
     hosts: int = 3
@@ -95,6 +97,7 @@ class Scenario:
     disaster: str = ""
     signing_keys: tuple[bytes, ...] = ()
     on_demand: bool = False
+    bus: BusFaults | None = None
     batch: Callable[[Random], Sequence[Statements]] = field(default=some_batch)
 
 
@@ -274,6 +277,21 @@ def recording(random: Random) -> Scenario:
     )
 
 
+def told(random: Random) -> Scenario:
+    """There is a bus between the hosts, which fails as everything does."""
+    chosen = random.choice([calm, rough, crashing, sleepy, everything])(random)
+    often = random.choice([0.0, 0.05, 0.3])
+    return replace(
+        chosen,
+        bus=BusFaults(
+            lost=often,
+            late=random.choice([0.0, often]),
+            wrong=random.choice([0.0, often]),
+            down=random.choice([0.0, 0.0, 0.2]),
+        ),
+    )
+
+
 def some_faults(random: Random, rough: float) -> Faults:
     """Faults of which about ``rough`` of all requests have one."""
     weights = {kind: random.choice([0.0, 1.0, 1.0, 4.0]) for kind in FAULTS}
@@ -340,12 +358,14 @@ class Simulation(Run):
         self.records = RecordOracle(DATABASE)
         self.hosts = [
             Host(self, name, start, world.random.uniform(*plan.latency))
-            for name in "ABCD"[: plan.hosts]
+            for name in "ABCDEFGHIJ"[: plan.hosts]
         ]
         for host in self.hosts:
             host.on_demand = plan.on_demand
         self.network = Network(world, store, plan.faults)
         self.hazards = plan.hazards
+        if plan.bus is not None:
+            self.bus_faults = plan.bus
         if plan.records:
             store.on_changed = self.records.check_put
             self.network.on_landing = self._landing
@@ -588,6 +608,8 @@ class Simulation(Run):
                 write.status = "failed"
             write.error = error
             self.check_error(task, error)
+            if error is None:
+                self._tell_others(process.host, position.number)
             then()
 
         def abandoned() -> None:
@@ -598,12 +620,33 @@ class Simulation(Run):
             host=process.host.name,
             timeout=timeout,
             signing_keys=self.plan.signing_keys,
+            turns=self.plan.bus is not None,
         )
         steps = self._loading(process, commit(options), lambda: self.needed(task))
         task = Task(process, name, steps, ended, abandoned, write)
         self.world.note(task, f"{write}")
         task.begin()
         return write
+
+    def _tell_others(self, host: Host, number: int) -> None:
+        """Have the bus tell the other hosts of an entry, if there is one."""
+        if self.plan.bus is None or self.finishing:
+            return
+        for other in self.hosts:
+            if other is not host and not self.world.chance(self.bus_faults.lost):
+                said = self.turns.said(number)
+                self.world.after(self.turns.delay(), self._tell, other, said)
+
+    def _tell(self, host: Host, number: int) -> None:
+        if not host.processes or self.finishing:
+            return
+
+        def ended(result: Any, error: Exception | None) -> None:
+            self.check_error(task, error)
+
+        steps = advance(number, self.plan.signing_keys)
+        task = Task(host.processes[0], "f", steps, ended, lambda: None)
+        task.begin()
 
     def run_read(self, process: Process, name: str, then: Callable[[], None]) -> None:
         """Have ``process`` read what is the newest now."""
