@@ -119,7 +119,7 @@ def test_unknown_options_are_refused_with_those_that_are_known() -> None:
     with refused(
         f"{OPTIONS} has unknown 'timeout'. Known are 'storage', 'max_age', "
         f"'stale_if_error', 'records', 'commit_timeout', 'load_at_once', "
-        f"'signing_keys'."
+        f"'redis', 'signing_keys'."
     ):
         DatabaseOptions.from_settings("s3", {"storage": "bucket", "timeout": 5})
 
