@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, cast
 
 from django.apps import apps
@@ -14,12 +15,13 @@ from django.db.models import Model
 from django.http import QueryDict
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from s3cache import conf
-from s3cache.dashboard import inspector
+from s3cache.dashboard import inspector, numbers
 from s3cache.dashboard.progress import Step, Tell
 from s3cache.db.base import DatabaseWrapper
+from s3cache.facade import Read, cache_of
 from s3cache.keeper.rounds import KeeperOptions
 from s3cache.keeper.run import keep_now
 from s3cache.records.run import record_now
@@ -150,6 +152,45 @@ def target_of_key(form: QueryDict, user: Any) -> Target:
 # What they do
 
 
+def _warm(target: Target, tell: Tell, user: Any) -> str:
+    facade = cache_of(_model_of(target))
+    if target.partition:
+        stored = facade.warm_partition(target.partition)
+    else:
+        stored = facade.warm(each=partial(_telling, tell))
+    return ngettext(
+        "%(number)s result has been stored.",
+        "%(number)s results have been stored.",
+        stored,
+    ) % {"number": numbers.number(stored)}
+
+
+def _telling(tell: Tell, reads: Sequence[Read]) -> Iterator[Read]:
+    """The reads, and how many of them are behind."""
+    for number, read in enumerate(reads):
+        tell(Step(number, len(reads), str(read.action)))
+        yield read
+
+
+def _clear(target: Target, tell: Tell, user: Any) -> str:
+    try:
+        removed = cache_of(_model_of(target)).clear(target.partition or None)
+    except NotImplementedError as error:
+        # The cache does not know its keys; it says what else there is to do.
+        raise Refused(str(error)) from error
+    return ngettext(
+        "%(number)s entry has been removed.",
+        "%(number)s entries have been removed.",
+        removed,
+    ) % {"number": numbers.number(removed)}
+
+
+def _model_of(target: Target) -> type[Model]:
+    if target.model is None:
+        raise Refused(_("There is no such model."))
+    return target.model
+
+
 def _refresh(target: Target, tell: Tell, user: Any) -> str:
     connection = cast(DatabaseWrapper, connections[target.database])
     before = connection.position
@@ -193,6 +234,16 @@ def _delete(target: Target, tell: Tell, user: Any) -> str:
 
 
 ACTIONS: Final[Mapping[str, Action]] = {
+    "warm": Action(
+        label=gettext_lazy("Warm"),
+        question=gettext_lazy(
+            "Read what is usually asked of %(what)s, and keep the results?"
+        ),
+        logged=gettext_lazy("Warmed the cache of %(what)s."),
+        read=target_of_model,
+        run=_warm,
+        is_long=True,
+    ),
     "refresh": Action(
         label=gettext_lazy("Refresh"),
         question=gettext_lazy(
@@ -201,6 +252,17 @@ ACTIONS: Final[Mapping[str, Action]] = {
         logged=gettext_lazy("Asked the store for news of %(what)s."),
         read=target_of_model,
         run=_refresh,
+    ),
+    "clear": Action(
+        label=gettext_lazy("Clear"),
+        question=gettext_lazy(
+            "Remove what the cache has of %(what)s? It is read again when it is "
+            "asked for."
+        ),
+        logged=gettext_lazy("Cleared the cache of %(what)s."),
+        read=target_of_model,
+        run=_clear,
+        is_destructive=True,
     ),
     "catch_up": Action(
         label=gettext_lazy("Refresh"),

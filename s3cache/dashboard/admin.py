@@ -29,6 +29,7 @@ from django.utils.safestring import mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from s3cache import conf
 from s3cache.dashboard import inspector, pages
 from s3cache.dashboard.actions import ACTIONS, Action, Refused, Target
 from s3cache.dashboard.commits import last_commits
@@ -118,13 +119,15 @@ class StatisticsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        selection = Selection.of(request.GET)
+        overview = pages.overview(
+            Selection.of(request.GET), with_table="table" in request.GET
+        )
         return self._page(
             request,
             "overview",
             "changelist",
             _("Statistics"),
-            {**pages.overview(selection), **(extra_context or {})},
+            {**overview, **(extra_context or {})},
         )
 
     def models_view(self, request: HttpRequest) -> HttpResponse:
@@ -137,14 +140,13 @@ class StatisticsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         for kind, tab in (("database ", "hosts"), ("cache ", "keys")):
             if label.startswith(kind):
                 return HttpResponseRedirect(self.address(tab))
-        context = pages.model(Selection.of(request.GET), label)
+        context = pages.model(
+            Selection.of(request.GET), label, with_table="table" in request.GET
+        )
         if context is None:
             raise Http404
-        context["buttons"] = [
-            (name, ACTIONS[name].label, self.address("do", name))
-            for name in ("warm", "refresh", "clear")
-            if name in ACTIONS and context["is_in_a_bucket"]
-        ]
+        if context["is_in_a_bucket"]:
+            context["buttons"] = self._buttons("warm", "refresh", "clear")
         return self._page(request, "model", "models", context["name"], context)
 
     def caches_view(self, request: HttpRequest) -> HttpResponse:
@@ -153,6 +155,8 @@ class StatisticsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def hosts_view(self, request: HttpRequest) -> HttpResponse:
         context = pages.hosts(Selection.of(request.GET))
+        context["aliases"] = conf.bucket_aliases()
+        context["buttons"] = self._buttons("catch_up", "compact")
         return self._page(request, "hosts", "hosts", _("Hosts"), context)
 
     def queries_view(self, request: HttpRequest) -> HttpResponse:
@@ -191,6 +195,9 @@ class StatisticsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     # Buttons
 
+    def _buttons(self, *names: str) -> list[tuple[str, str | Promise, str]]:
+        return [(one, ACTIONS[one].label, self.address("do", one)) for one in names]
+
     def do_view(self, request: HttpRequest, name: str) -> HttpResponseBase:
         """Ask whether it is meant; if it is said to be, do it."""
         action = ACTIONS.get(name)
@@ -214,6 +221,8 @@ class StatisticsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             return self._work(request, action, target)
         try:
             outcome = action.run(target, lambda step: None, request.user)
+        except Refused as error:
+            self.message_user(request, str(error), messages.ERROR)
         except (DatabaseError, OSError) as error:
             logger.warning("%s failed: %s", name, error)
             said = f"{done} {type(error).__name__}: {error}"

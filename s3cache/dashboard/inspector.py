@@ -8,6 +8,7 @@ view the model that they are of; all other keys, and all values, to superusers.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from django.utils.translation import gettext as _
 
 from s3cache import conf
 from s3cache.caches.getting import GettingCache
+from s3cache.facade.removing import keys_of
 from s3cache.results import codec, elsewhere
 from s3cache.results.keys import NAMESPACE
 
@@ -127,13 +129,22 @@ def _label_of(key: str) -> str:
 
 
 def _matching(cache: BaseCache, pattern: str, user: Any) -> Found:
-    keys = getattr(cache, "keys", None)
-    if not isinstance(cache, GettingCache) or keys is None:
+    try:
+        found = _keys(cache, pattern)
+    except NotImplementedError:
         return Found(error=_("This cache cannot list its keys: give the whole key."))
-    # So many, since those that the user may not see are among them.
-    seen = [key for key in keys(pattern, limit=LOOKED_AT) if may_see_key(user, key)]
+    seen = [key for key in found if may_see_key(user, key)]
     shown = list(islice(seen, KEYS))
     return Found(keys=shown, more=len(seen) > len(shown))
+
+
+def _keys(cache: BaseCache, pattern: str) -> list[str]:
+    """Keys that match; many, for not everybody may see all of them."""
+    if isinstance(cache, GettingCache):
+        return cache.keys(pattern, limit=LOOKED_AT)
+    matches = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+    found = keys_of(cache, pattern.partition("*")[0])
+    return list(islice(filter(matches.fullmatch, found), LOOKED_AT))
 
 
 def _entry(cache: BaseCache, key: str, *, may_see_value: bool) -> Entry | None:

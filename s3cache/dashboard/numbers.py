@@ -79,7 +79,7 @@ def duration(seconds: float | None) -> str:
     if seconds < 0.001:
         return f"{number(seconds * 1e6)} µs"
     if seconds < 1:
-        return f"{number(seconds * 1e3, 0 if seconds >= 0.1 else 1)} ms"
+        return f"{number(seconds * 1e3, 0 if seconds >= 0.01 else 1)} ms"
     if seconds < 10 * _MINUTE:
         return _("%(number)s s") % {"number": number(seconds, 1)}
     return ago(seconds)
@@ -103,7 +103,7 @@ def money(dollars: float | None) -> str:
     """Return dollars, with as many digits as small sums need."""
     if dollars is None:
         return NOTHING
-    decimals = 2 if dollars == 0 or abs(dollars) >= 1 else 4
+    decimals = 2 if dollars == 0 or abs(dollars) >= 0.01 else 4
     if 0 < abs(dollars) < 0.0001:
         decimals = 6
     return f"${number(dollars, decimals)}"

@@ -87,7 +87,7 @@ class Row:
         return self.reads.asked >= ENOUGH
 
 
-def overview(selection: Selection) -> Context:
+def overview(selection: Selection, *, with_table: bool = False) -> Context:
     """The figures that matter most, over time, and what to look at."""
     snapshot = show.snapshot(selection.scope, database=selection.database)
     money = show.money(selection.scope, database=selection.database)
@@ -101,7 +101,7 @@ def overview(selection: Selection) -> Context:
         "tiles": list(_tiles(snapshot, money, steps)),
         "findings": list(_findings(snapshot)),
         "charts": charts_of(steps),
-        "table": table_of(steps),
+        "table": table_of(steps) if with_table else None,
         "worst": sorted(worst, key=_by_rate)[:FEW],
         "advice": [(_name(one.model), one) for one in advice[:FEW]],
         "databases": snapshot.databases,
@@ -138,7 +138,9 @@ def models(selection: Selection, query: QueryDict) -> Context:
     }
 
 
-def model(selection: Selection, label: str) -> Context | None:
+def model(
+    selection: Selection, label: str, *, with_table: bool = False
+) -> Context | None:
     """All about one model; None if there is none of this label."""
     found = _model(label)
     snapshot = show.snapshot(selection.scope, database=selection.database)
@@ -193,7 +195,7 @@ def model(selection: Selection, label: str) -> Context | None:
             key=_by_rate,
         ),
         "charts": charts_of(steps, requests=False),
-        "table": table_of(steps),
+        "table": table_of(steps) if with_table else None,
         "is_in_a_bucket": found is not None
         and found._base_manager.db in conf.bucket_aliases(),
         "partitions": getattr(options, "partitions", {}) or {},
@@ -334,9 +336,8 @@ def _tiles(snapshot: Snapshot, money: Money, steps: Sequence[Slot]) -> Iterator[
         default=None,
     )
     yield Tile(
-        _("Behind the log"),
-        ngettext("%(number)s entry", "%(number)s entries", lag)
-        % {"number": numbers.number(lag)},
+        _("Entries behind the log"),
+        numbers.number(lag),
         _("asked %(time)s ago") % {"time": numbers.ago(asked_ago)}
         if asked_ago is not None
         else "",
@@ -394,7 +395,10 @@ def _model(label: str) -> type[DjangoModel] | None:
 
 def _name(label: str) -> str:
     """What people call a model; its label if there is none."""
+    label, _at, namespace = label.partition("@")
     found = _model(label)
-    if found is None:
-        return _("SQL written by hand") if label == "sql" else label
-    return str(found._meta.verbose_name_plural)
+    if found is not None:
+        name = str(found._meta.verbose_name_plural)
+    else:
+        name = _("SQL written by hand") if label == "sql" else label
+    return f"{name} ({namespace})" if namespace else name

@@ -271,6 +271,14 @@ def test_metadata(make: Make) -> None:
     assert cache.get_with_metadata("other") is None
 
 
+def test_looking_at_an_entry_is_not_counted(make: Make) -> None:
+    cache = make()
+    cache.set("key", "value", 100)
+    assert cache.look("key").value == "value"
+    assert cache.look("other") is None
+    assert (cache.stats()["hits"], cache.stats()["misses"]) == (0, 0)
+
+
 # Soft and hard expiry
 
 

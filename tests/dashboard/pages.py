@@ -10,7 +10,7 @@ ROOT = "/admin/s3cache/statistics/"
 PAGES = [
     "",
     "?period=day&scope=host",
-    "?period=month",
+    "?period=month&table=1",
     "models/",
     "models/library.author/",
     "caches/",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import secrets
+from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.core.cache import caches
 from django.db import OperationalError
 from django.test import Client
 
@@ -15,9 +18,16 @@ from tests.dashboard.conftest import MakeClient
 from tests.dashboard.pages import ROOT, check
 from tests.engine import Bucket, Host, MakeHost
 from tests.library.models import Author
+from tests.testapp.models import Product
 
 FORMS = {
+    "warm": {"model": "testapp.product"},
     "refresh": {"model": "library.author"},
+    "clear": {
+        "model": "testapp.product",
+        "partition": "by_region",
+        "value-region": "<EU>",
+    },
     "catch_up": {"database": "default"},
     "compact": {"database": "default"},
     "delete": {"cache": "default", "key": "s3cache:library.author:get:1-a:b"},
@@ -26,7 +36,9 @@ YES = {"confirmed": "yes"}
 
 
 def logged() -> list[str]:
-    return list(LogEntry.objects.values_list("change_message", flat=True))
+    return list(
+        LogEntry.objects.order_by("pk").values_list("change_message", flat=True)
+    )
 
 
 def done(response: object) -> str:
@@ -95,6 +107,53 @@ def test_refresh(host: Host, hosts: MakeHost, keeper: Client, bucket: Bucket) ->
     assert entry.get_admin_url() == response["Location"]
 
 
+def keys() -> list[str]:
+    """Those of the results of products."""
+    return list(caches["default"].keys("s3cache:testapp.product:*"))  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def products(host: Host, settings: Any) -> None:
+    """Some products, and a cache of their own."""
+    memory = {"BACKEND": "s3cache.caches.MemoryCache", "LOCATION": secrets.token_hex(4)}
+    settings.CACHES = {"default": memory}
+    Product.objects.bulk_create(
+        Product(sku=f"{region}{number}", region=region)
+        for region in ("EU", "US")
+        for number in range(3)
+    )
+
+
+@pytest.mark.usefixtures("products")
+def test_warm_and_clear_a_model(keeper: Client) -> None:
+    form = {"model": "testapp.product"} | YES
+    text = done(keeper.post(f"{ROOT}do/warm/", form))
+    stored = len(keys())
+    assert stored > 10
+    assert f"Done: {stored} results have been stored." in text
+    response = keeper.post(f"{ROOT}do/clear/", form, follow=True)
+    assert "entries have been removed." in response.text
+    assert keys() == []
+    assert logged() == [
+        "Warmed the cache of products.",
+        "Cleared the cache of products.",
+    ]
+
+
+@pytest.mark.usefixtures("products")
+def test_warm_and_clear_a_part(keeper: Client) -> None:
+    def part(region: str) -> dict[str, str]:
+        by = {"partition": "by_region", "value-region": region}
+        return {"model": "testapp.product"} | by | YES
+
+    for region in ("EU", "US"):
+        done(keeper.post(f"{ROOT}do/warm/", part(region)))
+    assert {key.split(":")[3] for key in keys()} == {"region=EU", "region=US"}
+    keeper.post(f"{ROOT}do/clear/", part("EU"))
+    assert {key.split(":")[3] for key in keys()} == {"region=US"}
+    assert logged()[-1] == "Cleared the cache of products (region = EU)."
+
+
 def test_compact_shows_its_progress(host: Host, keeper: Client, bucket: Bucket) -> None:
     Author.objects.create(name="Ann")
     form = {"database": "default"} | YES
@@ -154,6 +213,15 @@ def test_a_failure_is_told_and_logged(
         ("refresh", {"model": "<script>"}, "no model &lt;script&gt;"),
         ("compact", {"database": "other"}, "no database other"),
         ("refresh", {"model": "library.author", "partition": "x"}, "no partition x"),
+        (
+            "clear",
+            {
+                "model": "testapp.product",
+                "partition": "by_category",
+                "value-category": "<x>",
+            },
+            "ategory: “&lt;x&gt;” is not a valid UUID.",
+        ),
         ("delete", {"cache": "nothing", "key": "x"}, "no such entry"),
         ("delete", {"cache": "default", "key": "session"}, "no such entry"),
     ],

@@ -105,10 +105,10 @@ def test_the_worst_hit_rates_come_first(
     )
     monkeypatch.setattr(show, "snapshot", lambda *args, **kwargs: figures)
     text = viewer.get(f"{ROOT}models/").text
-    order = re.findall(r'class="s3c-label">(shop\.\w+)<', text)
+    order = re.findall(r">(shop\.\w+)</a>", text)
     assert order == ["shop.bad", "shop.fine", "shop.rare", "shop.never"]
     text = viewer.get(f"{ROOT}models/?order=reads&q=R").text
-    assert re.findall(r'class="s3c-label">(shop\.\w+)<', text) == [
+    assert re.findall(r">(shop\.\w+)</a>", text) == [
         "shop.never",
         "shop.rare",
     ]
@@ -130,6 +130,18 @@ def test_the_figures_of_the_period(viewer: Client) -> None:
     assert f"<dd>{hits / asked:.1%}</dd>" in text
     assert f"of {asked:,} reads" in text
     assert text.count('role="img"') == 5
+
+
+@pytest.mark.usefixtures("large")
+def test_who_does_not_look_at_charts_reads_a_table(viewer: Client) -> None:
+    assert f'href="?{"&amp;table=1"}#s3c-table"' in viewer.get(ROOT).text
+    text = viewer.get(f"{ROOT}?table=1").text
+    (table,) = re.findall(r'<table id="s3c-figures".*?</table>', text, re.DOTALL)
+    newest = sample.history("day").points[-1].reads
+    assert table.count("<tr>") == 1 + 60
+    row = table.split("<tr>")[2]
+    for number in (newest.hit, newest.miss, f"{newest.hit_rate:.1%}"):
+        assert f">{number}</td>" in row
 
 
 def test_what_is_wrong_is_said_first(

@@ -1,0 +1,1 @@
+"""Tests with a real browser; see ``tests/dashboard/test_browser.py``."""

@@ -1,0 +1,102 @@
+"""A site served by a process of its own, and Chromium to look at it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+MakePage = Callable[..., Any]
+
+_ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the site."""
+    folder = tmp_path_factory.mktemp("site")
+    environment = {
+        **os.environ,
+        "S3CACHE_TEST_FOLDER": str(folder),
+        "PYTHONPATH": str(_ROOT),
+    }
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.dashboard.browser.serve"],
+        env=environment,
+        cwd=_ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        assert address, "the site does not start"
+        yield address
+    finally:
+        server.kill()
+        server.communicate()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    with sync_playwright() as playwright:
+        # As root it refuses to run in a sandbox.
+        options = ["--no-sandbox"] if os.geteuid() == 0 else []
+        made = playwright.chromium.launch(
+            executable_path=path, args=[*options, "--disable-gpu"]
+        )
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The source of axe-core, as its package has it."""
+    return files("axe_playwright_python").joinpath("axe.min.js").read_text()
+
+
+@pytest.fixture(scope="session")
+def visitor(browser: Browser, site: str) -> MakePage:
+    """A function that opens the site for somebody, who logs in by keyboard.
+
+    Once: after that the cookies are known. In the end nothing may have been
+    said on the console: no error of a script, and nothing that the policy for
+    content has refused.
+    """
+
+    cookies: dict[str, Any] = {}
+
+    @contextmanager
+    def visit(name: str = "root", **options: Any) -> Iterator[Page]:
+        context = browser.new_context(
+            base_url=site, storage_state=cookies.get(name), **options
+        )
+        context.set_default_timeout(30_000)
+        page = context.new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: said.append(f"dialog: {dialog.message}"))
+        page.goto("/control/")
+        if name not in cookies:
+            page.keyboard.type(name)  # the first field has the focus
+            page.keyboard.press("Tab")
+            page.keyboard.type(name)
+            page.keyboard.press("Enter")
+            page.wait_for_url("/control/")
+            cookies[name] = context.storage_state()
+        yield page
+        context.close()
+        assert said == []
+
+    return visit
