@@ -46,7 +46,11 @@ SECURE_CSP = {
 LANGUAGES = [("en", "English"), ("de", "Deutsch")]
 ROOT_URLCONF = "tests.dashboard.browser.urls"
 STATIC_ROOT = FOLDER / "static"
-DATABASES["default"]["OPTIONS"].update(max_age=60, records=False)
+DATABASES["default"]["OPTIONS"] = {
+    "storage": "bucket",
+    "max_age": 60,
+    "records": False,
+}
 DATABASE_ROUTERS = ["s3cache.routers.S3Router"]
 CACHES = {
     "default": {
