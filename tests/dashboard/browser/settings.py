@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import django
 
 from tests.library.settings import *  # noqa: F403
 from tests.library.settings import (
-    DATABASES,
     FOLDER,
     INSTALLED_APPS,
     MIDDLEWARE,
@@ -46,10 +47,12 @@ SECURE_CSP = {
 LANGUAGES = [("en", "English"), ("de", "Deutsch")]
 ROOT_URLCONF = "tests.dashboard.browser.urls"
 STATIC_ROOT = FOLDER / "static"
-DATABASES["default"]["OPTIONS"] = {
-    "storage": "bucket",
-    "max_age": 60,
-    "records": False,
+DATABASES: dict[str, dict[str, Any]] = {  # type: ignore[no-redef]
+    "default": {
+        "ENGINE": "s3cache.db",
+        "NAME": str(FOLDER / "replica.sqlite3"),
+        "OPTIONS": {"storage": "bucket", "max_age": 60, "records": False},
+    }
 }
 DATABASE_ROUTERS = ["s3cache.routers.S3Router"]
 CACHES = {
