@@ -17,6 +17,11 @@ System checks. An id that is retired is never used again.
     s3cache.E014  a tier or shard names no CACHES alias, or is made of itself
     s3cache.E015  a database or cache names no Redis to talk to others by
     s3cache.E016  a tier has a broadcast of its own
+    s3cache.E017  two databases share one replica
+    s3cache.E018  what only the project may read lies where it is published
+    s3cache.E019  a bucket's configuration publishes or deletes a database
+                  (with --database only)
+    s3cache.E020  entries of a log cannot be read (with --database only)
     s3cache.W001  a replica lies in memory
     s3cache.W002  a replica lies on a network file system
     s3cache.W003  max_age is 0: every read pays a request
@@ -25,6 +30,14 @@ System checks. An id that is retired is never used again.
     s3cache.W006  a tier or shard unpickles what others may have written
     s3cache.W007  a cache in memory has no limit of bytes (with --deploy only)
     s3cache.W008  caches in memory may grow larger than the memory
+    s3cache.W010  results have room for 300 entries (with --deploy only)
+    s3cache.W011  sessions are in a cache that ends with its process
+    s3cache.W012  every request writes a session to a bucket
+    s3cache.W013  a middleware comes after one that it should come before
+    s3cache.W014  no key opens what is in a cache (in a bucket: --deploy only)
+    s3cache.W015  a database is in a directory (with --deploy only)
+    s3cache.W016  every request is a block: no read is answered by a cache
+    s3cache.W017  a store or cache in files lies on a network file system
 """
 
 from __future__ import annotations
@@ -43,46 +56,25 @@ from django.core.checks import CheckMessage, Error, Tags, Warning
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import models, router
 
-from s3cache import conf
+from s3cache import conf, project_checks
 from s3cache.caches import redis
 from s3cache.caches.base import Cache
 from s3cache.caches.composed import ComposedCache
 from s3cache.caches.machine import Machine
 from s3cache.caches.memory import MemoryCache
-from s3cache.exceptions import StoreError, StoreUnavailable
+from s3cache.exceptions import EntryFormatError, StoreError, StoreUnavailable
+from s3cache.log.entry import token_of
+from s3cache.log.keys import LOG
 from s3cache.models import S3Model
+from s3cache.mounts import IN_MEMORY, ON_NETWORK, file_system
 from s3cache.results.policy import unknown_labels
-from s3cache.stores import store_for
+from s3cache.stores import DirectoryStore, Store, store_for
 from s3cache.stores.probe import probe
 
 __all__ = ["register"]
 
 TAG: Final = "s3cache"
 
-MOUNTS = Path("/proc/mounts")
-IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
-ON_NETWORK: Final = frozenset(
-    {
-        "9p",
-        "afs",
-        "ceph",
-        "cifs",
-        "gcsfuse",
-        "gfs2",
-        "glusterfs",
-        "lustre",
-        "ncpfs",
-        "nfs",
-        "nfs4",
-        "ocfs2",
-        "rclone",
-        "s3fs",
-        "smb3",
-        "smbfs",
-        "sshfs",
-        "virtiofs",
-    }
-)
 # What SQLite's floating point numbers, and Django's converter, keep exactly.
 EXACT_DIGITS: Final = 15
 MEMORY_CACHES: Final = frozenset(
@@ -102,6 +94,7 @@ def register() -> None:
     checks.register(check_stores, TAG, Tags.database)
     checks.register(check_caches, TAG, Tags.caches)
     checks.register(check_memory_limits, TAG, Tags.caches, deploy=True)
+    project_checks.register(TAG)
 
 
 def check_platform(**kwargs: Any) -> list[CheckMessage]:
@@ -122,7 +115,7 @@ def check_databases(**kwargs: Any) -> list[CheckMessage]:
         message
         for alias in conf.bucket_aliases()
         for message in (*_check_options(alias), *_check_replica(alias))
-    ]
+    ] + [*_check_shared_replicas()]
 
 
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
@@ -173,7 +166,7 @@ def check_stores(
     databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """
-    Ask the stores for all that the protocols need, in about twenty requests.
+    Ask the stores for all that the protocols need, in about thirty requests.
 
     Like every check of a database it runs with ``check --database`` and
     before ``migrate`` only.
@@ -282,7 +275,7 @@ def _check_redis(path: str, alias: str) -> Iterator[CheckMessage]:
 
 def _check_replica(alias: str) -> Iterator[CheckMessage]:
     path = settings.DATABASES[alias].get("NAME")
-    kind = _file_system(Path(path)) if path else None
+    kind = file_system(Path(path)) if path else None
     if kind in IN_MEMORY:
         yield Warning(
             f"The replica of the database {alias!r} lies in memory "
@@ -303,11 +296,29 @@ def _check_replica(alias: str) -> Iterator[CheckMessage]:
         )
 
 
+def _check_shared_replicas() -> Iterator[CheckMessage]:
+    aliases: dict[Path, list[str]] = {}
+    for alias in conf.bucket_aliases():
+        if name := settings.DATABASES[alias].get("NAME"):
+            aliases.setdefault(Path(name).resolve(), []).append(alias)
+    for path, sharing in aliases.items():
+        if len(sharing) > 1:
+            yield Error(
+                f"The databases {conf.listed(sharing)} have one replica, {path}.",
+                hint="A replica follows one log. Give each of them a NAME of its own "
+                "in DATABASES.",
+                id="s3cache.E017",
+            )
+
+
 def _check_store(alias: str) -> Iterator[CheckMessage]:
-    options: object = settings.DATABASES[alias].get("OPTIONS", {})
+    given: object = settings.DATABASES[alias].get("OPTIONS", {})
     try:
-        storage = conf.DatabaseOptions.from_settings(alias, options).storage
-        probe(store_for(storage))
+        options = conf.DatabaseOptions.from_settings(alias, given)
+        store = store_for(options.storage)
+        probe(store)
+        yield from _check_bucket(alias, store)
+        yield from _check_entries(alias, store, options.signing_keys)
     except ImproperlyConfigured:
         return  # E002 to E004 say so
     except StoreUnavailable as error:
@@ -321,6 +332,46 @@ def _check_store(alias: str) -> Iterator[CheckMessage]:
         yield Error(
             f"The store of the database {alias!r} cannot hold it: {error}",
             id="s3cache.E011",
+        )
+
+
+def _check_bucket(alias: str, store: Store) -> Iterator[CheckMessage]:
+    if isinstance(store, DirectoryStore):
+        return
+    # They cost whoever has no bucket 0.3 s of boto3.
+    from s3cache.doctor.bucket import examine_bucket
+    from s3cache.doctor.findings import Level
+    from s3cache.stores.s3 import S3Store
+
+    if isinstance(store, S3Store):
+        for found in examine_bucket(store):
+            if found.level is Level.ERROR:
+                yield Error(
+                    f"{store.name}, with the database {alias!r}: {found.message}",
+                    hint=found.advice,
+                    id="s3cache.E019",
+                )
+
+
+def _check_entries(
+    alias: str, store: Store, signing_keys: Sequence[bytes]
+) -> Iterator[CheckMessage]:
+    """Read an entry, as every host that comes has to."""
+    listed = store.list(LOG)
+    if not listed.keys:
+        return  # an empty place, or no permission, which the probe has asked
+    key = listed.keys[-1].key
+    answer = store.get(key)
+    if not answer.ok:
+        return  # trimmed meanwhile
+    try:
+        token_of(answer.body, key=key, signing_keys=signing_keys)
+    except EntryFormatError as error:
+        yield Error(
+            f"The log of the database {alias!r} cannot be read: {error}",
+            hint="If 'signing_keys' were changed, keep the old key behind the new one "
+            "for as long as entries that it signed are in the log.",
+            id="s3cache.E020",
         )
 
 
@@ -497,21 +548,3 @@ def _every_read_pays(path: str, model: _Model | None = None) -> Warning:
         obj=model,
         id="s3cache.W003",
     )
-
-
-def _file_system(path: Path) -> str | None:
-    """Return the kind of file system that `path` is on, if Linux says so."""
-    try:
-        mounts = MOUNTS.read_text()
-    except OSError:
-        return None
-    path = path.resolve()
-    found, kind = Path(), None
-    for line in mounts.splitlines():
-        _, mounted, name, *_ = line.split(" ")
-        # Spaces and the like are written as octal escapes. The last mount on
-        # a directory hides those before it.
-        directory = Path(mounted.encode().decode("unicode_escape"))
-        if path.is_relative_to(directory) and len(directory.parts) >= len(found.parts):
-            found, kind = directory, name.removeprefix("fuse.")
-    return kind

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from django.db import connection, models
 from django.test import override_settings
 from django.test.utils import isolate_apps
 
-from s3cache import checks
+from s3cache import checks, conf, project_checks
 from s3cache.exceptions import StoreRefused, StoreUnavailable, UnsuitableStore
 from s3cache.models import S3Model
 from tests.databases import databases
@@ -104,11 +106,33 @@ def test_all_checks_are_registered() -> None:
         checks.check_models: {"s3cache", "models"},
         checks.check_stores: {"s3cache", "database"},
         checks.check_caches: {"s3cache", "caches"},
+        project_checks.check_blocks: {"s3cache"},
+        project_checks.check_sessions: {"s3cache"},
+        project_checks.check_middleware: {"s3cache"},
+        project_checks.check_published: {"s3cache", "security"},
+        project_checks.check_networks: {"s3cache"},
+        project_checks.check_keys_of_files: {"s3cache", "caches"},
+    }
+
+
+def test_those_of_deployments_are_registered() -> None:
+    mine: set[Any] = {
+        check
+        for check in django_checks.registry.registry.get_checks(True)
+        if "s3cache" in getattr(check, "tags", ())
+    }
+    always = {*django_checks.registry.registry.get_checks()}
+
+    assert mine - always == {
+        checks.check_memory_limits,
+        project_checks.check_directories,
+        project_checks.check_keys_of_buckets,
+        project_checks.check_room_for_results,
     }
 
 
 def test_each_id_is_listed_once_and_used() -> None:
-    source = Path(checks.__file__).read_text()
+    source = "".join(map(inspect.getsource, (checks, project_checks)))
     assert checks.__doc__
     listed = re.findall(r"s3cache\.[EW]\d{3}", checks.__doc__)
     used = set(re.findall(r'id="(s3cache\.[EW]\d{3})"', source))
@@ -187,7 +211,7 @@ def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "tmpfs /var/lib tmpfs rw 0 0\n"
         "/dev/vdc /var/lib ext4 rw 0 0\n"
     )
-    monkeypatch.setattr(checks, "MOUNTS", path)
+    monkeypatch.setattr("s3cache.mounts.MOUNTS", path)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +237,7 @@ def test_the_file_system_of_the_replica(
 def test_where_nobody_says_what_a_file_system_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(checks, "MOUNTS", Path("/nonexistent/mounts"))
+    monkeypatch.setattr("s3cache.mounts.MOUNTS", Path("/nonexistent/mounts"))
 
     with databases(default="sqlite", s3=bucket()):
         assert checks.check_databases() == []
@@ -228,8 +252,9 @@ def test_where_nobody_says_what_a_file_system_is(
         (
             {"LIFETIME": 1},
             "E005",
-            "S3CACHE has unknown 'LIFETIME'. Known are 'CACHE', 'TTL', "
-            "'KEY_VERSION', 'INCLUDE', 'EXCLUDE', 'HOT_PATH', 'NAMESPACES'.",
+            "S3CACHE has unknown 'LIFETIME'. Known are "
+            + ", ".join(repr(field.name.upper()) for field in fields(conf.Settings))
+            + ".",
         ),
         (
             {"CACHE": "redis"},

@@ -22,7 +22,7 @@ import pytest
 from django.core.management import get_commands
 from django.db import models
 
-from s3cache import checks, conf, exceptions, options, signals
+from s3cache import checks, conf, exceptions, options, project_checks, signals
 from s3cache.db.base import DatabaseWrapper
 from s3cache.log import catalog, entry, head, keys
 from s3cache.managers import S3QuerySet
@@ -235,7 +235,8 @@ def test_options_of_models_are_documented(field: Any) -> None:
 
 
 def test_checks_are_documented() -> None:
-    ids = set(re.findall(r'id="(s3cache\.[EW]\d+)"', inspect.getsource(checks)))
+    source = inspect.getsource(checks) + inspect.getsource(project_checks)
+    ids = set(re.findall(r'id="(s3cache\.[EW]\d+)"', source))
     headings = page("reference/checks.md").headings
     assert {heading for heading in headings if heading.startswith("s3cache.")} == ids
     assert ids == set(re.findall(r"s3cache\.[EW]\d+", checks.__doc__ or ""))

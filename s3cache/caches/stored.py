@@ -18,6 +18,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from itertools import islice
 from typing import Any, ClassVar, Final
 
 from django.core.cache.backends.base import default_key_func
@@ -159,6 +160,24 @@ class StoredCache(GettingCache):
 
     def delete_pattern(self, pattern: str, version: int | None = None) -> int:
         return sum(self._erase(made) for made in list(self._matching(pattern, version)))
+
+    def is_signed_by_others(self, looked_at: int = 10) -> bool:
+        """
+        Whether all of some entries are signed, and by no key that is known.
+
+        Counts neither hits nor misses. Raises one of ``failures``.
+        """
+        forged = False
+        for made in islice(self._names(""), looked_at):
+            try:
+                if (data := self._fetch(made)) is not None:
+                    self.envelope.open(made, data)
+                    return False
+            except Undecodable as error:
+                if error.reason != "forged":
+                    return False
+                forged = True
+        return forged
 
     def stats(self) -> Statistics:
         total = self.counters.total()
