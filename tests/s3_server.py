@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from moto.moto_server.werkzeug_app import (
@@ -27,10 +27,10 @@ from moto.moto_server.werkzeug_app import (
 from storages.backends.s3 import S3Storage
 from werkzeug.serving import make_server
 
+from tests.faults.rules import ALWAYS, Fault, Lost, Rule, Rules
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
-
-Lost = Literal["", "before", "midway", "after"]
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,6 @@ class Seen:
     path: str
     query: str
     headers: dict[str, str]
-
-
-@dataclass
-class _Fault:
-    method: str
-    path: str
-    status: int
-    code: str
-    body: bytes | None
-    lost: Lost
-    delay: float
-    date: str
-    times: int
-
-    def strikes(self, seen: Seen) -> bool:
-        if self.times <= 0 or self.method not in {"", seen.method}:
-            return False
-        return self.path in seen.path
 
 
 class SharedSessionStorage(S3Storage):
@@ -93,7 +75,7 @@ class S3Server:
             target=self._server.serve_forever, daemon=True, name="moto"
         )
         self._one_at_a_time = threading.Lock()
-        self._faults: list[_Fault] = []
+        self.faults: Rules[Fault] = Rules()
         self._recordings: list[list[Seen]] = []
 
     def start(self) -> None:
@@ -133,23 +115,16 @@ class S3Server:
         lost: Lost = "",
         delay: float = 0.0,
         date: str = "",
-        times: int = 1_000_000,
+        times: int = ALWAYS,
     ) -> Iterator[None]:
         """
         Treat requests of that method, whose path contains ``path``, badly.
 
-        ``status`` with S3's error ``code`` (or a ``body`` of one's own)
-        answers in the place of moto; ``lost`` cuts the connection before or
-        after moto has done the work, or midway in its answer's body; ``delay``
-        in seconds comes first. With only a delay moto answers. ``date`` takes
-        the place of the Date header.
+        How is what a ``Fault`` says.
         """
-        fault = _Fault(method, path, status, code, body, lost, delay, date, times)
-        self._faults.append(fault)
-        try:
+        fault = Fault(status, code, body, lost, delay=delay, date=date)
+        with self.faults.during(Rule(fault, method, path, times)):
             yield
-        finally:
-            self._faults = [kept for kept in self._faults if kept is not fault]
 
     def __call__(
         self, environ: WSGIEnvironment, start_response: StartResponse
@@ -159,8 +134,8 @@ class S3Server:
             recording.append(seen)
         if self.latency:
             time.sleep(self.latency)
-        start_response = _dated(start_response)
-        fault = self._strike(seen)
+        fault = self.faults.strike(seen.method, seen.path)
+        start_response = _dated(start_response, fault)
         if fault is None:
             return self._answer(environ, start_response)
         if fault.delay:
@@ -172,30 +147,15 @@ class S3Server:
                 self._answer(environ, lambda *args: lambda data: None)
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             return []
-        if fault.status == 200 and fault.body is None:
+        if not fault.answers:
             return self._answer(environ, start_response)
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        body = fault.body
-        if body is None:
-            body = b"<Error><Code>%s</Code><Message>injected</Message></Error>" % (
-                fault.code.encode()
-            )
         headers = [
             ("Content-Type", "application/xml"),
-            ("Content-Length", str(len(body))),
+            ("Content-Length", str(len(fault.answer))),
         ]
-        if fault.date:
-            headers.append(("Date", fault.date))
         start_response(f"{fault.status} Injected", headers)
-        return [body]
-
-    def _strike(self, seen: Seen) -> _Fault | None:
-        with self._one_at_a_time:
-            for fault in self._faults:
-                if fault.strikes(seen):
-                    fault.times -= 1
-                    return fault
-        return None
+        return [fault.answer]
 
     def _answer(self, environ: WSGIEnvironment, start_response: Any) -> list[bytes]:
         with self._one_at_a_time:
@@ -214,11 +174,14 @@ class _Handler(MotoRequestHandler):
         """As above: connections are cut on purpose."""
 
 
-def _dated(start_response: StartResponse) -> Any:
+def _dated(start_response: StartResponse, fault: Fault | None) -> Any:
     def start(status: str, headers: list[tuple[str, str]], *args: Any) -> Any:
-        if not any(name.lower() == "date" for name, _ in headers):
-            headers = [*headers, ("Date", formatdate(usegmt=True))]
-        return start_response(status, headers, *args)
+        told = {name.lower(): value for name, value in headers}
+        date = told.get("date") or formatdate(usegmt=True)
+        if fault is not None:
+            date = fault.dated(date)
+        others = [header for header in headers if header[0].lower() != "date"]
+        return start_response(status, [*others, ("Date", date)], *args)
 
     return start
 

@@ -28,6 +28,7 @@ from s3cache.db.base import DatabaseWrapper
 from s3cache.stores import DirectoryStore, Store, registry
 from s3cache.stores.base import Answer, Kind, Request, observe
 from tests.engine import NEVER, Bucket, Host
+from tests.faults.rules import ALWAYS, Rule, Rules
 
 T = TypeVar("T")
 
@@ -173,51 +174,30 @@ def then(do: Callable[[], object]) -> Action:
     return action
 
 
-@dataclass
-class _Rule:
-    kind: str
-    part: str
-    action: Action
-    times: int
-
-
 class FaultyStore(Store):
     """Another store, in front of which requests and answers get lost."""
 
     def __init__(self, inner: Store) -> None:
         super().__init__(inner.name)
         self.inner = inner
-        self._lock = threading.Lock()
-        self._rules: list[_Rule] = []
+        self._rules: Rules[Action] = Rules()
 
     def on(
-        self, kind: Kind | str, part: str, action: Action, *, times: int = 1_000_000
+        self, kind: Kind | str, part: str, action: Action, *, times: int = ALWAYS
     ) -> None:
         """Treat requests whose key contains ``part`` by ``action``.
 
         So many times; rules are used up in the order in which they came.
         """
-        with self._lock:
-            self._rules.append(_Rule(kind, part, action, times))
+        self._rules.add(Rule(action, kind, part, times))
 
     def heal(self) -> None:
         """Be the other store again."""
-        with self._lock:
-            self._rules.clear()
+        self._rules.replace([])
 
     def _do(self, kind: str, key: str, send: Callable[[], Answer]) -> Answer:
-        with self._lock:
-            rule = next(
-                (
-                    rule
-                    for rule in self._rules
-                    if rule.kind in ("", kind) and rule.part in key and rule.times > 0
-                ),
-                None,
-            )
-            if rule is not None:
-                rule.times -= 1
-        return send() if rule is None else rule.action(send)
+        action = self._rules.strike(kind, key)
+        return send() if action is None else action(send)
 
     def _get(self, key: str) -> Answer:
         return self._do("GET", key, lambda: self.inner.get(key))

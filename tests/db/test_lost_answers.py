@@ -19,8 +19,9 @@ from django.db.models import F
 from s3cache.exceptions import CommitOutcomeUnknown, StoreRefused, StoreUnavailable
 from tests.db.hosts import on
 from tests.engine import Bucket, Host, MakeHost
+from tests.faults.rules import Lost
 from tests.library.models import Author, Tag
-from tests.s3_server import Lost, S3Server
+from tests.s3_server import S3Server
 
 pytestmark = pytest.mark.parametrize("bucket", ["s3"], indirect=True)
 

@@ -1,0 +1,1 @@
+"""Bad days: what networks, stores, disks and machines do to s3cache."""
