@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db.models.sql import Query
 
-__all__ = ["NO_HINTS", "Hints", "hints_of", "set_hints"]
+__all__ = ["FRESH", "NO_HINTS", "Hints", "give_hints", "hints_of", "set_hints"]
 
 _ATTRIBUTE = "s3cache_hints"
 
@@ -35,6 +35,7 @@ class Hints:
 
 
 NO_HINTS = Hints()
+FRESH = Hints(fresh=True)
 
 
 def hints_of(query: Query) -> Hints:
@@ -54,10 +55,15 @@ def hints_of(query: Query) -> Hints:
 
 
 def set_hints(query: Query, **changes: Any) -> None:
+    """Change the hints of a query in place."""
+    give_hints(query, replace(hints_of(query), **changes))
+
+
+def give_hints(query: Query, hints: Hints) -> None:
     """
-    Change the hints of a query in place.
+    Replace the hints of a query.
 
     They are an attribute of the query, immutable as a whole: Django copies it
     with every clone, deep copy, pickle and change of the query's class.
     """
-    setattr(query, _ATTRIBUTE, replace(hints_of(query), **changes))
+    setattr(query, _ATTRIBUTE, hints)

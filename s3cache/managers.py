@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
@@ -13,7 +14,7 @@ from django.core.exceptions import FieldError
 from django.db import connections, models
 
 from s3cache import conf
-from s3cache.hints import hints_of, set_hints
+from s3cache.hints import FRESH, NO_HINTS, Hints, give_hints, hints_of, set_hints
 from s3cache.remembered import remember_saved
 from s3cache.results.hot import NOT_HOT, Hot
 from s3cache.results.reading import take
@@ -63,6 +64,10 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
     #: The calls, once the rows are there and nothing else is.
     _fetched: Recorded | None = None
 
+    #: What was asked of the cache among these calls. Then the hot path does
+    #: not answer; what `fresh` finds takes the place of what it knows.
+    _asked: Hints = NO_HINTS
+
     def __getattr__(self, name: str) -> Any:
         # Called for what is not there: all that Django sets, until it is
         # built.
@@ -89,6 +94,8 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
             return
         attributes = self.__dict__
         built = recorded.shape.build(recorded.values)
+        if self._asked is not NO_HINTS:
+            give_hints(built.query, self._asked)
         for name, value in vars(built).items():
             attributes.setdefault(name, value)
         self._recorded = self._fetched = None
@@ -125,6 +132,8 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
         """One that is nothing but the calls that made it."""
         made = self.__new__(type(self))
         made._recorded = Recorded(shape, values)
+        if self._asked is not NO_HINTS:
+            made._asked = self._asked
         return made
 
     def all(self) -> Self:
@@ -181,7 +190,8 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
 
     def _fetch_hot(self, *, may_wait: bool = True) -> bool:
         """Have the rows, if they are known; whether they are there."""
-        if (recorded := self._recorded) is None:
+        recorded = self._recorded
+        if recorded is None or self._asked is not NO_HINTS:
             return False
         shape, values = recorded
         found = shape.hot.objects(shape, values, may_wait=may_wait)
@@ -195,7 +205,8 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
 
     def _hot_value(self, action: object, *, may_wait: bool = True) -> Any:
         """A number, or what else is no object, if it is known, or None."""
-        if (recorded := self._recorded) is None:
+        recorded = self._recorded
+        if recorded is None or self._asked is not NO_HINTS:
             return None
         shape, values = recorded
         return shape.hot.find(shape, action, values, may_wait=may_wait)
@@ -214,9 +225,13 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
         self._build()
         with take(self.query) as taken:
             yield results
-        if results:
+        if results and self._is_for_all():
             shape, values = recorded
             shape.hot.learn(shape, action, values, taken, results[0])
+
+    def _is_for_all(self) -> bool:
+        """Whether the hot path may know what this has found."""
+        return self._asked in (NO_HINTS, FRESH)
 
     def fresh(self) -> Self:
         """
@@ -265,12 +280,15 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
 
     def _with_hints(self, **changes: Any) -> Self:
         clone = self.all()
-        set_hints(clone.query, **changes)
+        if clone._recorded is None:
+            set_hints(clone.query, **changes)
+        else:
+            clone._asked = replace(clone._asked, **changes)
         return clone
 
-    # All that fetches passes one of the methods below: get(), in_bulk(),
-    # first() and their kin evaluate a clone, contains() calls exists(), and
-    # the async twins call the others.
+    # All that fetches passes one of the methods below: in_bulk(), first() and
+    # their kin evaluate a clone, contains() calls exists(), and the async
+    # twins call the others.
 
     def _ask_if_fresh(self) -> None:
         if hints_of(self.query).fresh and not self.query.is_empty():
@@ -284,11 +302,13 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
             if self._fetch_hot():
                 return
             self._build()
+            self._ask_if_fresh()
             with take(self.query) as taken:
                 super()._fetch_all()
-            shape, values = recorded
-            found = cast("list[Any]", self._result_cache)
-            shape.hot.learn_objects(shape, values, taken, found)
+            if self._is_for_all():
+                shape, values = recorded
+                found = cast("list[Any]", self._result_cache)
+                shape.hot.learn_objects(shape, values, taken, found)
             return
         if self._fetched is not None:
             return  # it has its rows, and nothing else
@@ -320,6 +340,30 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
             await sync_to_async(self._ask_if_fresh)()
         async for row in super().aiterator(chunk_size):
             yield row
+
+    def get(self, *args: Any, **kwargs: Any) -> _Row:
+        recorded = self._recorded
+        if args or recorded is None or recorded.shape.is_sliced:
+            return super().get(*args, **kwargs)
+        shape, values = recorded
+        if self._asked is NO_HINTS:
+            found = shape.hot.get(shape, values, kwargs)
+            if found is not NOT_HOT:
+                return cast("_Row", found)
+        self._build()
+        if not self._is_for_all():
+            return super().get(**kwargs)
+        return cast("_Row", shape.hot.get_and_learn(self, shape, values, kwargs))
+
+    async def aget(self, *args: Any, **kwargs: Any) -> _Row:
+        recorded = self._recorded
+        is_plain = self._asked is NO_HINTS and not args
+        if recorded is not None and is_plain and not recorded.shape.is_sliced:
+            shape, values = recorded
+            found = shape.hot.get(shape, values, kwargs, may_wait=False)
+            if found is not NOT_HOT:
+                return cast("_Row", found)
+        return await sync_to_async(self.get)(*args, **kwargs)
 
     def count(self) -> int:
         if (found := self._hot_value("count")) is not None:
@@ -361,6 +405,7 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
         if action is not None and (found := self._hot_value(action)) is not None:
             return cast("dict[str, Any]", found.copy())
         with self._learning(action) as learned:
+            self._ask_if_fresh()
             made = super().aggregate(*args, **kwargs)
             if action is not None and aggregates_fields(recorded.shape, action):
                 learned.append(made.copy())
@@ -488,6 +533,9 @@ class S3Manager(_ManagerFromS3QuerySet[_M]):
     def partition(self, name: str, /, **values: Any) -> S3QuerySet[_M]:
         return self.all().partition(name, **values)
 
+    def fresh(self) -> S3QuerySet[_M]:
+        return self.all().fresh()
+
     def first(self) -> _M | None:
         return self.all().first()
 
@@ -509,15 +557,15 @@ class S3Manager(_ManagerFromS3QuerySet[_M]):
             hot = self._hot_path()
         if hot is None or args or not kwargs:
             return self.get_queryset().get(*args, **kwargs)
-        found = hot.get(kwargs)
+        found = hot.get(hot.root, (), kwargs)
         if found is NOT_HOT:
-            return hot.get_and_learn(self.get_queryset(), kwargs)
+            return hot.get_and_learn(self.get_queryset(), hot.root, (), kwargs)
         return cast("_M", found)
 
     async def aget(self, *args: Any, **kwargs: Any) -> _M:
         hot = self._hot_path()
         if hot is not None and not args and kwargs:
-            found = hot.get(kwargs, may_wait=False)
+            found = hot.get(hot.root, (), kwargs, may_wait=False)
             if found is not NOT_HOT:
                 return cast("_M", found)
         return await sync_to_async(self.get)(*args, **kwargs)

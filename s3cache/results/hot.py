@@ -52,7 +52,7 @@ from s3cache.routers import S3Router
 if TYPE_CHECKING:
     from s3cache.db.base import DatabaseWrapper
     from s3cache.replica.side_file import SideFile
-    from s3cache.results.plans import Plan
+    from s3cache.results.plans import Plans
     from s3cache.results.versions import Versions
 
 __all__ = ["NOT_HOT", "Hot", "Recipe", "drop_hot"]
@@ -106,7 +106,7 @@ class _Source:
     versions: Versions
     side: SideFile
     #: The plans of the schema for which all this was learned.
-    plans: Mapping[str, Plan]
+    plans: Plans
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +321,7 @@ class Hot(Generic[_M]):
         taken: Taken,
         kept: Any,
     ) -> None:
+        is_repeated = _is_repeated(shape, action, taken)
         recipe = self._learn(shape, action, values, taken)
         weight = None if recipe is None else _weigh(kept)
         if recipe is None or weight is None or taken.at is None:
@@ -329,7 +330,7 @@ class Hot(Generic[_M]):
         version = versions if len(recipe.scopes) > 1 else versions[0]
         if recipe.cache is None:
             # At the first time the statement's result was stored just now.
-            if taken.was_kept:
+            if is_repeated:
                 rows = self._rows(kept)
                 recipe.elsewhere.keep(values, version, rows, recipe.ttl)
             return
@@ -444,15 +445,24 @@ class Hot(Generic[_M]):
 
     # get()
 
-    def get(self, lookups: Mapping[str, Any], *, may_wait: bool = True) -> Any:
-        """The object that ``get(**lookups)`` returns, or ``NOT_HOT``.
+    def get(
+        self,
+        shape: Shape,
+        values: tuple[Any, ...],
+        lookups: Mapping[str, Any],
+        *,
+        may_wait: bool = True,
+    ) -> Any:
+        """What a queryset's ``get(**lookups)`` returns, or ``NOT_HOT``.
 
         Raises the model's ``DoesNotExist`` if that is known.
         """
-        shape = self.root.find_filter(lookups)
-        if shape is None or not shape.recipes:
-            return NOT_HOT
-        kept = self.find(shape, "get", (*lookups.values(),), may_wait=may_wait)
+        if lookups:
+            found = shape.find_filter(lookups)
+            if found is None or not found.recipes:
+                return NOT_HOT
+            shape, values = found, (*values, *lookups.values())
+        kept = self.find(shape, "get", values, may_wait=may_wait)
         if kept is None or (
             (pre_init.receivers or post_init.receivers) and self.has_listeners()
         ):
@@ -466,26 +476,40 @@ class Hot(Generic[_M]):
         return self.make_object(kept.attributes.copy(), kept.state.copy())
 
     def get_and_learn(
-        self, queryset: models.QuerySet[_M], lookups: Mapping[str, Any]
+        self,
+        queryset: models.QuerySet[_M],
+        shape: Shape,
+        values: tuple[Any, ...],
+        lookups: Mapping[str, Any],
     ) -> _M:
-        """What ``queryset.get(**lookups)`` returns, to be kept for ``get``."""
+        """What ``queryset.get(**lookups)`` returns, to be kept for ``get``.
+
+        The queryset is built, of that shape with these values.
+        """
         with take(queryset.query) as taken:
             try:
                 found = queryset.get(**lookups)
             except self._absent:
-                self._learn_get(lookups, taken, None)
+                self._learn_get(shape, values, lookups, taken, None)
                 raise
-        self._learn_get(lookups, taken, found)
+        self._learn_get(shape, values, lookups, taken, found)
         return found
 
     def _learn_get(
-        self, lookups: Mapping[str, Any], taken: Taken, found: _M | None
+        self,
+        shape: Shape,
+        values: tuple[Any, ...],
+        lookups: Mapping[str, Any],
+        taken: Taken,
+        found: _M | None,
     ) -> None:
-        shape = self.root.find_filter(lookups) or self.root.learn_filter(lookups)
-        if shape is not None and taken.at is not None and self._can_build():
+        of: Shape | None = shape
+        if lookups:
+            of = shape.find_filter(lookups) or shape.learn_filter(lookups)
+        if of is not None and taken.at is not None and self._can_build():
             kept = _ABSENT if found is None else self.keep_object(found)
             if kept is not None:
-                self._keep(shape, "get", tuple(lookups.values()), taken, kept)
+                self._keep(of, "get", (*values, *lookups.values()), taken, kept)
 
     # Lists
 
@@ -509,7 +533,11 @@ class Hot(Generic[_M]):
         found: Sequence[_M],
     ) -> None:
         """Keep what a queryset returned, if it was asked for before."""
-        if not taken.was_kept or len(found) > _MOST_OBJECTS or not self._can_build():
+        if (
+            len(found) > _MOST_OBJECTS
+            or not _is_repeated(shape, _OBJECTS, taken)
+            or not self._can_build()
+        ):
             return
         kept = tuple([self.keep_object(one) for one in found])
         if None not in kept:
@@ -596,6 +624,11 @@ class Hot(Generic[_M]):
                 _is_plain_field(model, field) for field in fields
             )
         return self._builds and not self.has_listeners()
+
+
+def _is_repeated(shape: Shape, action: object, taken: Taken) -> bool:
+    """Whether the read was made before, or something may be kept of it."""
+    return taken.was_kept or (taken.replaces and action in shape.recipes)
 
 
 def _action(shape: Shape, action: object) -> str:

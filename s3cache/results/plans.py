@@ -12,7 +12,10 @@ from s3cache.replica.analysis import Access
 from s3cache.replica.tables import OWN_PREFIX
 from s3cache.results.repeats import Repeats
 
-__all__ = ["PURE_FUNCTIONS", "Plan", "plan_of"]
+__all__ = ["MOST_PLANS", "PURE_FUNCTIONS", "Plan", "Plans", "plan_of"]
+
+#: Statements whose plans are remembered at least.
+MOST_PLANS = 1024
 
 #: SQLite's functions whose result depends on nothing but their arguments and
 #: the rows. Those for dates are not among them: each takes 'now'.
@@ -85,6 +88,38 @@ class Plan:
     tables: tuple[str, ...]
     cacheable: bool
     repeats: Repeats = field(default_factory=Repeats, compare=False, repr=False)
+
+
+class Plans:
+    """Plans by their SQL, for one schema: those that were used last.
+
+    At most twice as many as ``MOST_PLANS``, in two generations: the older one
+    is forgotten when the newer one is full. Without a lock; a plan that is
+    lost to a race is made again.
+    """
+
+    __slots__ = ("_newer", "_older")
+
+    def __init__(self) -> None:
+        self._newer: dict[str, Plan] = {}
+        self._older: dict[str, Plan] = {}
+
+    def __len__(self) -> int:
+        return len(self._newer) + len(self._older)
+
+    def get(self, sql: str) -> Plan | None:
+        """The plan of a statement, if it is remembered."""
+        found = self._newer.get(sql)
+        if found is None and (found := self._older.get(sql)) is not None:
+            self.add(sql, found)
+        return found
+
+    def add(self, sql: str, plan: Plan) -> None:
+        """Remember a plan, from now on."""
+        newer = self._newer
+        newer[sql] = plan
+        if len(newer) >= MOST_PLANS:
+            self._older, self._newer = newer, {}
 
 
 def plan_of(access: Access, redefined: frozenset[str] = frozenset()) -> Plan:

@@ -47,14 +47,23 @@ class Taken:
     ``at`` is None unless the result may be kept; ``scopes`` are what it
     depends on, in the order of the versions. ``was_kept``: it came from the
     cache, so somebody had asked for it before; ``was_stored``: it was put
-    there; ``repeats`` knows of whoever asks for it again.
+    there; ``replaces``: whatever else is kept of it is not to be believed.
+    ``repeats`` knows of whoever asks for it again.
     """
 
-    __slots__ = ("at", "connection", "repeats", "scopes", "was_kept", "was_stored")
+    __slots__ = (
+        "at",
+        "connection",
+        "repeats",
+        "replaces",
+        "scopes",
+        "was_kept",
+        "was_stored",
+    )
 
     def __init__(self) -> None:
         self.at: At | None = None
-        self.was_kept = self.was_stored = False
+        self.was_kept = self.was_stored = self.replaces = False
         self.scopes: tuple[Scope, ...] = ()
         self.connection: DatabaseWrapper | None = None
         self.repeats = Repeats()

@@ -25,7 +25,7 @@ from s3cache.results.counters import counters
 from s3cache.results.flights import PATIENCE, Flights
 from s3cache.results.keys import key_of
 from s3cache.results.narrowing import narrowed, partition_of
-from s3cache.results.plans import Plan, plan_of
+from s3cache.results.plans import Plan, Plans, plan_of
 from s3cache.results.policy import Policy, policy_for
 from s3cache.results.reading import Reading, Taken, action_of, label_and_action
 from s3cache.results.repeats import Asked
@@ -83,7 +83,7 @@ class Statements:
         """The project has a function of its own that is called so."""
         if function.lower() not in self._redefined:
             self._redefined |= {function.lower()}
-            self.versions.plans = {}
+            self.versions.plans = Plans()
 
     def plan(self, sql: str, params: Any) -> Plan:
         """The tables of ``sql``, and whether its result may be kept."""
@@ -93,7 +93,7 @@ class Statements:
             access = self._replica.analyser.access(sql, params)
             plan = plan_of(access, self._redefined)
             if access.reads:
-                plans[sql] = plan  # of the schema that it was made for
+                plans.add(sql, plan)  # of the schema that it was made for
         return plan
 
     def read(
@@ -139,6 +139,8 @@ class Statements:
         if reading is not None:
             call.narrow(reading)
         ttl = policy.ttl if hints.ttl is None else hints.ttl
+        if (hints.renew or hints.fresh) and call.taken is not None:
+            call.taken.replaces = True
         if hints.renew:
             return call.compute(cache, ttl)
         if hints.fresh:

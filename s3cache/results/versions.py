@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from s3cache.replica import meta
 from s3cache.replica.meta import ALL_TABLES, Key, Recent, Version
 from s3cache.replica.tables import OWN_PREFIX
+from s3cache.results.plans import Plans
 
 if TYPE_CHECKING:
     from s3cache.replica.side_file import SideFile
-    from s3cache.results.plans import Plan
 
 __all__ = ["At", "PartScope", "RowScope", "Scope", "Versions"]
 
@@ -110,9 +110,9 @@ class Versions:
         #: The columns of the parts that have versions.
         self._knows_partitions = False
         self.partitions: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
-        #: Remembered plans by SQL; another dict as soon as the schema is
-        #: another one, so that whoever is late adds to the old one.
-        self.plans: dict[str, Plan] = {}
+        #: Another object as soon as the schema is another one, so that
+        #: whoever is late adds to the old one.
+        self.plans = Plans()
         self._make_lock()
         _all.add(self)
 
@@ -230,7 +230,7 @@ class Versions:
         self._add(rows)
         self.schema, self.views = _schema(connection, self._database)
         self._read_partitions(connection)
-        self.plans = {}
+        self.plans = Plans()
         self._number = now[0]
 
     def _read_partitions(self, connection: sqlite3.Connection) -> None:

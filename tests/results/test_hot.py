@@ -9,8 +9,10 @@ import contextvars
 import copy
 import datetime as dt
 import pickle
+import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -20,6 +22,7 @@ from django.core.cache import caches
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connection, models, transaction
 from django.db.models.signals import post_init, pre_init
+from django.shortcuts import get_object_or_404
 from django.test.utils import override_settings
 
 from s3cache.exceptions import RowChanged
@@ -625,9 +628,86 @@ def test_what_is_evicted_is_read_again(gear: Gear) -> None:
     assert get() == gear
 
 
+HEAVY: dict[str, Callable[[models.QuerySet[Gear]], object]] = {
+    "get": lambda gears: gears.get(name="cog").weight,
+    "filter and get": lambda gears: gears.filter(name="cog").get().weight,
+    "list": lambda gears: [one.weight for one in gears.filter(name="cog")],
+    "first": lambda gears: gears.order_by("name").first().weight,  # type: ignore[union-attr]
+    "count": lambda gears: gears.filter(weight__gt=6).count(),
+    "exists": lambda gears: gears.filter(weight__gt=6).exists(),
+    "aggregate": lambda gears: gears.aggregate(models.Max("weight")),
+    "absent": lambda gears: get_or_none(gears, weight=7),
+}
+
+
+def get_or_none(gears: models.QuerySet[Gear], **lookups: Any) -> Gear | None:
+    try:
+        return gears.get(**lookups)
+    except Gear.DoesNotExist:
+        return None
+
+
+@pytest.mark.parametrize("backend", ["memory", "locmem"])
+@pytest.mark.parametrize("name", HEAVY)
+def test_what_is_fresh_replaces_what_is_hot(
+    gear: Gear, settings: Any, name: str, backend: str
+) -> None:
+    """Planted is what no commit explains: a row that has changed by itself."""
+    if backend == "locmem":
+        settings.CACHES = {
+            "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+        }
+
+    def read() -> object:
+        return HEAVY[name](Gear.objects.all())
+
+    before = read()
+    assert is_hot(warm(read))
+    with closing(sqlite3.connect(connection.replica.path)) as behind:  # type: ignore[attr-defined]
+        behind.execute("UPDATE testapp_gear SET weight = 7")
+        behind.commit()
+    assert read() == before
+    found = HEAVY[name](Gear.objects.fresh())
+    assert found != before
+    assert read() == found
+    assert is_hot(read)
+
+
+def test_get_of_a_queryset_is_hot(gear: Gear) -> None:
+    for get in (
+        lambda: Gear.objects.all().get(pk=gear.pk),
+        lambda: Gear.objects.filter(weight=5).get(name="cog"),
+        lambda: Gear.objects.exclude(weight=7).get(),
+        lambda: get_object_or_404(Gear, name="cog"),
+    ):
+        assert is_hot(warm(get))
+        assert get() == gear
+    gears = Gear.objects.filter(weight=5)
+    warm(lambda: gears.all().get(name="cog"))
+    assert on_loop(lambda: gears.aget(name="cog")) == gear
+
+
+def test_get_of_several_rows_or_of_a_slice_is_as_ever(gear: Gear) -> None:
+    Gear.objects.create(name="wheel", weight=5)
+    for _ in range(3):
+        with pytest.raises(Gear.MultipleObjectsReturned):
+            Gear.objects.filter(weight=5).get()
+        with pytest.raises(TypeError, match="once a slice has been taken"):
+            Gear.objects.all()[:1].get(name="cog")
+        assert Gear.objects.order_by("name")[:1].get() == gear
+
+
+def test_other_wishes_are_not_for_the_hot_path(gear: Gear) -> None:
+    def skipping() -> int:
+        return Gear.objects.all().skip_cache().filter(weight=5).count()
+
+    assert not is_hot(warm(skipping))
+    assert not is_hot(lambda: Gear.objects.filter(weight=5).count())
+
+
 def test_what_was_never_asked_is_not_known(host: Host) -> None:
     hot = Hot(Gear)
-    assert hot.get({"pk": 1}) is NOT_HOT
+    assert hot.get(hot.root, (), {"pk": 1}) is NOT_HOT
     assert hot.find(hot.root, "count", ()) is None
 
 

@@ -672,3 +672,22 @@ def test_a_fork_in_the_middle_of_a_look_begins_it_again(host: Host) -> None:
     assert not in_child(lambda: seen._generation == "")
     with seen._lock:
         assert in_child(lambda: seen._generation == "" and not seen._lock.locked())
+
+
+def test_statements_that_nobody_repeats_take_no_more_memory(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they depend on is forgotten, and of those in use remembered."""
+    monkeypatch.setattr("s3cache.results.plans.MOST_PLANS", 5)
+    plans = connection.statements.versions.plans  # type: ignore[attr-defined]
+
+    def used() -> int:
+        return Author.objects.count()
+
+    for number in range(1, 20):
+        list(Author.objects.filter(pk__in=range(number)))
+        used()
+    assert len(plans) <= 10
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("s3cache.replica.analysis.Analyser.access", None)
+        used()
