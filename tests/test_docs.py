@@ -409,6 +409,47 @@ def test_tests_that_are_named_exist(one: Page) -> None:
         assert not name or name in names_in(ROOT / path), f"{one.name}: {path}::{name}"
 
 
+def features() -> dict[int, str]:
+    """The rows of the page of features by their numbers, in its order."""
+    text = page("features.md").text
+    _, *found = re.split(r"^\*\*(?=\d+\.)", text, flags=re.M)
+    return {int(row.partition(".")[0]): row for row in found}
+
+
+def test_all_features_are_listed() -> None:
+    assert [*features()] == [*range(1, 56)]
+
+
+@pytest.mark.parametrize(("number", "row"), features().items())
+def test_a_feature_has_tests_or_is_missing(number: int, row: str) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", row)
+    assert named or "- Missing: " in row
+    for path, name in named:
+        assert Path(path).name.startswith("test_"), path
+        assert name.startswith("test_") or not name, name
+        assert any(one.startswith("test_") for one in names_in(ROOT / path)), path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["which driver"],
+        ["which ttl"],
+        ["when", "not cache"],
+        ["hit rate", "low"],
+        ["memory"],
+        ["old data"],
+        ["not invalidated"],
+        ["keys"],
+        ["hot"],
+    ],
+    ids=" ".join,
+)
+def test_questions_that_people_ask_have_an_answer(words: list[str]) -> None:
+    headings = [one.lower() for one in page("how-to/questions.md").headings]
+    assert any(all(word in one for word in words) for one in headings)
+
+
 def test_supported_versions_are_said() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     assert 'requires-python = ">=3.11"' in project
