@@ -13,6 +13,8 @@ class S3CacheConfig(AppConfig):
     def ready(self) -> None:
         from s3cache import checks
         from s3cache.results import verbose
+        from s3cache.warming import starting
 
         checks.register()
         verbose.follow_settings()
+        starting.connect()

@@ -131,7 +131,12 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         if namespace.cache is not None:
             path = f"S3CACHE['NAMESPACES'][{name!r}]['CACHE']"
             messages += _check_cache(path, namespace.cache)
-    for option, labels in (("INCLUDE", given.include), ("EXCLUDE", given.exclude)):
+    models = tuple(name for name in given.warm_at_start if "." in name)
+    for option, labels in (
+        ("INCLUDE", given.include),
+        ("EXCLUDE", given.exclude),
+        ("WARM_AT_START", models),
+    ):
         messages += [
             Error(
                 f"S3CACHE[{option!r}] names {label!r}, which is neither an "

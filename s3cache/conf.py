@@ -15,6 +15,9 @@ The settings of s3cache: defaults, units, and what is refused.
     RESPONSE_TTL 60         seconds that a response is kept
     CREDENTIALS  ()         names of further headers and cookies that say who
                             a visitor is
+    WARM_AT_START  ()       labels of models, and names of queries, that are
+                            warmed at a process's first request
+    RECORD_TRAFFIC  False   whether it is noted what is read at which hour
 
 ``DATABASES[alias]["OPTIONS"]`` holds what concerns one bucket database; see
 `DatabaseOptions`. How *long* a result is kept (``TTL``) and how *old* the data
@@ -84,6 +87,8 @@ class Settings:
     verbose: bool = False
     response_ttl: float = 60
     credentials: tuple[str, ...] = ()
+    warm_at_start: tuple[str, ...] = ()
+    record_traffic: bool = False
 
     @classmethod
     def from_settings(cls, values: object) -> Settings:
@@ -100,6 +105,8 @@ class Settings:
             "VERBOSE": boolean,
             "RESPONSE_TTL": positive_seconds,
             "CREDENTIALS": names,
+            "WARM_AT_START": names,
+            "RECORD_TRAFFIC": boolean,
         }
         read = _read("S3CACHE", given, readers)
         return cls(**{key.lower(): value for key, value in read.items()})

@@ -43,7 +43,7 @@ def test_unknown_settings_are_refused_with_those_that_are_known() -> None:
     with refused(
         "S3CACHE has unknown 'LIFETIME', 'ttl'. Known are 'CACHE', 'TTL', "
         "'KEY_VERSION', 'INCLUDE', 'EXCLUDE', 'HOT_PATH', 'NAMESPACES', 'VERBOSE', "
-        "'RESPONSE_TTL', 'CREDENTIALS'."
+        "'RESPONSE_TTL', 'CREDENTIALS', 'WARM_AT_START', 'RECORD_TRAFFIC'."
     ):
         conf.Settings.from_settings({"ttl": 5, "LIFETIME": 5})
 

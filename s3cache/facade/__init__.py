@@ -10,7 +10,12 @@ statistics  what is said of all that
 
 from __future__ import annotations
 
-from s3cache.facade.facade import SAMPLE_SIZE, Facade, cache_of
+from s3cache.facade.facade import (
+    SAMPLE_SIZE,
+    Facade,
+    cache_of,
+    clear_everything,
+)
 from s3cache.facade.keys import KeyBuilder
 from s3cache.facade.reads import ACTIONS, PAGE_SIZE, Read
 
@@ -22,4 +27,5 @@ __all__ = [
     "KeyBuilder",
     "Read",
     "cache_of",
+    "clear_everything",
 ]

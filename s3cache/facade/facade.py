@@ -14,7 +14,7 @@ from s3cache import conf
 from s3cache.caches.base import Timeout
 from s3cache.facade.keys import own_key, own_prefix
 from s3cache.facade.reads import PAGE_SIZE, Read, parts_of
-from s3cache.facade.removing import remove
+from s3cache.facade.removing import keys_of, remove
 from s3cache.facade.statistics import (
     FacadeStatistics,
     memory_statistics,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from s3cache.db.base import DatabaseWrapper
 
-__all__ = ["SAMPLE_SIZE", "Facade", "cache_of"]
+__all__ = ["SAMPLE_SIZE", "Facade", "cache_of", "clear_everything"]
 
 #: Rows, and values of a partition, that `Facade.warm` warms one by one.
 SAMPLE_SIZE: Final = 1000
@@ -61,6 +61,37 @@ def cache_of(model: type[models.Model] | str, namespace: str = "") -> Facade:
         model = found[model.lower()]
     facade = Facade(model._default_manager)
     return facade.namespace(namespace) if namespace else facade
+
+
+def clear_everything(*, dry_run: bool = False) -> dict[str, int]:
+    """
+    Remove all results, and all that was set by hand, of all models.
+
+    In each cache that the settings or a model names; returns how many entries
+    there were, by ``CACHES`` alias. What other processes have in memory of
+    their own they keep. Raise `NotImplementedError` for a cache that cannot
+    list its keys.
+    """
+    namespaces = ("", *conf.settings().namespaces)
+    aliases = {
+        kept_in(model, namespace).cache
+        for model in (None, *apps.get_models())
+        for namespace in namespaces
+    }
+    found = {
+        alias: [
+            key
+            for namespace in namespaces
+            for key in keys_of(caches[alias], f"{prefix_of(namespace)}:")
+        ]
+        for alias in sorted(filter(None, aliases))
+    }
+    if not dry_run:
+        for alias, keys in found.items():
+            remove(caches[alias], keys)
+        for model in apps.get_models():
+            drop_hot(model)
+    return {alias: len(keys) for alias, keys in found.items()}
 
 
 class Facade:
@@ -334,39 +365,51 @@ class Facade:
         Results that a write has changed need none of this: nobody finds
         them. What other processes have in their own memory they keep.
         """
-        if pk is not None and partition is not None:
-            raise TypeError("invalidate() takes pk or partition, not both.")
-        if pk is None and partition is None:
-            return self._remove(lambda key: True)
-        if pk is not None:
-            parts = {self._part_of({"pk": pk}, "get"), ""}
-            names = sorted({name for one in self._partitions.values() for name in one})
-            if names:
-                rows = Read(self._all).asking(skip_cache=True).queryset
-                for row in rows.filter(pk=pk).values(*names):
-                    parts |= {
-                        self._part_of({"filter": {name: row[name] for name in part}})
-                        for part in self._partitions.values()
-                    }
-        else:
-            parts = {
-                self._part_of({"filter": part})
-                for part in parts_of(self.model, partition or {})
-            }
-        # Where nothing tells the part of a read, it can be any.
-        known = None not in parts
-        return self._remove(lambda key: not known or _part(key) in parts)
+        removed = remove(self.driver, self.keys(pk, partition))
+        self._drop_hot()
+        return removed
 
-    def clear(self, partition: Partition | None = None) -> int:
+    def clear(
+        self, partition: Partition | None = None, *, dry_run: bool = False
+    ) -> int:
         """
         Remove all entries of the model, the caller's own too; how many.
 
-        With `partition` only results of that part, as `invalidate` does.
+        With `partition` only results of that part, as `invalidate` does. With
+        `dry_run` only count them.
         """
-        if partition is not None:
-            return self.invalidate(partition=partition)
-        own = own_prefix(self._label, self._namespace)
-        return self._remove(lambda key: True, own)
+        found = self.keys(partition=partition)
+        if partition is None:
+            own = own_prefix(self._label, self._namespace)
+            found += keys_of(self.driver, own)
+        if not dry_run:
+            remove(self.driver, found)
+            self._drop_hot()
+        return len(found)
+
+    def keys(self, pk: Any = None, partition: Partition | None = None) -> list[str]:
+        """
+        The keys of the results that `invalidate` would remove, as they are.
+
+        Also of results that are not asked for any more, since a write has
+        changed them.
+        """
+        if pk is not None and partition is not None:
+            raise TypeError("Results are of a pk or of a partition, not of both.")
+        begin = f"{prefix_of(self._namespace)}:{label_in_key(self._label)}:"
+        found = keys_of(self.driver, begin)
+        if pk is not None:
+            parts = self._parts_of_row(pk)
+        elif partition is not None:
+            parts = frozenset(
+                self._part_of({"filter": part})
+                for part in parts_of(self.model, partition)
+            )
+        else:
+            return found
+        if None in parts:
+            return found  # nothing tells them apart
+        return [key for key in found if _part(key) in parts]
 
     # Entries of the caller's own
 
@@ -454,6 +497,7 @@ class Facade:
     awarm_partition = twin(warm_partition)
     awarm = twin(warm)
     areads = twin(reads)
+    akeys = twin(keys)
     ainvalidate = twin(invalidate)
     aclear = twin(clear)
     astats = twin(stats)
@@ -560,14 +604,24 @@ class Facade:
         place = Read.of(self._all, action, params).asking(**self._hints).place()
         return None if place is None else _part(place.key)
 
-    def _remove(self, matches: Callable[[str], bool], *own: str) -> int:
-        begin = f"{prefix_of(self._namespace)}:{label_in_key(self._label)}:"
-        removed = remove(self.driver, [begin, *own], matches)
+    def _parts_of_row(self, pk: Any) -> frozenset[str | None]:
+        """The words in keys of reads that may contain a row."""
+        parts = [self._part_of({"pk": pk}, "get"), ""]
+        names = sorted({name for one in self._partitions.values() for name in one})
+        if names:
+            rows = Read(self._all).asking(skip_cache=True).queryset
+            for row in rows.filter(pk=pk).values(*names):
+                parts += [
+                    self._part_of({"filter": {name: row[name] for name in part}})
+                    for part in self._partitions.values()
+                ]
+        return frozenset(parts)
+
+    def _drop_hot(self) -> None:
+        """Have the hot path let go of its copies."""
         if not self._namespace:
-            # The same once more, as the hot path has it.
-            remove(self.driver, [hot_prefix(self._label)], lambda key: True)
+            remove(self.driver, keys_of(self.driver, hot_prefix(self._label)))
             drop_hot(self.model)
-        return removed
 
 
 def _only(data: list[Any]) -> Any:

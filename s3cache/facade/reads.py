@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -109,7 +108,7 @@ class Read:
         """The model of the rows."""
         return self.queryset.model
 
-    @cached_property
+    @property
     def connection(self) -> DatabaseWrapper:
         """The database that is read; `ImproperlyConfigured`: in no bucket."""
         alias = self.queryset.db
@@ -120,6 +119,11 @@ class Read:
                 f"are {conf.listed(conf.bucket_aliases())}."
             )
         return cast("DatabaseWrapper", connections[alias])
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it is one statement, or others need the rows of that."""
+        return not getattr(self.queryset, "_prefetch_related_lookups", ())
 
     def asking(self, **hints: Any) -> Read:
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.core.cache.backends.base import BaseCache, default_key_func
@@ -28,21 +28,11 @@ def keys_of(cache: BaseCache, prefix: str) -> list[str]:
     return [key for key in listed if key.startswith(prefix)]
 
 
-def remove(
-    cache: BaseCache, prefixes: Iterable[str], matches: Callable[[str], bool]
-) -> int:
-    """
-    Remove the entries whose keys begin so and match; how many there were.
-
-    Raise `NotImplementedError`, with nothing removed, for a cache that cannot
-    list its keys.
-    """
-    found = [
-        key for prefix in prefixes for key in keys_of(cache, prefix) if matches(key)
-    ]
-    if found:
-        cache.delete_many(found)
-    return len(found)
+def remove(cache: BaseCache, keys: Sequence[str]) -> int:
+    """Remove entries; return how many keys these were."""
+    if keys:
+        cache.delete_many(keys)
+    return len(keys)
 
 
 def _listed(cache: Any, prefix: str) -> Iterable[str]:

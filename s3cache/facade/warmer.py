@@ -4,19 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from django.core.cache import caches
 
-from s3cache.facade.reads import Read
 from s3cache.hints import set_hints
 from s3cache.results.reading import QuerySQL, take
 
-__all__ = ["Warmed", "warm"]
+if TYPE_CHECKING:
+    from s3cache.db.base import DatabaseWrapper
+
+__all__ = ["Readable", "Warmed", "warm"]
 
 
 class _IsThere(Exception):
     """The result is in the cache already."""
+
+
+class Readable(Protocol):
+    """What can be read; see `s3cache.facade.reads.Read`."""
+
+    @property
+    def connection(self) -> DatabaseWrapper: ...
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it is one statement, or others need the rows of that."""
+
+    def asking(self, **hints: Any) -> Readable: ...
+
+    def perform(self) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +45,7 @@ class Warmed:
 
 
 def warm(
-    read: Read,
+    read: Readable,
     *,
     force_refresh: bool = False,
     return_data: bool = False,
@@ -43,8 +60,6 @@ def warm(
     Inside a transaction nothing is stored.
     """
     connection = read.connection
-    # Other statements than the first need the rows of that.
-    is_one = not getattr(read.queryset, "_prefetch_related_lookups", ())
     stored = 0
 
     def store(
@@ -56,7 +71,7 @@ def warm(
         if not force_refresh:
             place = connection.place_of_result(sql, params, sql.reading)
             if place is not None and place.key in caches[place.cache]:
-                if is_one and not return_data:
+                if read.is_one and not return_data:
                     raise _IsThere
                 return execute(sql, params, many, context)
         query = sql.reading.query

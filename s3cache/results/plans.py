@@ -114,12 +114,17 @@ class Plans:
             self.add(sql, found)
         return found
 
-    def add(self, sql: str, plan: Plan) -> None:
-        """Remember a plan, from now on."""
+    def add(self, sql: str, plan: Plan) -> Plan:
+        """Remember a plan, from now on; returns that of who came first.
+
+        One object for all threads: a result is stored only if the plan that
+        it was computed by is still the one that is remembered.
+        """
         newer = self._newer
-        newer[sql] = plan
+        plan = newer.setdefault(sql, plan)
         if len(newer) >= MOST_PLANS:
             self._older, self._newer = newer, {}
+        return plan
 
 
 def plan_of(access: Access, redefined: frozenset[str] = frozenset()) -> Plan:

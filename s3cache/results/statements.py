@@ -6,6 +6,7 @@ import logging
 import sqlite3
 import time
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.core.cache import BaseCache, caches
@@ -54,6 +55,11 @@ _OF_ONE_PROCESS = (LocMemCache, MemoryCache)
 _POLL = 0.002
 
 
+#: Who wants to know of each result that is computed and missed: the query,
+#: the statement and its parameters. An error of theirs reaches the reader.
+computed: list[Callable[[Reading, str, Any], None]] = []
+
+
 class Place(NamedTuple):
     """Where a result is kept: the CACHES alias, and the key."""
 
@@ -93,7 +99,8 @@ class Statements:
             access = self._replica.analyser.access(sql, params)
             plan = plan_of(access, self._redefined)
             if access.reads:
-                plans.add(sql, plan)  # of the schema that it was made for
+                # Of the schema that it was made for.
+                plan = plans.add(sql, plan)
         return plan
 
     def read(
@@ -262,6 +269,7 @@ class _Call:
         "_plan",
         "_policy",
         "_reader",
+        "_reading",
         "_scopes",
         "_sql",
         "_stale",
@@ -295,6 +303,7 @@ class _Call:
         self._action = action
         self._partition = ""
         self._stale = stale
+        self._reading: Reading | None = None
 
     def count(self, event: str, why: Why = Why.ABSENT) -> None:
         """Count that this happened, and say why."""
@@ -329,6 +338,7 @@ class _Call:
 
     def narrow(self, reading: Reading) -> None:
         """Find out what the result depends on, and tell who wants to know."""
+        self._reading = reading
         self._scopes, self._part = self._statements.narrow(
             self._reader, self._plan.tables, reading, self._sql
         )
@@ -432,6 +442,9 @@ class _Call:
         """The result from the replica, which is stored, and was missed."""
         result = self.compute(cache, ttl)
         self._end("miss", why)
+        if computed and self._reading is not None:
+            for tell_of in computed:
+                tell_of(self._reading, self._sql, self._params)
         return result
 
     def compute(self, cache: BaseCache, ttl: float) -> Result:

@@ -365,7 +365,7 @@ def test_one_row_and_all_that_may_contain_it(cache: Facade) -> None:
     assert events(lambda: Product.objects.get(pk=a)) == MISS
     assert events(Product.objects.filter(region="EU").count) == MISS
     assert events(Product.objects.count) == MISS
-    with pytest.raises(TypeError, match="pk or partition, not both"):
+    with pytest.raises(TypeError, match="of a pk or of a partition, not"):
         cache.invalidate(pk=a, partition=EU)
 
 

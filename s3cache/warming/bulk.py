@@ -1,0 +1,124 @@
+"""Many changes at once: results change once, and are warm afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from django.db import models, router, transaction
+
+from s3cache.exceptions import TransactionConflict
+from s3cache.facade import SAMPLE_SIZE
+from s3cache.warming.background import background
+from s3cache.warming.planning import check_names, steps_of
+from s3cache.warming.steps import Report, take_steps
+
+__all__ = ["Batch", "Outcome", "bulk"]
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Outcome(Generic[T]):
+    """What became of an item: its `error`, or None, and the `result`."""
+
+    item: T
+    error: Exception | None = None
+    result: Any = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it was done."""
+        return self.error is None
+
+
+class Batch(Generic[T]):
+    """The items of a bulk job; `warmed` is known when it is over."""
+
+    def __init__(self, using: str, *, is_atomic: bool) -> None:
+        self._using = using
+        self._is_atomic = is_atomic
+        self.outcomes: list[Outcome[T]] = []
+        self.warmed: Report | None = None
+
+    @contextmanager
+    def item(self, item: T) -> Iterator[Outcome[T]]:
+        """
+        Do one item; an error in it is noted, and goes no further.
+
+        What it has written until then is undone, and nothing else is. A
+        `TransactionConflict` ends the whole of a job that is one commit.
+        """
+        outcome = Outcome(item)
+        self.outcomes.append(outcome)
+        try:
+            with transaction.atomic(using=self._using):
+                yield outcome
+        except Exception as error:
+            outcome.error = error
+            if self._is_atomic and isinstance(error, TransactionConflict):
+                raise
+
+    def run(self, work: Callable[[T], Any], items: Iterable[T]) -> list[Outcome[T]]:
+        """Do ``work(item)`` with each; return what became of them."""
+        begin = len(self.outcomes)
+        for item in items:
+            with self.item(item) as outcome:
+                outcome.result = work(item)
+        return self.outcomes[begin:]
+
+    def warm(self, names: Sequence[str]) -> None:
+        """Warm models and queries, when nothing is open any more."""
+
+        def warm() -> None:
+            self.warmed = take_steps(steps_of(names, sample_size=SAMPLE_SIZE))
+
+        # At once, unless the caller has a transaction of its own.
+        transaction.on_commit(warm, using=self._using)
+
+    @property
+    def failed(self) -> list[Outcome[T]]:
+        """The items that were not done."""
+        return [outcome for outcome in self.outcomes if not outcome.ok]
+
+
+@contextmanager
+def bulk(
+    model: type[models.Model],
+    *,
+    warm: bool | Sequence[str] = True,
+    atomic: bool = True,
+    using: str | None = None,
+) -> Iterator[Batch[Any]]:
+    """
+    Change many rows, and have what is read of them warm afterwards.
+
+    With `atomic` all is one commit: results become unreachable once, and
+    nobody sees half of it; an item that fails is undone alone. Without, each
+    item is a commit of its own. Queries that are warmed after changes wait
+    for the end. Then `warm` names what is warmed: models and queries, True
+    for `model`. If the caller has a transaction open, that is after it.
+
+    If the block raises, or its commit fails, so does this; nothing of an
+    atomic one is left then, and all of its outcomes say so.
+    """
+    names = [model._meta.label] if warm is True else list(warm or ())
+    check_names(names)
+    alias = using or router.db_for_write(model)
+    batch: Batch[Any] = Batch(alias, is_atomic=atomic)
+    with background.held():
+        try:
+            with ExitStack() as stack:
+                if atomic:
+                    stack.enter_context(transaction.atomic(using=alias))
+                yield batch
+        except Exception as error:
+            if atomic:
+                for outcome in batch.outcomes:
+                    outcome.error = outcome.error or error
+            else:
+                batch.warm(names)
+            raise
+        batch.warm(names)
