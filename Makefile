@@ -10,11 +10,13 @@ PYTEST_ARGS ?= -n 2
 # How long to simulate, in seconds; or the one seed whose trace to print.
 SECONDS ?= 600
 SEED ?=
+# How long to visit the example site before its pictures are taken.
+MINUTES ?= 20
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # pytest's closing lines come last
 .PHONY: help demo test lint format typecheck pytest test-all conformance \
-	simulate bench bench-large docs install system-deps clean
+	simulate bench bench-large docs messages screenshots install system-deps clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -63,6 +65,13 @@ docs: $(STAMP)  ## The documentation, as HTML; a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html \
 		docs docs/_build
 	@echo docs/_build/index.html
+
+messages: $(STAMP)  ## Collect and compile the texts to translate; needs gettext
+	cd s3cache && ../$(BIN)/django-admin makemessages --all --no-wrap --no-location
+	cd s3cache && ../$(BIN)/django-admin compilemessages
+
+screenshots: $(STAMP)  ## The pictures in docs/images, of the example site: MINUTES=20
+	$(BIN)/python -m example_project.screenshots --minutes $(MINUTES)
 
 install: $(STAMP)  ## Only make .venv
 

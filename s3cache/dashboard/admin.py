@@ -58,6 +58,15 @@ _TABS: Final[dict[str, str | Promise]] = {
     "keys": gettext_lazy("Keys"),
 }
 
+#: What there is to choose on a page, beside the database.
+_CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "overview": ("scopes", "periods"),
+    "models": ("scopes",),
+    "model": ("scopes", "periods"),
+    "caches": ("scopes",),
+    "hosts": ("scopes",),
+}
+
 #: Where the steps of long work go in its page.
 _HERE: Final = "<!-- steps -->"
 
@@ -298,6 +307,7 @@ class StatisticsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             given["layout"] = f"{_TEMPLATES}base.html"
             given["live_seconds"] = self.live_seconds if is_live else 0
             given["at_start"] = template == "overview"
+            given["choices"] = _CHOICES.get(template, ())
             given["tabs"] = [
                 (label, self.address(name) + selection.query, name == tab)
                 for name, label in _TABS.items()

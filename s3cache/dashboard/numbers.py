@@ -39,11 +39,11 @@ def number(value: float | None, decimals: int = 0) -> str:
 
 def short(value: float) -> str:
     """Return a number in few characters: 950, 12.4 k, 3.1 M."""
-    for unit, limit in (("", 10_000), (" k", 10_000_000), (" M", 10_000_000_000)):
+    for unit, scale, limit in (("", 1, 1e4), (" k", 1e3, 1e6), (" M", 1e6, 1e9)):
         if abs(value) < limit:
-            shown = value if not unit else value / limit * 10_000
-            whole = shown == int(shown) or abs(shown) >= 100
-            return f"{number(shown, 0 if whole else 1)}{unit}"
+            scaled = value / scale
+            is_whole = scaled == int(scaled) or abs(scaled) >= 100
+            return f"{number(scaled, 0 if is_whole else 1)}{unit}"
     return f"{number(value / 1e9)} G"
 
 

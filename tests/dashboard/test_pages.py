@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils.translation import override
 
 from s3cache.metrics import show
 from s3cache.metrics.figures import DatabaseFigures, ReadFigures, Reads, Snapshot
@@ -174,3 +175,11 @@ def test_the_last_commits(
     assert "library_author: 1 row<" in text
     assert f">{host.position}</th>" in text
     assert seen == (["GET head"] + ["GET log"] * min(host.position, 16)) * bool(query)
+
+
+@pytest.mark.usefixtures("large")
+def test_german(viewer: Client) -> None:
+    with override("de"):
+        text = viewer.get(ROOT).text
+    assert "Trefferquote" in text
+    assert re.search(r"<dd>9\d,\d %</dd>", text)

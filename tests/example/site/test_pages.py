@@ -256,6 +256,9 @@ def test_login_leads_nowhere_else(client: Client, editor: User) -> None:
         "/admin/airports/timezone/?q=Berlin",
         "/admin/airports/timezone/Europe_2FBerlin/change/",
         "/admin/auth/user/",
+        "/admin/s3cache/statistics/",
+        "/admin/s3cache/statistics/models/airports.airport/",
+        "/admin/s3cache/statistics/hosts/",
     ],
 )
 def test_admin_pages(admin_client: Client, address: str) -> None:
