@@ -285,3 +285,19 @@ def host(hosts: MakeHost) -> Iterator[Host]:
     made.catch_up()
     with made:
         yield made
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, django_db_blocker: Blocker) -> Iterator[str]:
+    """The alias of another database, which is no bucket."""
+    alias = "elsewhere"
+    engine = "django.db.backends.sqlite3"
+    database = {"ENGINE": engine, "NAME": str(tmp_path / "elsewhere.sqlite3")}
+    connections.settings[alias] = connections.configure_settings(
+        {"default": {}, alias: database}
+    )[alias]
+    with django_db_blocker.unblock():
+        yield alias
+        connections[alias].close()
+    del connections[alias]
+    del connections.settings[alias]

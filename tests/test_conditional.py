@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,12 +20,21 @@ from django.views.generic import DetailView, ListView
 
 from s3cache.conditional import DependsOnMixin, depends_on
 from s3cache.middleware import CacheStatusMiddleware
-from tests.engine import Bucket, Host, MakeHost, bucket, host, hosts, tables
+from tests.engine import (
+    Bucket,
+    Host,
+    MakeHost,
+    bucket,
+    elsewhere,
+    host,
+    hosts,
+    tables,
+)
 from tests.library.models import Author, Book, Patron, Tag
 from tests.results.seen import directory, events
 from tests.testapp.models import Product
 
-__all__ = ["bucket", "host", "hosts", "tables"]
+__all__ = ["bucket", "elsewhere", "host", "hosts", "tables"]
 
 pytestmark = directory
 
@@ -361,21 +370,6 @@ def test_the_status_header_says_hit(authors: Any) -> None:
 def test_it_needs_a_model(bucket: Bucket) -> None:
     with pytest.raises(ValueError, match="needs a model"):
         depends_on()
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[str]:
-    """Another database, which is no bucket."""
-    settings = {
-        "default": {},
-        "elsewhere": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
-    }
-    made = connections.configure_settings(settings)["elsewhere"]
-    connections.settings["elsewhere"] = made
-    yield "elsewhere"
-    connections["elsewhere"].close()
-    del connections["elsewhere"]
-    del connections.settings["elsewhere"]
 
 
 def test_a_model_that_lives_in_no_bucket(host: Host, elsewhere: str) -> None:

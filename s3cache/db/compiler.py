@@ -29,21 +29,22 @@ class _Reads(compiler.SQLCompiler):
     """A compiler whose SQL says which query it is of."""
 
     connection: DatabaseWrapper
-    _keep: bool | None = None
+    _by_chunks: bool | None = None
 
     def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
         """Tell what is executed of what is only compiled."""
-        self._keep = not (kwargs.get("chunked_fetch") or any(args[1:2]))
+        self._by_chunks = bool(kwargs.get("chunked_fetch") or any(args[1:2]))
         try:
             return super().execute_sql(*args, **kwargs)
         finally:
-            self._keep = None
+            self._by_chunks = None
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         """SQL that carries its query, if it is about to be executed."""
         sql, params = super().as_sql(*args, **kwargs)
-        if self._keep is not None:
-            sql = QuerySQL(sql, Reading(self.query, self.connection, keep=self._keep))
+        if (by_chunks := self._by_chunks) is not None:
+            reading = Reading(self.query, self.connection, by_chunks=by_chunks)
+            sql = QuerySQL(sql, reading)
         return sql, params
 
 

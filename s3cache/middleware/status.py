@@ -55,7 +55,11 @@ class CacheStatusMiddleware(Middleware):
 
 
 def status_of(reads: Iterable[Read]) -> str | None:
-    """The worst that became of ``reads``; None if there are none."""
+    """The worst that became of ``reads``; None if there are none.
+
+    What reads no table does not count: constraints are checked like that.
+    """
+    reads = [read for read in reads if read.tables]
     events = {read.event for read in reads}
     if not events:
         return None

@@ -81,16 +81,21 @@ def take(query: Query) -> Iterator[Taken]:
 
 
 class Reading:
-    """A query that is being executed; ``keep``: its result may be kept."""
+    """A query that is being executed; ``keep``: its result may be kept.
 
-    __slots__ = ("connection", "keep", "query")
+    ``by_chunks``: for ``iterator()``, which is how forms read their choices,
+    but also how whoever reads whole tables once does.
+    """
+
+    __slots__ = ("by_chunks", "connection", "keep", "query")
 
     def __init__(
-        self, query: Query, connection: DatabaseWrapper, *, keep: bool = True
+        self, query: Query, connection: DatabaseWrapper, *, by_chunks: bool = False
     ) -> None:
         self.query = query
         self.connection = connection
-        self.keep = keep and not query.select_for_update
+        self.by_chunks = by_chunks
+        self.keep = not query.select_for_update
 
     @property
     def model(self) -> type[Model] | None:

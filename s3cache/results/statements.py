@@ -141,7 +141,8 @@ class Statements:
         if isinstance(cache, _UNSUITABLE):
             return call.bypass(Why.NO_CACHE)
         is_wanted = hints.fresh or hints.renew or hints.ttl is not None
-        if not (is_wanted or self._is_worth_it(plan, sql, params)):
+        by_chunks = reading is not None and reading.by_chunks
+        if not (is_wanted or self._is_worth_it(plan, sql, params, by_chunks)):
             return call.pass_by()
         if reading is not None:
             call.narrow(reading)
@@ -171,9 +172,10 @@ class Statements:
         key = call.key()
         return None if key is None else Place(policy.cache, key)
 
-    def _is_worth_it(self, plan: Plan, sql: str, params: Any) -> bool:
+    def _is_worth_it(self, plan: Plan, sql: str, params: Any, by_chunks: bool) -> bool:
         """Whether somebody may ask for the result again."""
-        return not plan.repeats.are_rare() or self._asked.before(sql, params)
+        may_be_rare = by_chunks or plan.repeats.are_rare()
+        return not may_be_rare or self._asked.before(sql, params)
 
     def note_asked(self, sql: str, params: Any) -> None:
         """What is stored is looked for, whatever becomes of later ones."""

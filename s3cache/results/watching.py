@@ -47,7 +47,7 @@ class Why(StrEnum):
     FRESH = "fresh() was asked for"
     SKIPPED = "skip_cache() was asked for"
     BLOCK = "inside a transaction"
-    NOT_KEPT = "iterator() or select_for_update()"
+    NOT_KEPT = "select_for_update() was asked for"
     IMPURE = "the same rows may give another result"
     EXCLUDED = "the settings exclude it from the cache"
     NO_CACHE = "the cache keeps no results"

@@ -8,9 +8,9 @@ import pytest
 from django.core.cache import caches
 
 from s3cache.results.counters import counters
-from tests.engine import bucket, host, hosts, tables
+from tests.engine import bucket, elsewhere, host, hosts, tables
 
-__all__ = ["bucket", "host", "hosts", "tables"]
+__all__ = ["bucket", "elsewhere", "host", "hosts", "tables"]
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -454,27 +453,12 @@ def test_a_model_with_a_cache_of_its_own_stays_there(
     assert [run(products), run(products)] == [MISS, MISS]
 
 
-@pytest.fixture
-def elsewhere(settings: Any, django_db_blocker: Any) -> Iterator[None]:
-    """Another database, which is no bucket."""
-    connections.settings["elsewhere"] = connections.configure_settings(
-        {
-            "default": {},
-            "elsewhere": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
-        }
-    )["elsewhere"]
-    yield
-    connections["elsewhere"].close()
-    del connections["elsewhere"]
-    del connections.settings["elsewhere"]
-
-
 def test_what_comes_from_another_database_too_has_to_ask(
-    host: Host, elsewhere: None
+    host: Host, elsewhere: str
 ) -> None:
     def view(request: HttpRequest) -> HttpResponse:
         list(Tag.objects.all())
-        with connections["elsewhere"].cursor() as cursor:
+        with connections[elsewhere].cursor() as cursor:
             cursor.execute("SELECT 1")
         return HttpResponse("done")
 

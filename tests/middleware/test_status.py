@@ -82,8 +82,13 @@ def test_nothing_was_read(host: Host) -> None:
     def write() -> None:
         Tag.objects.create(name="a")
 
+    def one() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
     assert status() is None
     assert status(write) is None
+    assert status(one) is None
 
 
 def test_tables_are_named_with_debug_alone(host: Host, settings: Any) -> None:
