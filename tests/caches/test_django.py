@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests import uncovered
 from tests.caches.django_suite import BACKENDS
 from tests.conformance import sdist
 
@@ -44,6 +45,7 @@ def run(backend: str) -> str:
     """What it said, unless all went well."""
     done = subprocess.run(  # noqa: S603 - our own words
         [sys.executable, "-m", "tests.caches.django_suite", backend],
+        env=uncovered.environment(),
         capture_output=True,
         text=True,
         check=False,

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import django
 
+from tests import uncovered
 from tests.conformance import catalogue, sdist
 from tests.conformance.engines import BY_NAME
 from tests.conformance.job import PART_SIZE, VARIABLE, Job
@@ -221,7 +222,7 @@ def _child(job: Job, children: _Children) -> tuple[str, str]:
     command = [sys.executable, "runtests.py", "--noinput", "--parallel=1"]
     command += ["--settings=tests.conformance.settings", job.app]
     environment = {
-        **os.environ,
+        **uncovered.environment(),
         VARIABLE: str(job.save()),
         "PYTHONPATH": os.pathsep.join(
             filter(None, (os.environ.get("PYTHONPATH"), str(ROOT)))
@@ -230,10 +231,7 @@ def _child(job: Job, children: _Children) -> tuple[str, str]:
         "PYTHONHASHSEED": "0",
         "TMPDIR": job.folder,
     }
-    for name in list(environment):
-        # Measuring coverage would take longer than the tests.
-        if name.startswith("COVERAGE_") or name == "DJANGO_SETTINGS_MODULE":
-            del environment[name]
+    environment.pop("DJANGO_SETTINGS_MODULE", None)
     return children.run(command, environment, job)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from tests import uncovered
 from tests.docs.pages import ROOT, Block, Page
 
 #: Commands of ``manage.py`` that come to an end by themselves.
@@ -49,13 +50,11 @@ class Project:
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         self.directory = directory
         self._environment = {
-            **os.environ,
+            **uncovered.environment(),
             **environment,
             "DJANGO_SETTINGS_MODULE": "scratch_settings",
             "PYTHONPATH": f"{ROOT}{os.pathsep}{directory}",
         }
-        # What runs here is what pages show, and tracing it takes long.
-        self._environment.pop("COVERAGE_PROCESS_CONFIG", None)
         self._typed: list[dict[str, Any]] = []
 
     def begin(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.cookiejar
-import os
 import re
 import signal
 import socket
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import uncovered
 from tests.conftest import BUCKET
 from tests.s3_server import S3Server
 
@@ -68,7 +68,7 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str
     variables = {
         **{
             name: value
-            for name, value in os.environ.items()
+            for name, value in uncovered.environment().items()
             if not name.startswith(("EXAMPLE_", "DJANGO_"))
         },
         "EXAMPLE_VAR": str(tmp_path),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import uncovered
+
 HERE = Path(__file__).parent
 
 
@@ -20,6 +22,7 @@ def test_the_site() -> None:
             *("--ds=tests.example.settings", str(HERE / "site")),
         ],
         cwd=HERE.parent.parent,
+        env=uncovered.environment(),
         capture_output=True,
         text=True,
         check=False,
