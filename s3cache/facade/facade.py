@@ -553,7 +553,7 @@ class Facade:
         return kept_in(self.model, self._namespace).ttl
 
     def _own(self, key: str) -> str:
-        return own_key(self._label, self._namespace, key)
+        return own_key(self._label, self._namespace, str(key))
 
     def _read(
         self,

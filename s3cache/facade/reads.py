@@ -86,9 +86,9 @@ class Read:
             raise ValueError(
                 f"{action!r} is no action. Actions are {conf.listed(ACTIONS)}."
             )
-        given = dict(params or {})
+        given = {**_mapping("params", params or {})}
         own = {name: given.pop(name) for name in ACTIONS[action] if name in given}
-        lookups = {**given.pop("filter", {}), **given}
+        lookups = {**_mapping("filter", given.pop("filter", {})), **given}
         if action == "get":
             return cls(rows, action, lookups=lookups)
         if lookups:
@@ -100,6 +100,11 @@ class Read:
             )
         if action == "page":
             offset, size = own.get("offset", 0), own.get("size", PAGE_SIZE)
+            if not all(type(one) is int and one >= 0 for one in (offset, size)):
+                raise ValueError(
+                    f"A page has an offset and a size of 0 or more, not {offset!r} "
+                    f"and {size!r}."
+                )
             rows = rows[offset : offset + size]
         return cls(rows, action, aggregates=own.get("aggregates", {}))
 
@@ -179,6 +184,12 @@ class Read:
         return found[0] if found else None
 
 
+def _mapping(name: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dictionary, not {value!r}.")
+    return value
+
+
 def parts_of(model: type[models.Model], partition: object) -> list[dict[str, Any]]:
     """
     The lookups of the parts that ``{"by_region": {"region": "EU"}}`` names.
@@ -200,7 +211,8 @@ def parts_of(model: type[models.Model], partition: object) -> list[dict[str, Any
                 f"{label} has no partition {name!r}. Its partitions are "
                 f"{conf.listed(known)}."
             )
-        for one in [values] if isinstance(values, Mapping) else values:
+        several = isinstance(values, list | tuple)
+        for one in values if several else [values]:
             if not isinstance(one, Mapping) or set(one) != set(known[name]):
                 raise FieldError(
                     f"Partition {name!r} of {label} takes the fields "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from django.core.cache import caches
 
+from s3cache.conf import is_number
 from s3cache.hints import set_hints
 from s3cache.results.reading import QuerySQL, take
 
@@ -56,22 +58,28 @@ def warm(
 
     One that is there already is left alone, and not even read unless
     `force_refresh` or `return_data` asks for it. `ttl` is in seconds, None:
-    as the model says. What is stored counts neither as a hit nor as a miss.
-    Inside a transaction nothing is stored.
+    as the model says; `ValueError` unless it is a number above 0. What is
+    stored counts neither as a hit nor as a miss. Inside a transaction nothing
+    is stored.
     """
+    if ttl is not None and not (is_number(ttl) and 0 < ttl < math.inf):
+        raise ValueError(f"ttl is {ttl!r}, but must be a number of seconds above 0.")
     connection = read.connection
     stored = 0
+    is_first = True
 
     def store(
         execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any
     ) -> Any:
-        nonlocal stored
+        nonlocal stored, is_first
         if not isinstance(sql, QuerySQL):
             return execute(sql, params, many, context)
+        # Others come from code that sees the objects: it needs an answer.
+        may_end, is_first = is_first and read.is_one and not return_data, False
         if not force_refresh:
             place = connection.place_of_result(sql, params, sql.reading)
             if place is not None and place.key in caches[place.cache]:
-                if read.is_one and not return_data:
+                if may_end:
                     raise _IsThere
                 return execute(sql, params, many, context)
         query = sql.reading.query

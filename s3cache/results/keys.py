@@ -33,6 +33,9 @@ _UNSAFE_IN_PART = re.compile(r"[^\w.,=-]", re.ASCII)
 
 _UNSAFE = re.compile(r"[^\w.-]", re.ASCII)
 
+#: Characters of what a key says of a part.
+_LONGEST_PART: Final = 40
+
 #: Types whose ``repr`` tells all of their values apart.
 _PLAIN: Final = frozenset([int, float, str, bytes, bool, type(None)])
 
@@ -70,8 +73,13 @@ def label_in_key(label: str) -> str:
 
 
 def part_in_key(part: str) -> str:
-    """The word for a part of a table in keys; several may have the same."""
-    return _UNSAFE_IN_PART.sub("_", part)[:40]
+    """The word for a part of a table in keys, of at most 40 characters."""
+    word = _UNSAFE_IN_PART.sub("_", part)
+    if word == part and len(word) <= _LONGEST_PART:
+        return word
+    # So that entries of another part are not taken for those of this one.
+    digest = hashlib.blake2b(part.encode("utf-8", "surrogatepass"), digest_size=4)
+    return f"{word[: _LONGEST_PART - 9]}~{digest.hexdigest()}"
 
 
 def prefix_of(namespace: str) -> str:

@@ -12,10 +12,14 @@ from django.core.cache import caches
 from django.core.exceptions import FieldError, ImproperlyConfigured
 from django.db import connection, transaction
 from django.db.models import Max, Sum
+from django.db.models.signals import post_init
 from django.test import override_settings
+from hypothesis import given
+from hypothesis import strategies as st
 
-from s3cache.facade import Facade, Read, cache_of
+from s3cache.facade import Facade, Read, cache_of, clear_everything
 from s3cache.results.codec import decode
+from s3cache.results.keys import part_in_key
 from tests.engine import Bucket, Host, MakeHost
 from tests.results.seen import BYPASS, HIT, MISS, NONE, directory, events, on_loop
 from tests.testapp.models import Category, Coded, Gear, Grid, Note, Place, Product
@@ -169,6 +173,36 @@ def test_the_known_ones_are_named() -> None:
         cache.key_for("list", {"colour": "red"})
 
 
+WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "no lookup": (lambda cache: cache.key_for("get"), "'get' takes a lookup"),
+    "nothing to aggregate": (lambda cache: cache.key_for("aggregate"), "takes {'aggr"),
+    "no params": (lambda cache: cache.key_for("list", ["a"]), "params must be a dict"),
+    "no filter": (
+        lambda cache: cache.key_for("list", {"filter": 5}),
+        "filter must be a dictionary, not 5",
+    ),
+    "no size": (
+        lambda cache: cache.warm_page(0, "25"),
+        "an offset and a size of 0 or more, not 0 and '25'",
+    ),
+    "before the first": (lambda cache: cache.warm_page(-1, 5), "not -1 and 5"),
+    "no query": (lambda cache: cache.warm_query(5), "must be a dictionary, not 5"),
+    "two parts": (
+        lambda cache: cache.warm_count(partition={"by_region": [*EU.values()] * 2}),
+        "A read is of one part, not of 2",
+    ),
+    "no time": (lambda cache: cache.warm_count(ttl=0), "ttl is 0, but must be"),
+    "no number": (lambda cache: cache.warm_count(ttl="1"), "ttl is '1', but must be"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_said(cache: Facade, name: str) -> None:
+    call, message = WRONG[name]
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(cache)
+
+
 def test_a_model_in_no_bucket() -> None:
     with pytest.raises(ImproperlyConfigured, match="'default', which lives in no"):
         cache_of("auth.User").key_for("count")
@@ -314,6 +348,24 @@ def test_rows_with_others_are_warmed_with_them(cache: Facade) -> None:
     assert events(lambda: list(rows.all())) == {"hit": 2}
 
 
+def test_what_is_read_meanwhile_is_read(cache: Facade) -> None:
+    """By a receiver, for each object: it is warmed, or there already."""
+    counts: list[int] = []
+
+    def count(sender: object, **kwargs: Any) -> None:
+        counts.append(Product.objects.count())
+
+    post_init.connect(count, sender=Category)
+    try:
+        Category.objects.create(name="a")
+        cache.warm_count(force_refresh=True)
+        counts.clear()
+        assert Category.objects.cache.warm_list() == 1
+    finally:
+        post_init.disconnect(count, sender=Category)
+    assert counts == [3]
+
+
 def test_inside_a_transaction_nothing_is_warmed(cache: Facade) -> None:
     with transaction.atomic():
         assert cache.warm_count() == 0
@@ -376,6 +428,83 @@ def test_of_a_name_that_begins_like_another(cache: Facade) -> None:
     cache.warm_count(partition=longer)
     assert cache.invalidate(partition=EU) == 1
     assert cache.warm_count(partition=longer) == 0
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_words_for_parts_are_those_of_one_part_only(one: str, other: str) -> None:
+    words = part_in_key(f"region={one}"), part_in_key(f"region={other}")
+    assert (words[0] == words[1]) is (one == other)
+    assert all(len(word) <= 40 and ":" not in word for word in words)
+
+
+@pytest.mark.parametrize(
+    ("region", "other"), [("a b", "a_b"), ("x" * 50, "x" * 49), ("a:b", "a*b")]
+)
+def test_of_a_name_that_is_written_like_another(
+    cache: Facade, region: str, other: str
+) -> None:
+    # SQLite keeps longer texts than the field says.
+    both = {"by_region": [{"region": region}, {"region": other}]}
+    assert cache.warm_partition(both) == 6
+    assert cache.invalidate(partition={"by_region": {"region": region}}) == 3
+    assert cache.warm_partition({"by_region": {"region": other}}) == 0
+
+
+@pytest.fixture(params=["files", "tiers", "django-redis", "Django's redis"])
+def backend(request: pytest.FixtureRequest, settings: Any, tmp_path: Any) -> str:
+    """Caches of several makers."""
+    files = {
+        "BACKEND": "s3cache.caches.FileSystemCache",
+        "LOCATION": str(tmp_path / "files"),
+    }
+    memory = {"BACKEND": "s3cache.caches.MemoryCache", "LOCATION": "tier"}
+    kind: str = request.param
+    made: dict[str, Any] = {
+        "files": lambda: {"default": files},
+        "tiers": lambda: {
+            "default": {
+                "BACKEND": "s3cache.caches.TieredCache",
+                "OPTIONS": {"tiers": ["memory", "files"]},
+            },
+            "memory": memory,
+            "files": files,
+        },
+        "django-redis": lambda: {
+            "default": {
+                "BACKEND": "django_redis.cache.RedisCache",
+                "LOCATION": request.getfixturevalue("redis_server").url,
+            }
+        },
+        "Django's redis": lambda: {
+            "default": {
+                "BACKEND": "django.core.cache.backends.redis.RedisCache",
+                "LOCATION": request.getfixturevalue("redis_server").url,
+                "KEY_PREFIX": "shop",
+            }
+        },
+    }
+    settings.CACHES = made[kind]()
+    caches["default"].clear()
+    return kind
+
+
+@pytest.mark.usefixtures("backend")
+def test_in_caches_of_all_makers(cache: Facade) -> None:
+    other = Category.objects.cache
+    caches["default"].set("theirs", 1)
+    cache.set("own*", 1)
+    assert cache.warm() == 24
+    assert other.warm_count() == 1
+    assert cache.invalidate(partition=EU) == 3
+    assert cache.warm() == 3
+    assert cache.invalidate() == 24
+    assert cache.get("own*") == 1
+    assert cache.clear() == 1
+    assert cache.get("own*") is None
+    assert other.warm_count() == 0
+    assert clear_everything(dry_run=True) == {"default": 1}
+    assert clear_everything() == {"default": 1}
+    assert caches["default"].get("theirs") == 1
 
 
 @pytest.mark.parametrize(
