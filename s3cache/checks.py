@@ -38,10 +38,12 @@ System checks. An id that is retired is never used again.
     s3cache.W015  a database is in a directory (with --deploy only)
     s3cache.W016  every request is a block: no read is answered by a cache
     s3cache.W017  a store or cache in files lies on a network file system
+    s3cache.W018  tenants may open more files than a process may
 """
 
 from __future__ import annotations
 
+import resource
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -77,6 +79,9 @@ TAG: Final = "s3cache"
 
 # What SQLite's floating point numbers, and Django's converter, keep exactly.
 EXACT_DIGITS: Final = 15
+# Of a tenant in use; see docs/how-to/tenants.md.
+TENANT_FILES: Final = 11
+TENANT_ROUTER: Final = "s3cache.tenants.TenantRouter"
 MEMORY_CACHES: Final = frozenset(
     {"s3cache.caches.MemoryCache", "s3cache.caches.memory.MemoryCache"}
 )
@@ -146,7 +151,21 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
             )
             for label in unknown_labels(labels or ())
         ]
+    messages += _check_tenants(given.open_tenants)
     return messages
+
+
+def _check_tenants(most: int) -> Iterator[CheckMessage]:
+    if TENANT_ROUTER not in settings.DATABASE_ROUTERS:
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and most * TENANT_FILES > limit:
+        yield Warning(
+            f"S3CACHE['OPEN_TENANTS'] is {most}, which takes {most * TENANT_FILES} "
+            f"files, but a process here may open {limit}.",
+            hint="Lower it, or raise the limit (ulimit -n, LimitNOFILE of systemd).",
+            id="s3cache.W018",
+        )
 
 
 def check_models(app_configs: _AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:

@@ -9,6 +9,7 @@ The settings of s3cache: defaults, units, and what is refused.
     KEY_VERSION  1          the application's own part of every key
     INCLUDE      None       labels of the models to cache; None: all
     EXCLUDE      ()         labels of the models not to cache; wins
+    OPEN_TENANTS 50         tenants whose files a process keeps open
     HOT_PATH     True       whether managers answer some reads by themselves
     NAMESPACES   {}         caches beside this one: by name, CACHE and TTL
     VERBOSE      False      whether each read and each change is logged
@@ -36,6 +37,7 @@ from typing import Any, Final, TypeAlias, TypeGuard, TypeVar, cast
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+from django.db import connections
 from django.dispatch import receiver
 from django.utils.text import slugify
 
@@ -45,11 +47,15 @@ __all__ = [
     "Namespace",
     "Settings",
     "bucket_aliases",
+    "lives_in_bucket",
     "namespace",
     "settings",
 ]
 
 ENGINE: Final = "s3cache.db"
+
+TENANT: Final = "TENANT"
+"""What marks an entry of DATABASES that `s3cache.tenants` has made."""
 
 #: Characters of a namespace, which is a part of keys.
 _LONGEST_SLUG: Final = 24
@@ -81,6 +87,7 @@ class Settings:
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
     hot_path: bool = True
+    open_tenants: int = 50
     namespaces: Mapping[str, Namespace] = field(
         default_factory=lambda: MappingProxyType({})
     )
@@ -101,6 +108,7 @@ class Settings:
             "INCLUDE": optional(labels),
             "EXCLUDE": labels,
             "HOT_PATH": boolean,
+            "OPEN_TENANTS": _at_least_one,
             "NAMESPACES": _namespaces,
             "VERBOSE": boolean,
             "RESPONSE_TTL": positive_seconds,
@@ -119,6 +127,9 @@ class DatabaseOptions:
 
     `storage`
         The ``STORAGES`` alias of the bucket, or of a directory. Required.
+    `location`
+        Where in that bucket, or which directory: another place than the
+        storage's own `location`. None: the storage's.
     `max_age`
         Seconds: how old an answer from the replica may be before the log is
         asked for news. 0 asks on every read.
@@ -141,6 +152,7 @@ class DatabaseOptions:
     """
 
     storage: str
+    location: str | None = None
     max_age: float = 1.0
     stale_if_error: float = 3600.0
     records: bool = True
@@ -161,6 +173,7 @@ class DatabaseOptions:
         given = mapping(path, options)
         readers: dict[str, Reader[object]] = {
             "storage": text,
+            "location": optional(text),
             "max_age": seconds,
             "stale_if_error": seconds,
             "records": boolean,
@@ -202,11 +215,22 @@ def namespace(name: str) -> str:
 
 @cache
 def bucket_aliases() -> tuple[str, ...]:
-    """Return the aliases of the databases that live in a bucket, in order."""
+    """
+    Return the aliases of the databases that live in a bucket, in order.
+
+    Not those of tenants, which come and go.
+    """
     return tuple(
         alias
         for alias, database in django_settings.DATABASES.items()
-        if database.get("ENGINE") == ENGINE
+        if database.get("ENGINE") == ENGINE and TENANT not in database
+    )
+
+
+def lives_in_bucket(alias: str | None) -> bool:
+    """Tell whether the database `alias` is in a bucket; a tenant's, too."""
+    return alias in bucket_aliases() or (
+        alias in connections.settings and TENANT in connections.settings[alias]
     )
 
 
@@ -279,6 +303,12 @@ def size(path: str, value: object) -> int:
     """Read a number of bytes, 0 or more."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise refuse(path, value, "a number of bytes, 0 or more, or None")
+    return value
+
+
+def _at_least_one(path: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise refuse(path, value, "a whole number above 0")
     return value
 
 

@@ -120,7 +120,7 @@ def _database(model: type[Model], instance: Model | None) -> str | None:
         return None
     if (
         instance is not None
-        and instance._state.db in conf.bucket_aliases()
+        and conf.lives_in_bucket(instance._state.db)
         # A model that names a database is nowhere else, but where a row of
         # its own was read on purpose.
         and (isinstance(instance, model) or not _named_database(model))

@@ -42,8 +42,9 @@ def test_settings_follow_override_settings() -> None:
 def test_unknown_settings_are_refused_with_those_that_are_known() -> None:
     with refused(
         "S3CACHE has unknown 'LIFETIME', 'ttl'. Known are 'CACHE', 'TTL', "
-        "'KEY_VERSION', 'INCLUDE', 'EXCLUDE', 'HOT_PATH', 'NAMESPACES', 'VERBOSE', "
-        "'RESPONSE_TTL', 'CREDENTIALS', 'WARM_AT_START', 'RECORD_TRAFFIC'."
+        "'KEY_VERSION', 'INCLUDE', 'EXCLUDE', 'HOT_PATH', 'OPEN_TENANTS', "
+        "'NAMESPACES', 'VERBOSE', 'RESPONSE_TTL', 'CREDENTIALS', "
+        "'WARM_AT_START', 'RECORD_TRAFFIC'."
     ):
         conf.Settings.from_settings({"ttl": 5, "LIFETIME": 5})
 
@@ -117,7 +118,7 @@ def test_the_storage_is_required() -> None:
 
 def test_unknown_options_are_refused_with_those_that_are_known() -> None:
     with refused(
-        f"{OPTIONS} has unknown 'timeout'. Known are 'storage', 'max_age', "
+        f"{OPTIONS} has unknown 'timeout'. Known are 'storage', 'location', 'max_age', "
         f"'stale_if_error', 'records', 'commit_timeout', 'load_at_once', "
         f"'redis', 'signing_keys'."
     ):

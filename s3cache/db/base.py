@@ -98,7 +98,9 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             "path": Path(name),
             "options": options,
             "store": (
-                DirectoryStore(directory) if directory else store_for(options.storage)
+                DirectoryStore(directory)
+                if directory
+                else store_for(options.storage, options.location)
             ),
         }
 

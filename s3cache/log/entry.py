@@ -107,6 +107,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class _Version(msgspec.Struct):
     s3cache: int
+    moved: str = ""
 
 
 class _Header(msgspec.Struct, omit_defaults=True):
@@ -197,6 +198,14 @@ def unseal(
         raise EntryFormatError(f"{key} is damaged: {error}") from error
 
 
+def seal_end(moved_to: str) -> bytes:
+    """What stands in the place of the entry after a log's last one.
+
+    Nobody can create that entry any more, and who reads it is told why.
+    """
+    return msgspec.json.encode({"s3cache": FORMAT, "moved": moved_to}) + b"\n"
+
+
 def token_of(sealed: bytes, *, key: str, signing_keys: Sequence[bytes] = ()) -> str:
     """The token of the entry at ``key``, without the blob that it names."""
     header, _body = _verified(sealed, key, signing_keys)
@@ -256,6 +265,11 @@ def _split(sealed: bytes, key: str) -> tuple[_Header, bytes]:
     line, newline, body = sealed.partition(b"\n")
     try:
         version = msgspec.json.decode(line, type=_Version).s3cache
+        if moved := msgspec.json.decode(line, type=_Version).moved:
+            raise EntryFormatError(
+                f"{key} is the end of this log: the database was moved to {moved}. "
+                f"Open it there."
+            )
         if version > FORMAT:
             raise NewerFormat(newer_format(key, version, FORMAT))
         header = msgspec.json.decode(line, type=_Header)

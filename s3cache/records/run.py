@@ -22,7 +22,9 @@ def renderings_of(replica: Replica) -> Mapping[str, Rendering]:
 
     Empty if the settings name no database whose replica it is.
     """
-    for alias in conf.bucket_aliases():
+    for alias in list(connections.settings):
+        if not conf.lives_in_bucket(alias):
+            continue
         connection = connections[alias]
         if Path(connection.settings_dict["NAME"]).resolve() == replica.path:
             return renderings(connection, default=replica.options.records)

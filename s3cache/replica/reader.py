@@ -175,9 +175,9 @@ class Reader:
 
     def suspend(self) -> None:
         """Close the connection; the caller holds the lock."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def forget(self) -> sqlite3.Connection | None:
         """Be a reader without a connection, in the child of a fork.

@@ -447,6 +447,17 @@ class Replica:
         if locks is not None:
             self._held_for_fork = locks
 
+    def close_if_idle(self) -> bool:
+        """Close all files, unless one is in use just now; False: one is.
+
+        The next use opens them again.
+        """
+        locks = self._try_to_close_all()
+        if locks is None:
+            return False
+        locks.close()
+        return True
+
     def _close_all(self) -> contextlib.ExitStack | None:
         """Close all connections, and hold what lets others open them.
 
@@ -922,6 +933,11 @@ def positions() -> dict[Replica, tuple[float, int]]:
         for replica in list(_replicas.values())
         if replica._is_ready and replica._side is not None
     }
+
+
+def open_replica(path: Path) -> Replica | None:
+    """The replica at ``path``, if this process has used it."""
+    return _replicas.get(path.resolve())
 
 
 def forget_replica(path: Path) -> None:

@@ -317,6 +317,10 @@ class Store(ABC):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
+    def at(self, location: str) -> Store:
+        """A store like this one, at another location of the same bucket."""
+        raise NotImplementedError
+
     @property
     def requests(self) -> RequestCounts:
         """What this process has asked of this store since it started."""

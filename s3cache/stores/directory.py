@@ -94,6 +94,12 @@ class DirectoryStore(Store):
         self._seen = False
         super().__init__(str(self.root))
 
+    def at(self, location: str) -> DirectoryStore:
+        """Another directory, with the same modes."""
+        return type(self)(
+            location, file_mode=self._file_mode, directory_mode=self._directory_mode
+        )
+
     def _get(self, key: str) -> Answer:
         try:
             with self._path(key).open("rb") as file:

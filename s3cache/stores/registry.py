@@ -17,25 +17,39 @@ from django.core.signals import setting_changed
 from s3cache.stores.base import Store
 from s3cache.stores.directory import DirectoryStore
 
-__all__ = ["store_at", "store_for"]
+__all__ = ["forget_store", "store_at", "store_for"]
 
 _stores: dict[str, Store] = {}
+_elsewhere: dict[tuple[str, str], Store] = {}
 
 
-def store_for(alias: str) -> Store:
+def store_for(alias: str, location: str | None = None) -> Store:
     """
     The store of that alias; one object per alias and process.
+
+    With a ``location`` that place in the same bucket, by the same client.
 
     Raises ``ImproperlyConfigured`` for an alias that is not in ``STORAGES``,
     and for a storage that is neither an ``S3Storage`` nor a
     ``FileSystemStorage`` with a location of its own.
     """
+    if location is not None:
+        try:
+            return _elsewhere[alias, location]
+        except KeyError:
+            made = store_for(alias).at(location)
+            return _elsewhere.setdefault((alias, location), made)
     try:
         return _stores[alias]
     except KeyError:
         # Without a lock, which a fork could leave held: one object wins, and
         # connects to nothing before it is used.
         return _stores.setdefault(alias, _make(alias))
+
+
+def forget_store(alias: str, location: str) -> None:
+    """Keep nothing in memory for a place that nobody uses any more."""
+    _elsewhere.pop((alias, location), None)
 
 
 def _make(alias: str) -> Store:
@@ -99,6 +113,7 @@ def _directory(alias: str, storage: FileSystemStorage) -> DirectoryStore:
 def _forget(*, setting: str, **kwargs: Any) -> None:
     if setting == "STORAGES" or setting.startswith("AWS_"):
         _stores.clear()
+        _elsewhere.clear()
 
 
 setting_changed.connect(_forget, dispatch_uid="s3cache.stores.registry")

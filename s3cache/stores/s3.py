@@ -97,6 +97,17 @@ class S3Store(Store):
             f"s3://{self.bucket}/{self.location}".rstrip("/"), self.location
         )
 
+    def at(self, location: str) -> S3Store:
+        """Another place in the bucket, by the same client."""
+        other = S3Store.__new__(type(self))
+        other.storage, other.bucket = self.storage, self.bucket
+        other.location = location.strip("/")
+        other._connection = self._connection
+        Store.__init__(
+            other, f"s3://{self.bucket}/{other.location}".rstrip("/"), other.location
+        )
+        return other
+
     @property
     def client(self) -> S3Client:
         """This process's boto3 client."""

@@ -1,0 +1,454 @@
+"""
+Many databases in one process: one per tenant, each at a place of its own.
+
+A tenant's database is made like one of ``DATABASES`` (``like``): the same
+bucket, client and options, with another location and another replica. It has
+an alias, as all databases have, and takes the place of ``like`` within
+`using`, if `TenantRouter` is in ``DATABASE_ROUTERS``.
+
+Which tenants there are, and where, is for the application to know: nothing
+here keeps a list. All functions may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.models import Model
+
+from s3cache import conf
+from s3cache.routers import S3Router, bucket_alias
+
+if TYPE_CHECKING:
+    from s3cache.db.base import DatabaseWrapper
+    from s3cache.stores.base import Store
+
+__all__ = [
+    "CannotMove",
+    "TenantExists",
+    "TenantRouter",
+    "UnknownTenant",
+    "close",
+    "create",
+    "current",
+    "drop",
+    "move",
+    "open",
+    "opened",
+    "using",
+]
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_AT_ONCE: Final = 1000
+
+
+class UnknownTenant(LookupError):
+    """There is no database of that tenant, or it is not open."""
+
+
+class TenantExists(Exception):
+    """There is a database at that place already."""
+
+
+class CannotMove(Exception):
+    """The other place is taken, or the database cannot be read."""
+
+
+_lock: Final = threading.RLock()
+_registered: Final[dict[str, str]] = {}
+"""Names by alias."""
+_with_files: Final[OrderedDict[str, None]] = OrderedDict()
+"""Aliases of those that may have files open, the last used one at the end."""
+_active: Final[Counter[str]] = Counter()
+"""How many blocks of ``using`` there are, by alias."""
+
+_current: Final[ContextVar[dict[str, str]]] = ContextVar("tenants")
+
+
+def create(name: str, *, like: str | None = None, location: str | None = None) -> str:
+    """
+    Make a database for a tenant, with all tables, and open it.
+
+    `name` is of lower-case letters, digits, ``-`` and ``_``, at most 63.
+    `location` is its place in the bucket (a directory, if the storage is
+    one); by default ``<that of like>-tenants/<name>``. Runs the migrations
+    of `like`. Returns the alias. Raise `TenantExists` if there is a database
+    already: one that was only begun is made complete by the next call.
+    """
+    alias = _register(name, like, location)
+    connection = _connection(alias)
+    try:
+        if _is_complete(connection):
+            raise TenantExists(f"{_store(connection).name} holds a database already.")
+        call_command("migrate", database=alias, verbosity=0, interactive=False)
+        _used(alias)
+    except BaseException:
+        _forget(alias)
+        raise
+    return alias
+
+
+def open(name: str, *, like: str | None = None, location: str | None = None) -> str:
+    """
+    Make the database of a tenant usable in this process; return its alias.
+
+    No request is made before it is read. At most ``S3CACHE["OPEN_TENANTS"]``
+    keep files open: then those of the one that was not used for the longest
+    time are closed, until it is used again. Again and again costs nothing.
+    """
+    alias = _register(name, like, location)
+    _used(alias)
+    return alias
+
+
+def opened() -> list[str]:
+    """Return the names of the tenants that this process knows, in order."""
+    with _lock:
+        return sorted({*_registered.values()})
+
+
+def close(name: str, *, like: str | None = None) -> None:
+    """
+    Forget a tenant in this process: its files are closed, its alias is gone.
+
+    The replica stays where it is. Raise `UnknownTenant` if it is not open,
+    and `RuntimeError` within a block of `using` that it is used by.
+    """
+    alias = _known(name, like)
+    with _lock:
+        if _active[alias]:
+            raise RuntimeError(f"The tenant {name!r} is in use: leave using() first.")
+        _forget(alias)
+
+
+def drop(name: str, *, like: str | None = None) -> int:
+    """
+    Delete the database of a tenant, and its replica here; there is no undo.
+
+    Returns how many objects were deleted. Raise what `close` raises. If it
+    is interrupted, `open` and drop it again. Other hosts that have it open
+    get `LogDiverged` as soon as they ask.
+    """
+    from s3cache.log.keys import HEAD
+    from s3cache.replica.file import delete_file
+    from s3cache.replica.replica import forget_replica
+    from s3cache.stores.failures import failure
+
+    alias = _known(name, like)
+    with _lock:
+        if _active[alias]:
+            raise RuntimeError(f"The tenant {name!r} is in use: leave using() first.")
+        connection = _connection(alias)
+        store, path = _store(connection), Path(connection.settings_dict["NAME"])
+        _forget(alias)
+        forget_replica(path)
+    # First, so that nobody takes what is left of it for a database.
+    answer = store.delete(HEAD)
+    if answer.status not in (200, 404):
+        raise failure(answer, f"delete {HEAD}", store=store.name)
+    deleted = int(answer.status == 200) + _delete_all(store)
+    delete_file(path)
+    return deleted
+
+
+def move(name: str, location: str, *, like: str | None = None) -> str:
+    """
+    Move the database of a tenant to another place; return its alias.
+
+    First its log is ended: from then on nobody can commit to it, and other
+    hosts that have it open get `EntryFormatError`, which names the new place.
+    Then all is copied, and used from there. The old objects stay: delete them
+    when no host needs to be told any more. If it is interrupted, call it
+    again, on the same host. Raise `CannotMove`, what `close` raises, and what
+    the store does.
+    """
+    from s3cache.keeper.restore import CannotRestore, restore
+
+    alias = _known(name, like)
+    with _lock:
+        if _active[alias]:
+            raise RuntimeError(f"The tenant {name!r} is in use: leave using() first.")
+        connection = _connection(alias)
+        target = _store(connection).at(location)
+        replica = connection.replica
+        if target.name == replica.store.name:
+            raise CannotMove(f"{target.name} is where {name!r} is already.")
+        number = _end_log(replica.store, target.name)
+        try:
+            restore(replica, target, number)
+        except CannotRestore as error:
+            raise CannotMove(str(error)) from error
+        template = connection.settings_dict[conf.TENANT]["like"]
+        _forget(alias)
+    return open(name, like=template, location=location)
+
+
+@contextmanager
+def using(name: str, *, like: str | None = None) -> Iterator[str]:
+    """
+    Have the database of a tenant take the place of `like` inside.
+
+    For the thread or task that enters it, and what these call. Yields the
+    alias, which ``transaction.atomic(using=...)`` needs. Raise
+    `UnknownTenant` if it is not open, and `ImproperlyConfigured` without a
+    `TenantRouter`.
+    """
+    if TenantRouter.path not in django_settings.DATABASE_ROUTERS:
+        raise ImproperlyConfigured(
+            f"DATABASE_ROUTERS lacks {TenantRouter.path!r}: without it queries "
+            f"would go to the database that all tenants have in common."
+        )
+    alias = _known(name, like)
+    with _lock:
+        _active[alias] += 1
+    try:
+        _used(alias)
+        template = connections.settings[alias][conf.TENANT]["like"]
+        token = _current.set({**_current.get({}), template: alias})
+        try:
+            yield alias
+        finally:
+            _current.reset(token)
+    finally:
+        with _lock:
+            _active[alias] -= 1
+
+
+def current(like: str | None = None) -> str | None:
+    """Return the alias of the tenant that is in use here, or None."""
+    return _current.get({}).get(_template(like))
+
+
+class TenantRouter(S3Router):
+    """
+    As `S3Router`, and within `using` to the database of the tenant.
+
+    A row that was read from a tenant's database stays there. What lives in
+    the database that tenants' are made like lives in each of theirs, too:
+    with ``default`` as that one, all models that no other router claims.
+    """
+
+    path: Final = "s3cache.tenants.TenantRouter"
+
+    def db_for_read(self, model: type[Model], **hints: Any) -> str | None:
+        return self._place(super().db_for_read(model, **hints), hints.get("instance"))
+
+    def db_for_write(self, model: type[Model], **hints: Any) -> str | None:
+        return self._place(super().db_for_write(model, **hints), hints.get("instance"))
+
+    def _place(self, usual: str | None, instance: Model | None) -> str | None:
+        if usual in _registered:
+            return usual  # where the instance is
+        if instance is not None and instance._state.db in _registered:
+            return instance._state.db
+        return _current.get({}).get(usual or DEFAULT_DB_ALIAS, usual)
+
+    def allow_relation(self, obj1: Model, obj2: Model, **hints: Any) -> bool | None:
+        """Allow relations within a tenant's database, and none out of it."""
+        first, second = obj1._state.db, obj2._state.db
+        if first in _registered or second in _registered:
+            return first == second or None in (first, second)
+        return super().allow_relation(obj1, obj2, **hints)
+
+    def allow_migrate(
+        self, db: str, app_label: str, model_name: str | None = None, **hints: Any
+    ) -> bool | None:
+        """Decide as for the database that it was made like."""
+        if db in _registered:
+            db = connections.settings[db][conf.TENANT]["like"]
+        return super().allow_migrate(db, app_label, model_name, **hints)
+
+
+def _template(like: str | None) -> str:
+    alias = like or bucket_alias()
+    if alias is None:
+        raise ImproperlyConfigured(f"No database has the ENGINE {conf.ENGINE!r}.")
+    return alias
+
+
+def _alias(name: str, like: str) -> str:
+    return f"{like}:{name}"
+
+
+def _known(name: str, like: str | None) -> str:
+    alias = _alias(name, _template(like))
+    if alias not in _registered:
+        raise UnknownTenant(f"The tenant {name!r} is not open: tenants.open() it.")
+    return alias
+
+
+def _register(name: str, like: str | None, location: str | None) -> str:
+    """Put an entry into DATABASES, which threads make connections of."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is no name for a tenant: lower-case letters, digits, '-' and "
+            f"'_', at most 63, and no '-' or '_' first."
+        )
+    template = _template(like)
+    alias = _alias(name, template)
+    with _lock:
+        known = connections.settings.get(alias)
+        if known is not None:
+            if location not in (None, known["OPTIONS"]["location"]):
+                raise ValueError(
+                    f"The tenant {name!r} is open at {known['OPTIONS']['location']!r}; "
+                    f"close() it before you open it at {location!r}."
+                )
+            return alias
+        connections.settings[alias] = _entry(name, template, location)
+        _registered[alias] = name
+    return alias
+
+
+def _entry(name: str, like: str, location: str | None) -> dict[str, Any]:
+    usual = connections.settings[like]
+    if usual["ENGINE"] != conf.ENGINE and not conf.lives_in_bucket(like):
+        raise ImproperlyConfigured(
+            f"The database {like!r} does not live in a bucket, so no tenant's can "
+            f"be like it."
+        )
+    connection = _connection(like)
+    store, path = _store(connection), Path(usual["NAME"])
+    home = getattr(store, "location", None)
+    if location is None and home == "":
+        raise ValueError(
+            f"The database {like!r} is at the root of its bucket: say at which "
+            f"location that of {name!r} is to be."
+        )
+    own = path.with_name(f"{path.stem}-tenants") / f"{name}.sqlite3"
+    made = {
+        **usual,
+        "NAME": str(own),
+        "TEST": {**usual["TEST"]},
+        "OPTIONS": {
+            **usual["OPTIONS"],
+            "location": location
+            or f"{store.name if home is None else home}-tenants/{name}",
+        },
+        conf.TENANT: {"name": name, "like": like},
+    }
+    from s3cache.db.creation import STORE_DIRECTORY
+
+    if STORE_DIRECTORY in usual:  # tests never touch the bucket
+        made[STORE_DIRECTORY] = f"{own}.store"
+    return made
+
+
+def _connection(alias: str) -> DatabaseWrapper:
+    connection: DatabaseWrapper = connections[alias]  # type: ignore[assignment]
+    return connection
+
+
+def _store(connection: DatabaseWrapper) -> Store:
+    """The store of a database; the replica is not opened, nor made."""
+    store: Store = connection.get_connection_params()["store"]
+    return store
+
+
+def _is_complete(connection: DatabaseWrapper) -> bool:
+    """Whether there is a database that was not only begun."""
+    from s3cache.log.keys import HEAD
+    from s3cache.stores.failures import failure
+
+    store = _store(connection)
+    answer = store.get(HEAD)
+    if answer.status == 404:
+        return False
+    if answer.status != 200:
+        raise failure(answer, f"read {HEAD}", store=store.name)
+    from django.db.migrations.executor import MigrationExecutor
+
+    executor = MigrationExecutor(connection)
+    return not executor.migration_plan(executor.loader.graph.leaf_nodes())
+
+
+def _used(alias: str) -> None:
+    """Note that a tenant is used, and close files of those that are not."""
+    from s3cache.replica.replica import open_replica
+
+    most = conf.settings().open_tenants
+    with _lock:
+        _with_files[alias] = None
+        _with_files.move_to_end(alias)
+        for other in list(_with_files)[:-most]:
+            replica = open_replica(Path(connections.settings[other]["NAME"]))
+            # One that is in use keeps its files until the next look.
+            if not _active[other] and (replica is None or replica.close_if_idle()):
+                del _with_files[other]
+
+
+def _forget(alias: str) -> None:
+    from s3cache.db.news import end_news
+    from s3cache.replica.replica import open_replica
+    from s3cache.stores.registry import forget_store
+
+    with _lock:
+        with suppress(Exception):  # one that could not even be opened
+            connections[alias].close()
+        options = connections.settings[alias]["OPTIONS"]
+        replica = open_replica(Path(connections.settings[alias]["NAME"]))
+        if replica is not None:
+            end_news(replica)
+            replica.close()
+        with suppress(AttributeError):
+            del connections[alias]
+        del connections.settings[alias]
+        _registered.pop(alias, None)
+        _with_files.pop(alias, None)
+        _active.pop(alias, None)
+        forget_store(options["storage"], options["location"])
+
+
+def _end_log(store: Store, moved_to: str) -> int:
+    """See to it that nothing follows the entry that is returned."""
+    from s3cache.log.entry import seal_end
+    from s3cache.log.head import decode_head
+    from s3cache.log.keys import HEAD, LOG, entry_key, entry_number
+    from s3cache.stores.failures import failure
+
+    head = store.get(HEAD)
+    if head.status != 200:
+        raise failure(head, f"read {HEAD}", store=store.name)
+    last, end = decode_head(head.body).trimmed, seal_end(moved_to)
+    while True:
+        page = store.list(LOG, start_after=entry_key(last))
+        if page.status != 200:
+            raise failure(page, "list its log", store=store.name)
+        last = max((entry_number(one.key) or 0 for one in page.keys), default=last)
+        if page.more:
+            continue
+        if store.get(entry_key(last)).body == end:
+            return last - 1
+        answer = store.put(entry_key(last + 1), end, if_none_match=True)
+        if answer.status == 200:
+            return last
+        if answer.status != 412:
+            raise failure(answer, f"end its log after {last}", store=store.name)
+
+
+def _delete_all(store: Store) -> int:
+    from s3cache.stores.failures import failure
+
+    deleted = 0
+    while True:
+        page = store.list("", limit=_AT_ONCE)
+        if page.status != 200:
+            raise failure(page, "list what is to be deleted", store=store.name)
+        keys = [one.key for one in page.keys]
+        if not keys:
+            return deleted
+        answer = store.delete_many(keys)
+        if answer.status != 200:
+            raise failure(answer, "delete it", store=store.name)
+        deleted += len(keys)

@@ -1,0 +1,287 @@
+"""A database for each tenant, all in one process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, transaction
+
+from s3cache import conf, tenants
+from s3cache.exceptions import EntryFormatError, LogDiverged
+from s3cache.replica.replica import forget_replica
+from tests.engine import Bucket, Host, MakeHost, bucket, host, hosts, tables
+from tests.testapp.models import Category, Product
+
+__all__ = ["bucket", "host", "hosts", "tables"]
+
+
+pytestmark = pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def ready(host: Host, settings: Any) -> Iterator[None]:
+    """The tenants' databases are like ``default``, which is a bucket's."""
+    settings.DATABASE_ROUTERS = [tenants.TenantRouter.path]
+    yield
+    for name in tenants.opened():
+        path = Path(connections.settings[f"default:{name}"]["NAME"])
+        tenants.close(name)
+        forget_replica(path)
+
+
+#: What the documentation says that a tenant keeps, and one with files open.
+IDLE_HANDLES = 2
+OPEN_HANDLES = 9
+
+
+def make(*names: str) -> None:
+    """Databases with two tables, and without all of Django's migrations."""
+    for name in names:
+        alias = tenants.open(name)
+        connection: Any = connections[alias]
+        with connection.schema_editor() as editor:
+            editor.create_model(Category)
+            editor.create_model(Product)
+
+
+def names_of() -> list[str]:
+    return list(Category.objects.order_by("name").values_list("name", flat=True))
+
+
+def test_each_tenant_has_rows_of_its_own() -> None:
+    make("acme", "bolt")
+    Category.objects.create(name="of all")
+    for name in ("acme", "bolt"):
+        with tenants.using(name):
+            Category.objects.create(name=f"of {name}")
+    for name in ("acme", "bolt"):
+        with tenants.using(name):
+            for _ in range(3):  # the hot path takes no tenant for another
+                assert names_of() == [f"of {name}"]
+                assert Category.objects.get().name == f"of {name}"
+                assert Category.objects.count() == 1
+    assert names_of() == ["of all"]
+
+
+def test_a_database_is_made_with_all_its_tables(bucket: Bucket, settings: Any) -> None:
+    settings.MIGRATION_MODULES = {}
+    settings.INSTALLED_APPS = ["django.contrib.contenttypes", "s3cache"]
+    alias = tenants.create("acme")
+    assert alias == "default:acme"
+    found = connections[alias].introspection.table_names()
+    assert "django_content_type" in found
+    with pytest.raises(tenants.TenantExists, match="holds a database already"):
+        tenants.create("acme")
+
+
+def test_where_it_lies(bucket: Bucket) -> None:
+    alias = tenants.open("acme")
+    connection: Any = connections[alias]
+    usual: Any = connections["default"]
+    assert connection.store.name == f"{usual.store.name}-tenants/acme"
+    assert Path(connection.settings_dict["NAME"]).parent.name.endswith("-tenants")
+
+
+def test_stores_of_one_bucket_have_one_client(s3_store: Any) -> None:
+    other = s3_store.at("elsewhere/acme")
+    assert other.client is s3_store.client
+    assert other.put("key", b"body").status == 200
+    assert s3_store.get("key").status == 404
+    assert other.name.endswith("/elsewhere/acme")
+    assert other.delete("key").status == 200
+
+
+def test_a_row_stays_where_it_was_read() -> None:
+    make("acme", "bolt")
+    with tenants.using("acme"):
+        category = Category.objects.create(name="old")
+    with tenants.using("bolt"):
+        category.name = "new"
+        category.save()
+        assert names_of() == []
+        with pytest.raises(ValueError, match="the current database router prevents"):
+            Product(sku="1", category=category).category = Category(name="x")
+            product = Product.objects.create(sku="2")
+            product.category = category
+    with tenants.using("acme"):
+        assert names_of() == ["new"]
+
+
+def test_transactions_name_the_alias() -> None:
+    make("acme")
+    with (
+        pytest.raises(ZeroDivisionError),
+        tenants.using("acme") as alias,
+        transaction.atomic(using=alias),
+    ):
+        assert tenants.current() == alias
+        Category.objects.create(name="never")
+        raise ZeroDivisionError
+    with tenants.using("acme"):
+        assert names_of() == []
+    assert tenants.current() is None
+
+
+def test_threads_and_tasks_have_tenants_of_their_own() -> None:
+    make("acme")
+    seen: list[str | None] = []
+
+    def look() -> None:
+        seen.append(tenants.current())
+
+    with tenants.using("acme"):
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+        look()
+    assert seen == [None, "default:acme"]
+
+
+def test_an_idle_tenant_costs_no_request() -> None:
+    make("acme")
+    store = connections["default:acme"].store  # type: ignore[attr-defined]
+    before = store.requests.total
+    for _ in range(3):
+        tenants.open("acme")
+        with tenants.using("acme"):
+            pass
+    assert store.requests.total == before
+
+
+def test_what_is_dropped_is_gone(bucket: Bucket) -> None:
+    make("acme")
+    with tenants.using("acme"):
+        Category.objects.create(name="gone")
+    connection: Any = connections["default:acme"]
+    store, path = connection.store, Path(connection.settings_dict["NAME"])
+    before = len(store.list("").keys)
+    assert tenants.drop("acme") == before
+    assert store.list("").keys == ()
+    assert not list(path.parent.glob("acme*"))
+    assert "default:acme" not in connections.settings
+    with pytest.raises(tenants.UnknownTenant, match="'acme' is not open"):
+        tenants.drop("acme")
+
+
+def test_another_host_notices_that_it_was_dropped(hosts: MakeHost) -> None:
+    make("acme")
+    other = hosts(
+        "other", location=connections.settings["default:acme"]["OPTIONS"]["location"]
+    )
+    other.catch_up()
+    tenants.drop("acme")
+    other.connection.replica.side.remember("checked_at", 0.0)
+    with pytest.raises(LogDiverged):
+        other.catch_up()
+
+
+def test_it_moves_with_all_rows_and_the_old_place_says_where_to(
+    hosts: MakeHost,
+) -> None:
+    make("acme")
+    with tenants.using("acme"):
+        Category.objects.create(name="moved")
+    old = connections.settings["default:acme"]["OPTIONS"]["location"]
+    elsewhere = hosts("elsewhere", location=old)
+    elsewhere.catch_up()
+    place = f"{old}-new"
+    assert tenants.move("acme", place) == "default:acme"
+    with tenants.using("acme"):
+        assert names_of() == ["moved"]
+        Category.objects.create(name="after")
+        assert names_of() == ["after", "moved"]
+    with elsewhere, pytest.raises(EntryFormatError, match=f"was moved to .*{place}"):
+        Category.objects.create(name="nowhere")
+    new: Any = connections["default:acme"]
+    assert new.store.name.endswith(place)
+
+
+def test_a_move_that_was_interrupted_is_done_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from s3cache.keeper import restore
+
+    make("acme")
+    with tenants.using("acme"):
+        Category.objects.create(name="moved")
+    place = connections.settings["default:acme"]["OPTIONS"]["location"] + "-new"
+    with monkeypatch.context() as patch:
+        patch.setattr(restore, "write_database", None)
+        with pytest.raises(TypeError):
+            tenants.move("acme", place)
+    tenants.move("acme", place)
+    with tenants.using("acme"):
+        assert names_of() == ["moved"]
+
+
+def test_it_does_not_move_onto_another() -> None:
+    make("acme", "bolt")
+    taken = connections.settings["default:bolt"]["OPTIONS"]["location"]
+    with pytest.raises(tenants.CannotMove, match="holds a database already"):
+        tenants.move("acme", taken)
+
+
+def test_what_is_in_use_is_neither_closed_nor_dropped() -> None:
+    make("acme")
+    with tenants.using("acme"):
+        for function in (tenants.close, tenants.drop):
+            with pytest.raises(RuntimeError, match="is in use"):
+                function("acme")
+        with pytest.raises(RuntimeError, match="is in use"):
+            tenants.move("acme", "elsewhere")
+
+
+@pytest.mark.parametrize("name", ["", "Acme", "a/b", "..", "-a", "a" * 64, "ä"])
+def test_names_that_could_be_places_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="is no name for a tenant"):
+        tenants.open(name)
+
+
+def test_one_name_is_one_place() -> None:
+    tenants.open("acme")
+    with pytest.raises(ValueError, match="is open at"):
+        tenants.open("acme", location="elsewhere")
+
+
+def test_without_the_router_nobody_uses_a_tenant(settings: Any) -> None:
+    tenants.open("acme")
+    settings.DATABASE_ROUTERS = ["s3cache.routers.S3Router"]
+    with (
+        pytest.raises(ImproperlyConfigured, match="lacks 's3cache.tenants"),
+        tenants.using("acme"),
+    ):
+        pass
+
+
+def test_tenants_are_no_databases_of_the_project() -> None:
+    tenants.open("acme")
+    conf.bucket_aliases.cache_clear()
+    assert conf.bucket_aliases() == ("default",)
+    assert conf.lives_in_bucket("default:acme")
+
+
+def handles() -> int:
+    """The files that this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_only_so_many_keep_files_open(settings: Any) -> None:
+    settings.S3CACHE = {"CACHE": None, "OPEN_TENANTS": 3}
+    names = [f"tenant-{number}" for number in range(8)]
+    before = handles()
+    make(*names)
+    assert handles() - before <= len(names) * IDLE_HANDLES + 3 * OPEN_HANDLES
+    for name in names:  # all can be used all the time
+        with tenants.using(name):
+            Category.objects.create(name=name)
+            assert names_of() == [name]
+    assert handles() - before <= len(names) * IDLE_HANDLES + 3 * OPEN_HANDLES
+    for name in names:
+        tenants.close(name)
+    assert handles() - before <= len(names) * IDLE_HANDLES
