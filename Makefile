@@ -57,6 +57,7 @@ bench: $(STAMP)  ## The benchmarks that the documentation quotes
 	$(BIN)/python -m benchmarks.caches
 	$(BIN)/python -m benchmarks.hit_rates
 	$(BIN)/python -m benchmarks.hosts
+	$(BIN)/python -m benchmarks.dashboard
 
 bench-large: $(STAMP)  ## A table of a million rows: loaded, packed, begun with
 	$(BIN)/python -m benchmarks.large

@@ -62,7 +62,7 @@ _TABS: Final[dict[str, str | Promise]] = {
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "overview": ("scopes", "periods"),
     "models": ("scopes",),
-    "model": ("scopes", "periods"),
+    "model": ("scopes", "long_periods"),
     "caches": ("scopes",),
     "hosts": ("scopes",),
 }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, cast
 from urllib.parse import urlencode
 
 from django.apps import apps
 from django.core.paginator import Paginator
+from django.db import DatabaseError, connections
 from django.db.models import Model as DjangoModel
 from django.http import QueryDict
 from django.utils.functional import Promise
@@ -19,6 +21,7 @@ from s3cache import conf
 from s3cache.dashboard import numbers
 from s3cache.dashboard.selection import Selection
 from s3cache.dashboard.series import Slot, charts_of, slots, span_of, table_of
+from s3cache.db.base import DatabaseWrapper
 from s3cache.metrics import show
 from s3cache.metrics.figures import (
     Advice,
@@ -28,6 +31,8 @@ from s3cache.metrics.figures import (
     Reads,
     Snapshot,
 )
+
+logger = logging.getLogger("s3cache.dashboard")
 
 __all__ = ["caches", "hosts", "model", "models", "overview", "queries"]
 
@@ -89,6 +94,7 @@ class Row:
 
 def overview(selection: Selection, *, with_table: bool = False) -> Context:
     """The figures that matter most, over time, and what to look at."""
+    _look_for_news(selection)
     snapshot = show.snapshot(selection.scope, database=selection.database)
     money = show.money(selection.scope, database=selection.database)
     history = show.history(
@@ -143,6 +149,9 @@ def model(
 ) -> Context | None:
     """All about one model; None if there is none of this label."""
     found = _model(label)
+    if selection.period == "hour":
+        # Of one model there are figures by the hour.
+        selection = replace(selection, period="day")
     snapshot = show.snapshot(selection.scope, database=selection.database)
     reads = [one for one in snapshot.reads if one.model == label]
     if found is None and not reads:
@@ -165,6 +174,7 @@ def model(
     changes = sum(one.changes for one in snapshot.models if one.model == label)
     options = getattr(found, "_s3meta", None)
     return {
+        "selection": selection,
         "label": label,
         "name": _name(label),
         "tiles": [
@@ -213,6 +223,7 @@ def caches(selection: Selection) -> Context:
 
 def hosts(selection: Selection) -> Context:
     """Databases, hosts, and the processes of this host."""
+    _look_for_news(selection)
     snapshot = show.snapshot(selection.scope, database=selection.database)
     now = snapshot.taken_at
     return {
@@ -361,6 +372,17 @@ def _findings(snapshot: Snapshot) -> Iterator[Finding]:
                 % {"name": name, "number": numbers.number(cache.errors)},
                 is_bad=False,
             )
+
+
+def _look_for_news(selection: Selection) -> None:
+    """Do what a read does first, so that "asked long ago" means "in vain"."""
+    for alias in conf.bucket_aliases():
+        if selection.database in (None, alias):
+            try:
+                cast(DatabaseWrapper, connections[alias]).refresh()
+            except DatabaseError as error:
+                # What the figures then say is what the reader wants to know.
+                logger.info("%s cannot be asked for news: %s", alias, error)
 
 
 def _of_database(one: DatabaseFigures) -> Iterator[Finding]:

@@ -94,6 +94,11 @@ class Selection:
         ]
 
     @property
+    def long_periods(self) -> list[Choice]:
+        """Those of figures by the hour."""
+        return self.periods[1:]
+
+    @property
     def databases(self) -> list[Choice]:
         """The databases, if there are several."""
         return list(self._databases()) if len(conf.bucket_aliases()) > 1 else []

@@ -98,6 +98,7 @@ def slots(history: History, period: Period) -> list[Slot]:
     shown again does not draw all of them anew.
     """
     _span, length, step = _PERIODS[period]
+    step = max(step, history.step)
     newest = history.end // step * step
     count = int(length / step)
     first = newest - (count - 1) * step
