@@ -135,15 +135,17 @@ def _line(values: Sequence[float | None], top: float) -> str:
     """A path through the values, interrupted where there are none."""
     step = WIDTH / max(len(values) - 1, 1)
     parts: list[str] = []
-    is_open = False
     for index, value in enumerate(values):
         if value is None:
-            is_open = False
             continue
         share = min(value / top, 1.0)
         x, y = index * step, HEIGHT - _MARGIN - (HEIGHT - 2 * _MARGIN) * share
-        parts.append(f"{'L' if is_open else 'M'}{x:.1f} {y:.1f}")
-        if not is_open:
-            parts.append("h0")  # a point that stands alone is a dot
-        is_open = True
+        if index and values[index - 1] is not None:
+            parts.append(f"L{x:.1f} {y:.1f}")
+        elif index + 1 < len(values) and values[index + 1] is not None:
+            parts.append(f"M{x:.1f} {y:.1f}")
+        else:
+            # It stands alone: as wide as half a step, to be seen.
+            begin = max(x - step / 2, 0.0)
+            parts.append(f"M{begin:.1f} {y:.1f}h{step / 2:.1f}")
     return "".join(parts)

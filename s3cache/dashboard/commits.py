@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +19,8 @@ from s3cache.keeper.past import Past
 from s3cache.log.catch_up import AT_ONCE
 from s3cache.log.history import Logged, summary
 from s3cache.replica import meta
+
+logger = logging.getLogger("s3cache.dashboard")
 
 __all__ = ["Commit", "last_commits"]
 
@@ -60,7 +63,9 @@ def last_commits(
             read = _from_log if with_times else _from_replica
             yield alias, read(connection), ""
         except DatabaseError as error:
-            yield alias, [], f"{type(error).__name__}: {error}"
+            # What it says may name a bucket: that is for the log.
+            logger.warning("The commits of %s cannot be read: %s", alias, error)
+            yield alias, [], type(error).__name__
 
 
 def _from_replica(connection: DatabaseWrapper) -> list[Commit]:

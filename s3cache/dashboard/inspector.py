@@ -8,6 +8,7 @@ view the model that they are of; all other keys, and all values, to superusers.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ from s3cache.caches.getting import GettingCache
 from s3cache.facade.removing import keys_of
 from s3cache.results import codec, elsewhere
 from s3cache.results.keys import NAMESPACE
+
+logger = logging.getLogger("s3cache.dashboard")
 
 __all__ = ["Entry", "Found", "delete", "find", "may_see_key", "usual_cache"]
 
@@ -94,8 +97,10 @@ def find(alias: str, text: str, user: Any) -> Found:
         return Found(entry=_entry(cache, text, may_see_value=user.is_superuser))
     except Exception as error:
         # Any backend serves, so any error is possible: a key that it refuses,
-        # a server that does not answer.
-        return Found(error=f"{type(error).__name__}: {error}")
+        # a server that does not answer. What it says may name that server.
+        logger.warning("The cache %r failed: %s", alias, error)
+        name = type(error).__name__
+        return Found(error=f"{name}: {error}" if user.is_superuser else name)
 
 
 def delete(alias: str, key: str, user: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, cast
@@ -43,6 +44,9 @@ ROWS: Final = 50
 
 #: Rows of what an overview shows of a long table.
 FEW: Final = 6
+
+#: Characters of a statement that are shown at once.
+SHORT: Final = 120
 
 #: Reads below which a hit rate says nothing yet.
 ENOUGH: Final = 10
@@ -242,10 +246,20 @@ def hosts(selection: Selection) -> Context:
 
 def queries(selection: Selection) -> Context:
     """The slowest reads, and those that were made most often."""
+    slow = show.slow_queries(ROWS // 2, database=selection.database)
+    top = show.top_queries(ROWS // 2, database=selection.database)
     return {
-        "slow": show.slow_queries(ROWS // 2, database=selection.database),
-        "top": show.top_queries(ROWS // 2, database=selection.database),
+        "slow": [(one, _in_short(one.sql)) for one in slow],
+        "top": [(one, _in_short(one.sql)) for one in top],
     }
+
+
+def _in_short(sql: str) -> str:
+    """A statement without its columns, if it is long, and its end."""
+    if len(sql) <= SHORT:
+        return sql
+    sql = re.sub(r"^(SELECT (?:DISTINCT )?).*? FROM ", r"\1… FROM ", sql, flags=re.S)
+    return sql if len(sql) <= SHORT else f"{sql[:SHORT]}…"
 
 
 # Orders of the table of models

@@ -115,7 +115,10 @@ def _values(steps: Sequence[Slot], of: Callable[[Slot], float]) -> list[float | 
 
 
 def charts_of(steps: Sequence[Slot], *, requests: bool = True) -> list[Chart]:
-    """The charts of an overview; without `requests` those of one model."""
+    """The charts of an overview; without `requests` those of one model.
+
+    Nobody knows which model a request is for, or what it was spent on.
+    """
     begin, end = _edges(steps)
     hits, misses = sum(s.hits for s in steps), sum(s.misses for s in steps)
     asked = hits + misses
@@ -154,7 +157,7 @@ def charts_of(steps: Sequence[Slot], *, requests: bool = True) -> list[Chart]:
     ]
     if requests:
         charts += [_requests(steps, begin, end), _latency(steps, begin, end)]
-    charts.append(_money(steps, begin, end))
+    charts.append(_money(steps, begin, end, spent=requests))
     return charts
 
 
@@ -203,20 +206,25 @@ def _latency(steps: Sequence[Slot], begin: str, end: str) -> Chart:
     )
 
 
-def _money(steps: Sequence[Slot], begin: str, end: str) -> Chart:
-    cost, saved = sum(one.cost for one in steps), sum(one.saved for one in steps)
+def _money(steps: Sequence[Slot], begin: str, end: str, *, spent: bool) -> Chart:
+    series = [Series(_("Saved"), _values(steps, lambda one: one.saved), 1)]
+    saved = numbers.money(sum(one.saved for one in steps))
+    summary = _("%(saved)s saved.") % {"saved": saved}
+    if spent:
+        cost = numbers.money(sum(one.cost for one in steps))
+        series.append(Series(_("Spent"), _values(steps, lambda one: one.cost), 2))
+        summary = _("%(saved)s saved, %(spent)s spent.") % {
+            "saved": saved,
+            "spent": cost,
+        }
     return Chart(
         name="money",
         title=_("Money"),
-        series=[
-            Series(_("Saved"), _values(steps, lambda one: one.saved), 1),
-            Series(_("Spent"), _values(steps, lambda one: one.cost), 2),
-        ],
+        series=series,
         text=numbers.money,
         first=begin,
         last=end,
-        summary=_("%(saved)s saved, %(spent)s spent.")
-        % {"saved": numbers.money(saved), "spent": numbers.money(cost)},
+        summary=summary,
     )
 
 

@@ -49,7 +49,7 @@ def test_nothing_is_drawn_outside(one: list[float | None], bars: bool) -> None:
 
 def test_a_line_stops_where_nothing_is_known() -> None:
     ((_colour, path),) = chart([1.0, 1.0, None, 1.0]).paths
-    assert path == "M0.0 2.0h0L200.0 2.0M600.0 2.0h0"
+    assert path == "M0.0 2.0L200.0 2.0M500.0 2.0h100.0"
 
 
 def test_parts_of_bars_stand_on_each_other() -> None:

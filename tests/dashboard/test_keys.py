@@ -12,6 +12,7 @@ import pytest
 from django.core.cache import cache
 from django.test import Client
 
+from s3cache.caches import MemoryCache
 from tests.dashboard.conftest import MakeClient
 from tests.dashboard.pages import ROOT, check
 from tests.engine import Host
@@ -139,9 +140,15 @@ def test_caches_that_list_nothing_or_are_not_there(superuser: Client) -> None:
     assert "There is no such cache" in shown(superuser, "x", "nothing")
 
 
-def test_a_cache_that_fails(superuser: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_fails(
+    superuser: Client, client_of: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*args: object) -> None:
-        raise ConnectionError("no <answer>")
+        raise ConnectionError("no <answer> of server-7")
 
-    monkeypatch.setattr(type(cache._connections[cache._alias]), "look", fail)  # type: ignore[attr-defined]
+    monkeypatch.setattr(MemoryCache, "look", fail)
     assert "ConnectionError: no &lt;answer&gt;" in shown(superuser, "x")
+    viewer = client_of("view_statistics", "view_author")
+    text = shown(viewer, "s3cache:library.author:list:1-a:b")
+    assert "ConnectionError" in text
+    assert "server-7" not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -183,3 +184,23 @@ def test_german(viewer: Client) -> None:
         text = viewer.get(ROOT).text
     assert "Trefferquote" in text
     assert re.search(r"<dd>9\d,\d %</dd>", text)
+
+
+@pytest.mark.usefixtures("large")
+def test_a_long_statement_is_shown_in_short(
+    viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = ", ".join(f"column_{number}" for number in range(30))
+    sql = f"SELECT {columns} FROM shop WHERE id = ?"
+    slow = [replace(one, sql=sql) for one in sample.slow_queries()]
+    monkeypatch.setattr(show, "slow_queries", lambda *args, **kwargs: slow)
+    text = viewer.get(f"{ROOT}queries/").text
+    assert "<summary><code>SELECT … FROM shop WHERE id = ?</code></summary>" in text
+    assert f"<code>{sql}</code>" in text
+
+
+def test_of_one_model_nobody_knows_what_was_spent(viewer: Client) -> None:
+    assert "Spent" in viewer.get(ROOT).text
+    text = viewer.get(f"{ROOT}models/library.author/").text
+    assert "Spent" not in text
+    assert "$0.00 saved." in text

@@ -2,8 +2,8 @@
  * Keeps the figures of the statistics page new.
  *
  * It fetches the page that is shown and takes over what is marked data-live,
- * but nothing that the reader is at just now: what has the focus, or a part of
- * which is selected, stays as it is until the next time.
+ * but nothing that the reader is at just now: what has the focus, is unfolded,
+ * or of which a part is selected, stays as it is until the next time.
  */
 "use strict";
 
@@ -15,6 +15,7 @@
     const selection = document.getSelection();
     return (
       (part !== document.activeElement && part.contains(document.activeElement)) ||
+      part.querySelector("details[open]") !== null ||
       (selection !== null && !selection.isCollapsed && part.contains(selection.anchorNode))
     );
   }
