@@ -8,6 +8,13 @@ from django.utils.translation import gettext_lazy as _
 __all__ = ["Statistics"]
 
 
+class NoRows(models.Manager["Statistics"]):
+    """Says that there are none, without asking for the table."""
+
+    def get_queryset(self) -> models.QuerySet[Statistics]:
+        return super().get_queryset().none()
+
+
 class Statistics(models.Model):
     """
     Carries the permissions ``view`` and ``change``, and nothing else.
@@ -19,8 +26,11 @@ class Statistics(models.Model):
 
     name = models.CharField(primary_key=True, max_length=250)
 
+    objects = NoRows()
+
     class Meta:
         app_label = "s3cache"
+        base_manager_name = "objects"  # of `dumpdata --all`
         managed = False
         default_permissions = ("view", "change")
         verbose_name = verbose_name_plural = _("statistics")
