@@ -32,6 +32,7 @@ from s3cache.records.keys import STATE
 from s3cache.records.writing import State
 from s3cache.stores import probe
 from tests.docs.pages import DOCS, ROOT, Page, page, pages
+from tests.docs.person import Person
 from tests.docs.project import Project, commands
 from tests.s3_server import S3Server
 
@@ -41,7 +42,6 @@ BUCKET = "my-shop"
 # These begin with an empty project; the others where the tutorial ends.
 FROM_NOTHING = {
     "README.md",
-    "docs/tutorial.md",
     "docs/how-to/existing-project.md",
     "docs/how-to/only-database.md",
 }
@@ -62,7 +62,8 @@ def is_runnable(one: Page) -> bool:
     )
 
 
-RUNNABLE = [one for one in PAGES if is_runnable(one)]
+# The tutorial is followed to the letter, by a test of its own.
+RUNNABLE = [one for one in PAGES if is_runnable(one) and one.name != "docs/tutorial.md"]
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +116,26 @@ def test_what_a_page_shows_works(
         "empty" if one.name in FROM_NOTHING else "shop"
     )
     start.copy_to(tmp_path / "project").follow(one)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("empty_bucket")
+def test_the_tutorial_on_a_fresh_machine(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    directory = tmp_path / "shop"
+    directory.mkdir()
+    person = Person(directory, environment)
+    person.follow(page("tutorial.md"), visit=("/products/EU/", "/admin/login/"))
+    assert json.loads(person.visited["/products/EU/"]) == {
+        "products": [
+            {"name": "Kettle", "price": "24.90", "stock": 1},
+            {"name": "Toaster", "price": "39.00", "stock": 7},
+        ]
+    }
+    assert "csrfmiddlewaretoken" in person.visited["/admin/login/"]
+    assert person.seen["ls bucket/_log | tail -n 1"].strip().isdecimal()
+    assert "Superuser created" in person.seen["python manage.py createsuperuser"]
 
 
 def test_commands_exist() -> None:

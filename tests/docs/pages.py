@@ -63,8 +63,19 @@ class Page:
     @cached_property
     def blocks(self) -> list[Block]:
         """The fenced blocks, those in comments included."""
+        return self._blocks_of(self.text)
+
+    @cached_property
+    def visible_blocks(self) -> list[Block]:
+        """The fenced blocks that readers see."""
+        hidden = re.compile(r"^<!--$.*?^-->$", re.M | re.S)
+        return self._blocks_of(
+            hidden.sub(lambda found: "\n" * found[0].count("\n"), self.text)
+        )
+
+    def _blocks_of(self, text: str) -> list[Block]:
         found, ticks, language, begun, lines = [], "", "", 0, list[str]()
-        for number, line in enumerate(self.text.splitlines(keepends=True), 1):
+        for number, line in enumerate(text.splitlines(keepends=True), 1):
             if not ticks and (fence := _FENCE.match(line.rstrip("\n"))):
                 ticks, language = fence["ticks"], fence["language"]
                 begun, lines = number + 1, []
