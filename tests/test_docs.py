@@ -43,6 +43,7 @@ BUCKET = "my-shop"
 FROM_NOTHING = {
     "README.md",
     "docs/how-to/existing-project.md",
+    "docs/how-to/move-model.md",
     "docs/how-to/only-database.md",
 }
 
