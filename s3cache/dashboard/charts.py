@@ -23,6 +23,9 @@ HEIGHT: Final = 120
 #: Of a line, so that it is not cut off at the top and at the bottom.
 _MARGIN: Final = 2.0
 
+#: What is less cannot be told from 0, nor divided by.
+_NOTHING: Final = 1e-100
+
 #: The share of its step that a bar is wide.
 _BAR: Final = 0.8
 
@@ -122,8 +125,8 @@ class Chart:
 
 
 def nice_top(highest: float) -> float:
-    """The round number at or above `highest`, 1 at least if that is 0."""
-    if highest <= 0 or not math.isfinite(highest):
+    """The round number at or above `highest`; 1 if that is next to nothing."""
+    if highest < _NOTHING or not math.isfinite(highest):
         return 1.0
     power: float = 10.0 ** math.floor(math.log10(highest))
     return next(
