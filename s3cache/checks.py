@@ -22,6 +22,8 @@ System checks. An id that is retired is never used again.
     s3cache.E019  a bucket's configuration publishes or deletes a database
                   (with --database only)
     s3cache.E020  entries of a log cannot be read (with --database only)
+    s3cache.I001  reads of a model are not cached (with --deploy only)
+    s3cache.I002  reads of a model are never hot (with --deploy only)
     s3cache.W001  a replica lies in memory
     s3cache.W002  a replica lies on a network file system
     s3cache.W003  max_age is 0: every read pays a request
@@ -30,6 +32,7 @@ System checks. An id that is retired is never used again.
     s3cache.W006  a tier or shard unpickles what others may have written
     s3cache.W007  a cache in memory has no limit of bytes (with --deploy only)
     s3cache.W008  caches in memory may grow larger than the memory
+    s3cache.W009  a cache cannot keep results (with --deploy only)
     s3cache.W010  results have room for 300 entries (with --deploy only)
     s3cache.W011  sessions are in a cache that ends with its process
     s3cache.W012  every request writes a session to a bucket
@@ -54,7 +57,7 @@ from django.conf import settings
 from django.core import checks
 from django.core.cache import caches
 from django.core.cache.backends.base import InvalidCacheBackendError
-from django.core.checks import CheckMessage, Error, Tags, Warning
+from django.core.checks import CheckMessage, Error, Info, Tags, Warning
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import models, router
 
@@ -67,9 +70,12 @@ from s3cache.caches.memory import MemoryCache
 from s3cache.exceptions import EntryFormatError, StoreError, StoreUnavailable
 from s3cache.log.entry import token_of
 from s3cache.log.keys import LOG
+from s3cache.managers import why_not_hot
 from s3cache.models import S3Model
 from s3cache.mounts import IN_MEMORY, ON_NETWORK, file_system
-from s3cache.results.policy import unknown_labels
+from s3cache.results.hot import why_not_built
+from s3cache.results.policy import kept_in, unknown_labels, why_not_kept
+from s3cache.results.statements import UNSUITABLE
 from s3cache.stores import DirectoryStore, Store, store_for
 from s3cache.stores.probe import probe
 
@@ -96,6 +102,7 @@ def register() -> None:
     checks.register(check_databases, TAG)
     checks.register(check_settings, TAG)
     checks.register(check_models, TAG, Tags.models)
+    checks.register(check_results, TAG, Tags.models, deploy=True)
     checks.register(check_stores, TAG, Tags.database)
     checks.register(check_caches, TAG, Tags.caches)
     checks.register(check_memory_limits, TAG, Tags.caches, deploy=True)
@@ -183,6 +190,22 @@ def check_models(app_configs: _AppConfigs = None, **kwargs: Any) -> list[CheckMe
             messages += _check_home(model, alias)
             messages += _check_decimals(model, alias)
             messages += _check_relations(model, alias)
+    return messages
+
+
+def check_results(app_configs: _AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+    """Name the models in a bucket whose reads are not cached, and why."""
+    messages: list[CheckMessage] = []
+    for app_config in app_configs or apps.get_app_configs():
+        for model in app_config.get_models():
+            try:
+                if (
+                    not model._meta.proxy
+                    and router.db_for_read(model) in conf.bucket_aliases()
+                ):
+                    messages += _check_kept(model)
+            except ImproperlyConfigured:
+                continue  # E005, E007 and E012 say so
     return messages
 
 
@@ -506,6 +529,49 @@ def _check_s3meta(model: type[S3Model]) -> Iterator[CheckMessage]:
                     obj=model,
                     id="s3cache.E009",
                 )
+
+
+def _check_kept(model: _Model) -> Iterator[CheckMessage]:
+    alias = kept_in(model, "").cache
+    why = why_not_kept(model) if alias else "S3CACHE['CACHE'] is None"
+    if alias is None or why:
+        yield Info(
+            f"Reads of {model._meta.label} are not cached: {why}.",
+            hint="Each of them is a query on the replica. Silence this check if that "
+            "is wanted.",
+            obj=model,
+            id="s3cache.I001",
+        )
+        return
+    if alias not in settings.CACHES:
+        return  # E006 says so
+    cache = caches[alias]
+    if isinstance(cache, UNSUITABLE):
+        yield Warning(
+            f"Reads of {model._meta.label} are not cached: CACHES[{alias!r}] is a "
+            f"{type(cache).__name__}.",
+            hint="A DummyCache keeps nothing, and a DatabaseCache would ask a database "
+            "instead of this one. Name another alias in S3CACHE['CACHE'], a "
+            "MemoryCache for example; None says that no results are to be kept.",
+            obj=model,
+            id="s3cache.W009",
+        )
+        return
+    manager = model._default_manager
+    if not issubclass(model, S3Model) or not conf.settings().hot_path:
+        return  # nobody said that it should be fast
+    if why := why_not_hot(type(manager)):
+        why = f"of its default manager: {why}"
+    elif why := why_not_built(model):
+        why = f"but for numbers: {why}"
+    if why:
+        yield Info(
+            f"Reads of {model._meta.label} are cached, but never hot, {why}.",
+            hint="They are answered from the cache after their SQL was made, which "
+            "takes longer than all the rest.",
+            obj=model,
+            id="s3cache.I002",
+        )
 
 
 def _check_home(model: _Model, alias: str) -> Iterator[CheckMessage]:

@@ -20,7 +20,7 @@ from s3cache.results.hot import NOT_HOT, Hot
 from s3cache.results.reading import take
 from s3cache.results.shapes import Recorded, Shape, aggregates_fields, aggregation
 
-__all__ = ["S3Manager", "S3QuerySet"]
+__all__ = ["S3Manager", "S3QuerySet", "why_not_hot"]
 
 if TYPE_CHECKING:
     # With a default, which typing's has from Python 3.13, S3QuerySet[M] is
@@ -491,7 +491,7 @@ class S3Manager(_ManagerFromS3QuerySet[_M]):
         elif hot is False:
             return None
         made: Hot[_M] | None = None
-        if _is_hot(type(self)):
+        if not why_not_hot(type(self)):
             made = Hot(self.model, _queryset_class(type(self)))
         self._hot = made or False
         return made
@@ -606,11 +606,19 @@ def _queryset_class(manager: type[S3Manager[Any]]) -> type[models.QuerySet[Any]]
     return manager._queryset_class  # type: ignore[attr-defined,no-any-return]
 
 
-def _is_hot(manager: type[S3Manager[Any]]) -> bool:
+def why_not_hot(manager: type[models.Manager[Any]]) -> str:
+    """What keeps the hot path from answering for a manager, or ""."""
+    if not issubclass(manager, S3Manager):
+        return "it is no S3Manager"
+    if manager.get_queryset is not models.Manager.get_queryset:
+        return "it has a get_queryset() of its own"
     queryset = _queryset_class(manager)
-    return manager.get_queryset is models.Manager.get_queryset and all(
-        getattr(queryset, name) is getattr(S3QuerySet, name) for name in _OF_S3QUERYSET
-    )
+    own = [
+        name
+        for name in _OF_S3QUERYSET
+        if getattr(queryset, name, None) is not getattr(S3QuerySet, name)
+    ]
+    return f"its querysets have {conf.listed(own)} of their own" if own else ""
 
 
 def _partition_filter(

@@ -125,6 +125,7 @@ def test_those_of_deployments_are_registered() -> None:
 
     assert mine - always == {
         checks.check_memory_limits,
+        checks.check_results,
         project_checks.check_directories,
         project_checks.check_keys_of_buckets,
         project_checks.check_room_for_results,
@@ -134,8 +135,8 @@ def test_those_of_deployments_are_registered() -> None:
 def test_each_id_is_listed_once_and_used() -> None:
     source = "".join(map(inspect.getsource, (checks, project_checks)))
     assert checks.__doc__
-    listed = re.findall(r"s3cache\.[EW]\d{3}", checks.__doc__)
-    used = set(re.findall(r'id="(s3cache\.[EW]\d{3})"', source))
+    listed = re.findall(r"s3cache\.[EWI]\d{3}", checks.__doc__)
+    used = set(re.findall(r'id="(s3cache\.[EWI]\d{3})"', source))
 
     assert listed == sorted(set(listed))
     assert set(listed) == used

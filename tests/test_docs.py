@@ -258,10 +258,10 @@ def test_options_of_models_are_documented(field: Any) -> None:
 
 def test_checks_are_documented() -> None:
     source = inspect.getsource(checks) + inspect.getsource(project_checks)
-    ids = set(re.findall(r'id="(s3cache\.[EW]\d+)"', source))
+    ids = set(re.findall(r'id="(s3cache\.[EWI]\d+)"', source))
     headings = page("reference/checks.md").headings
     assert {heading for heading in headings if heading.startswith("s3cache.")} == ids
-    assert ids == set(re.findall(r"s3cache\.[EW]\d+", checks.__doc__ or ""))
+    assert ids == set(re.findall(r"s3cache\.[EWI]\d+", checks.__doc__ or ""))
 
 
 def test_exceptions_are_documented() -> None:

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from s3cache.results.plans import Plans
     from s3cache.results.versions import Versions
 
-__all__ = ["NOT_HOT", "Hot", "Recipe", "drop_hot"]
+__all__ = ["NOT_HOT", "Hot", "Recipe", "drop_hot", "why_not_built"]
 
 logger = logging.getLogger("s3cache.results")
 
@@ -620,9 +620,7 @@ class Hot(Generic[_M]):
             self._names = tuple(field.attname for field in fields)
             self._attributes = ("_state", *self._names)
             self._remembers = issubclass(model, _s3model())
-            self._builds = _is_plain(model) and all(
-                _is_plain_field(model, field) for field in fields
-            )
+            self._builds = not why_not_built(model)
         return self._builds and not self.has_listeners()
 
 
@@ -715,6 +713,18 @@ def _s3model() -> type[models.Model]:
     from s3cache.models import S3Model
 
     return S3Model
+
+
+def why_not_built(model: type[models.Model]) -> str:
+    """What keeps objects of a model from being kept and copied, or ""."""
+    if not _is_plain(model):
+        return "its class has code of its own that makes objects"
+    fields = [
+        field.name
+        for field in model._meta.concrete_fields
+        if not _is_plain_field(model, field)
+    ]
+    return f"objects make something else of {conf.listed(fields)}" if fields else ""
 
 
 def _is_plain(model: type[models.Model]) -> bool:

@@ -24,6 +24,7 @@ __all__ = [
     "kept_in",
     "policy_for",
     "unknown_labels",
+    "why_not_kept",
 ]
 
 #: Models that keep house, beside those of sessions: what is read of them is
@@ -118,22 +119,37 @@ def _options(model: type[Model] | None) -> object:
 
 def is_kept(model: type[Model]) -> bool:
     """Whether results of a model are kept, as far as it alone says so."""
-    settings = conf.settings()
-    return not _is_excluded(model) and (settings.include is None or _is_included(model))
+    return not why_not_kept(model)
+
+
+def why_not_kept(model: type[Model]) -> str:
+    """What says that results of a model are not kept, in words; or ""."""
+    if why := _why_excluded(model):
+        return why
+    if conf.settings().include is not None and not _is_included(model):
+        return "S3CACHE['INCLUDE'] does not name it"
+    return ""
 
 
 def _is_excluded(model: type[Model]) -> bool:
-    """Whether nothing that is read of a model may be kept.
+    """Whether nothing that is read of a model may be kept."""
+    return bool(_why_excluded(model))
+
+
+def _why_excluded(model: type[Model]) -> str:
+    """Why nothing that is read of a model may be kept, or "".
 
     ``EXCLUDE`` wins. Then the model itself may say so; one that keeps house
     is excluded unless it, or ``INCLUDE``, says otherwise.
     """
     if _is_named(model, _labels("EXCLUDE")):
-        return True
+        return "S3CACHE['EXCLUDE'] names it"
     said = _says(model)
     if said is not None:
-        return not said
-    return _keeps_house(model) and not _is_named(model, _labels("INCLUDE"))
+        return "" if said else "its S3Meta.cached is False"
+    if _keeps_house(model) and not _is_named(model, _labels("INCLUDE")):
+        return "it keeps house, and S3CACHE['INCLUDE'] does not name it"
+    return ""
 
 
 def _is_included(model: type[Model]) -> bool:

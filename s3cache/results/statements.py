@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from s3cache.replica.reader import Reader
     from s3cache.replica.replica import Replica
 
-__all__ = ["MOST_ROWS", "Place", "Statements", "statements_of"]
+__all__ = ["MOST_ROWS", "UNSUITABLE", "Place", "Statements", "statements_of"]
 
 logger = logging.getLogger("s3cache.results")
 
@@ -46,7 +46,7 @@ MOST_ROWS = 10_000
 
 #: Caches that cannot keep a result: one keeps nothing, the other asks a
 #: database, perhaps this one.
-_UNSUITABLE = (DummyCache, BaseDatabaseCache)
+UNSUITABLE = (DummyCache, BaseDatabaseCache)
 
 #: Caches that other processes do not share: waiting for those is in vain.
 _OF_ONE_PROCESS = (LocMemCache, MemoryCache)
@@ -138,7 +138,7 @@ class Statements:
         if not is_known:
             return call.bypass(Why.REPLACED)
         cache = caches[policy.cache]
-        if isinstance(cache, _UNSUITABLE):
+        if isinstance(cache, UNSUITABLE):
             return call.bypass(Why.NO_CACHE)
         is_wanted = hints.fresh or hints.renew or hints.ttl is not None
         by_chunks = reading is not None and reading.by_chunks
@@ -162,7 +162,7 @@ class Statements:
         is_known = self.follow(reader)
         plan = self.plan(sql, params)
         policy = policy_for(reading.model, plan.tables, reading.hints.namespace)
-        if policy is None or isinstance(caches[policy.cache], _UNSUITABLE):
+        if policy is None or isinstance(caches[policy.cache], UNSUITABLE):
             return None
         if not (is_known and plan.cacheable and reading.keep):
             return None

@@ -412,6 +412,22 @@ def test_the_key_version_makes_old_results_unreachable(
     assert events(names) == HIT
 
 
+def test_what_is_unreachable_is_removed_with_the_others(
+    host: Host, settings: Any
+) -> None:
+    """A change of the schema, as one of the version, makes other keys."""
+    with before_each("set", nothing) as stored:
+        list(Gear.objects.order_by("name"))
+        settings.S3CACHE = {"KEY_VERSION": 2}
+        list(Gear.objects.order_by("name"))
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE TABLE another (id integer PRIMARY KEY)")
+        list(Gear.objects.order_by("name"))
+    assert len(caches["default"].get_many(stored)) == 3
+    Gear.objects.cache.clear()
+    assert caches["default"].get_many(stored) == {}
+
+
 @pytest.mark.parametrize(
     ("options", "kept"),
     [
