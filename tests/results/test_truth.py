@@ -1,7 +1,8 @@
 """Random queries over ten tables give what the tables hold, write by write.
 
 The truth is read within ``atomic()``, where nothing is taken from the cache.
-A second host, which shares the cache, has to come to the same.
+A second host, which shares the cache, has to come to the same. Each statement
+depends on exactly the tables that its SQL names; see `test_dependencies`, too.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.db import connection, transaction
 from django.db.models import Count, Exists, F, Model, OuterRef, Q, QuerySet, Sum, Value
 from django.db.models.functions import Length
 
+from s3cache.results.statements import Statements
 from tests.engine import MakeHost
 from tests.library.models import Author, Book, Loan, Member, Patron, Place, Tag
 from tests.results.seen import directory, totals
@@ -146,10 +149,37 @@ def write(chance: random.Random) -> None:
     chance.choice(writes)()
 
 
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+    """The tables that each statement was found to depend on."""
+    found: dict[str, set[str]] = {}
+    original = Statements.plan
+
+    def plan(statements: Statements, sql: str, params: Any) -> Any:
+        made = original(statements, sql, params)
+        found[sql] = set(made.tables)
+        return made
+
+    monkeypatch.setattr(Statements, "plan", plan)
+    return found
+
+
+def named(sql: str) -> set[str]:
+    """The tables that the SQL of a queryset names, which it quotes."""
+    models = apps.get_models(include_auto_created=True)
+    return {
+        model._meta.db_table for model in models if f'"{model._meta.db_table}"' in sql
+    }
+
+
 @pytest.mark.parametrize("backend", ["locmem", "memory"])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_result_is_what_the_tables_hold(
-    hosts: MakeHost, settings: Any, seed: int, backend: str
+    hosts: MakeHost,
+    settings: Any,
+    plans: dict[str, set[str]],
+    seed: int,
+    backend: str,
 ) -> None:
     if backend == "memory":
         settings.CACHES = {
@@ -179,6 +209,10 @@ def test_a_result_is_what_the_tables_hold(
         with other:
             assert [one() for one in asked] == truth
     assert totals()["hit"] > totals()["miss"]
+    querysets = [sql for sql in plans if sql.startswith("SELECT") and '"' in sql]
+    assert len(querysets) > 20
+    for sql in querysets:
+        assert plans[sql] == named(sql), sql
 
 
 class on_its_own:
