@@ -19,11 +19,14 @@ import boto3
 import django
 import msgspec
 import pytest
-from django.core.management import get_commands
+from django.core.management import get_commands, load_command_class
+from django.core.management.base import DjangoHelpFormatter
 from django.db import models
 
 from s3cache import checks, conf, exceptions, options, project_checks, signals
 from s3cache.db.base import DatabaseWrapper
+from s3cache.endpoints import urls as endpoints
+from s3cache.facade import Facade
 from s3cache.log import catalog, entry, head, keys
 from s3cache.managers import S3QuerySet
 from s3cache.models import S3Model
@@ -256,6 +259,54 @@ def test_options_of_models_are_documented(field: Any) -> None:
     assert default_of("reference/models.md", field.name) == shown(default)
 
 
+def test_no_setting_is_documented_that_there_is_not() -> None:
+    known = {one.name.upper() for one in dataclasses.fields(conf.Settings)}
+    known |= {one.name for one in dataclasses.fields(conf.DatabaseOptions)}
+    said = {
+        row[0].strip("`")
+        for row in page("reference/settings.md").rows()
+        if len(row) == 3 and row[0].startswith("`")
+    }
+    assert said == known
+
+
+OWN_COMMANDS = sorted(name for name, app in get_commands().items() if app == "s3cache")
+
+
+@pytest.mark.parametrize("name", OWN_COMMANDS)
+def test_commands_are_documented(name: str) -> None:
+    text = page("reference/commands.md").text
+    assert f"\n## {name}\n" in text
+    section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    if elsewhere := re.search(r"\[How to use it\]\(\.\./([^)#]+)", section):
+        section = page(elsewhere[1]).text
+    parser = load_command_class("s3cache", name).create_parser("manage.py", name)
+    everywhere = {"--database", "--json", *DjangoHelpFormatter.show_last}
+    for action in parser._actions:
+        for option in action.option_strings:
+            if option.startswith("--") and option not in everywhere | {"--help"}:
+                assert f"`{option}" in section, option
+
+
+def test_endpoints_are_documented() -> None:
+    headings = " ".join(page("reference/endpoints.md").headings)
+    for pattern in endpoints.urlpatterns:
+        assert f"{str(pattern.pattern).partition('<')[0]}" in headings
+
+
+def test_methods_of_the_facade_are_documented() -> None:
+    headings = " ".join(page("reference/facade.md").headings)
+    text = page("reference/facade.md").text
+    own = {
+        name
+        for name, value in vars(Facade).items()
+        if not name.startswith("_") and callable(value)
+    }
+    for name in own - {f"a{other}" for other in own}:
+        shown = rf"`{name}\(|\.{name}\("
+        assert re.search(rf"\b{name}\b", headings) or re.search(shown, text), name
+
+
 def test_checks_are_documented() -> None:
     source = inspect.getsource(checks) + inspect.getsource(project_checks)
     ids = set(re.findall(r'id="(s3cache\.[EWI]\d+)"', source))
@@ -292,8 +343,10 @@ def headings_of(name: str) -> list[str]:
 @pytest.mark.parametrize(
     ("module", "name"),
     [
+        ("conditional", "middleware"),
         ("exceptions", "exceptions"),
         ("managers", "querysets"),
+        ("middleware", "middleware"),
         ("models", "models"),
         ("routers", "models"),
         ("signals", "signals"),
