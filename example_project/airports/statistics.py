@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypedDict, cast
 
-from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet
+from django.db.models import Aggregate, Avg, Count, F, Max, Min, Q, QuerySet
 
 from .models import Airport, Country
 
@@ -32,18 +33,20 @@ class Totals(TypedDict):
     average: float | None
 
 
+TOTALS: Mapping[str, Aggregate] = {
+    "airports": Count("pk"),
+    "with_iata": Count("pk", filter=WITH_IATA),
+    "countries": Count("country", distinct=True),
+    "zones": Count("timezone", distinct=True),
+    "highest": Max("elevation"),
+    "lowest": Min("elevation"),
+    "average": Avg("elevation"),
+}
+
+
 def totals(airports: QuerySet[Airport]) -> Totals:
     """Return the figures of these airports, in one query."""
-    figures = airports.aggregate(
-        airports=Count("pk"),
-        with_iata=Count("pk", filter=WITH_IATA),
-        countries=Count("country", distinct=True),
-        zones=Count("timezone", distinct=True),
-        highest=Max("elevation"),
-        lowest=Min("elevation"),
-        average=Avg("elevation"),
-    )
-    return cast("Totals", figures)
+    return cast("Totals", airports.aggregate(**TOTALS))
 
 
 def largest(count: int) -> QuerySet[Country]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from django.apps import apps
@@ -94,12 +95,18 @@ def queries() -> list[Query]:
 
     Raise `LookupError` if one is to be warmed after a model that there is not.
     """
-    if apps.ready:
-        autodiscover_modules(_MODULE)
+    _discover()
     for one in _queries.values():
         for label in one.after:
             apps.get_model(label)  # what is wrong would never be heard of
     return list(_queries.values())
+
+
+@cache
+def _discover() -> None:
+    """Import the apps' modules, once: to look for them takes a while."""
+    apps.check_models_ready()
+    autodiscover_modules(_MODULE)
 
 
 def query_named(name: str) -> Query:
