@@ -139,6 +139,9 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     messages: list[CheckMessage] = []
     if given.cache is not None:
         messages += _check_cache("S3CACHE['CACHE']", given.cache)
+    if given.metrics_cache is not None:
+        path = "S3CACHE['METRICS_CACHE']"
+        messages += _check_cache(path, given.metrics_cache)
     for name, namespace in given.namespaces.items():
         if namespace.cache is not None:
             path = f"S3CACHE['NAMESPACES'][{name!r}]['CACHE']"

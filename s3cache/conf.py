@@ -19,6 +19,14 @@ The settings of s3cache: defaults, units, and what is refused.
     WARM_AT_START  ()       labels of models, and names of queries, that are
                             warmed at a process's first request
     RECORD_TRAFFIC  False   whether it is noted what is read at which hour
+    METRICS      True       whether processes keep what they count, in a file
+                            beside the replica of the first bucket database
+    METRICS_CACHE  None     the CACHES alias through which hosts tell each
+                            other; None: CACHE, if it is a Redis or memcached
+    HIT_RATE_WARNING  0.7   a model whose hit rate stays lower is logged; None:
+                            none is
+    SLOW_QUERY   0.1        seconds from which on a read is noted as slow
+    PRICES       {}         dollars for requests and bytes; see `Prices`
 
 ``DATABASES[alias]["OPTIONS"]`` holds what concerns one bucket database; see
 `DatabaseOptions`. How *long* a result is kept (``TTL``) and how *old* the data
@@ -96,6 +104,11 @@ class Settings:
     credentials: tuple[str, ...] = ()
     warm_at_start: tuple[str, ...] = ()
     record_traffic: bool = False
+    metrics: bool = True
+    metrics_cache: str | None = None
+    hit_rate_warning: float | None = 0.7
+    slow_query: float = 0.1
+    prices: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     @classmethod
     def from_settings(cls, values: object) -> Settings:
@@ -115,6 +128,11 @@ class Settings:
             "CREDENTIALS": names,
             "WARM_AT_START": names,
             "RECORD_TRAFFIC": boolean,
+            "METRICS": boolean,
+            "METRICS_CACHE": optional(text),
+            "HIT_RATE_WARNING": optional(_rate),
+            "SLOW_QUERY": seconds,
+            "PRICES": _prices,
         }
         read = _read("S3CACHE", given, readers)
         return cls(**{key.lower(): value for key, value in read.items()})
@@ -292,6 +310,13 @@ def seconds(path: str, value: object) -> float:
     return value
 
 
+def dollars(path: str, value: object) -> float:
+    """Read a finite number, 0 or more."""
+    if not is_number(value) or not 0 <= value < math.inf:
+        raise refuse(path, value, "a number of dollars, 0 or more")
+    return value
+
+
 def positive_seconds(path: str, value: object) -> float:
     """Read a finite number of seconds above 0."""
     if not is_number(value) or not 0 < value < math.inf:
@@ -365,6 +390,25 @@ def _namespaces(path: str, value: object) -> Mapping[str, Namespace]:
         names[slug] = name
         own = _read(f"{path}[{name!r}]", mapping(f"{path}[{name!r}]", given), readers)
         read[slug] = Namespace(own.get("CACHE"), own.get("TTL"))
+    return MappingProxyType(read)
+
+
+def _rate(path: str, value: object) -> float:
+    if not is_number(value) or not 0 < value < 1:
+        raise refuse(path, value, "a number between 0 and 1, or None")
+    return value
+
+
+#: What ``Prices`` has, but for the source.
+_PRICED: Final = ("put", "list", "get", "delete", "storage")
+
+
+def _prices(path: str, value: object) -> Mapping[str, Any]:
+    given = mapping(path, value)
+    refuse_unknown(path, given, [*_PRICED, "source"])
+    read: dict[str, Any] = {"source": f"{path} of the project"} if given else {}
+    for name, one in given.items():
+        read[name] = (text if name == "source" else dollars)(f"{path}[{name!r}]", one)
     return MappingProxyType(read)
 
 

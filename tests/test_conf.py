@@ -64,6 +64,11 @@ def test_unknown_settings_are_refused_with_those_that_are_known() -> None:
         ("VERBOSE", 1, "True or False"),
         ("CREDENTIALS", "X-Api-Key", "a list of names"),
         ("CREDENTIALS", [""], "a list of names"),
+        ("METRICS", 1, "True or False"),
+        ("METRICS_CACHE", "", "a string that is not empty"),
+        ("HIT_RATE_WARNING", 70, "a number between 0 and 1, or None"),
+        ("SLOW_QUERY", -1, "a number of seconds, 0 or more"),
+        ("PRICES", 0.005, "a dict with strings as keys"),
         ("KEY_VERSION", None, "a number or a string"),
         ("KEY_VERSION", "", "a number or a string"),
         (

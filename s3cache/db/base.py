@@ -47,6 +47,7 @@ from s3cache.results.watching import watchers
 from s3cache.signals import rows_changed
 from s3cache.stores import DirectoryStore, store_for
 from s3cache.stores.base import Store
+from s3cache.upkeep import upkeep
 
 
 class DatabaseWrapper(sqlite_base.DatabaseWrapper):
@@ -572,6 +573,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         connection = self.connection
         if connection is None or self._block is not None:
             return
+        upkeep()
         replica = connection.replica
         if not replica.has_news():
             return

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from s3cache.conf import DatabaseOptions
 from s3cache.doctor.bucket import examine_bucket
 from s3cache.doctor.findings import Finding, Level
-from s3cache.doctor.prices import Prices, month
+from s3cache.doctor.prices import month
 from s3cache.exceptions import EntryFormatError, StoreError
 from s3cache.log.head import decode_head
 from s3cache.log.keys import HEAD, entry_number
+from s3cache.metrics.prices import Prices
 from s3cache.stores.base import Answer, Listed, Store
 from s3cache.stores.failures import failure
 from s3cache.stores.probe import PREFIX, probe

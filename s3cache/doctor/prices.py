@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from s3cache.metrics.prices import Prices
+
 SECONDS_PER_MONTH = 30 * 86_400.0
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """Dollars for a thousand requests, and for a GB (10^9 bytes) and month.
-
-    The defaults are those of S3 Standard in us-east-1 for the first 50 TB,
-    from https://aws.amazon.com/s3/pricing/ as of 2025. DELETE is free.
-    """
-
-    put: float = 0.005
-    list: float = 0.005
-    get: float = 0.0004
-    storage: float = 0.023
 
 
 @dataclass(frozen=True, slots=True)

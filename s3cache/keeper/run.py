@@ -21,4 +21,6 @@ def keep_now(
         options or KeeperOptions(), signing_keys=replica.options.signing_keys
     )
     with replica.side.keeping.held(wait), KeeperPerformer(replica) as performer:
-        return performer.run(keep(options))
+        kept = performer.run(keep(options))
+    replica.reach("packed", kept.catalog)
+    return kept

@@ -67,6 +67,11 @@ class Histogram:
                 break
         return upper_bound(bucket)
 
+    def up_to(self, seconds: float) -> int:
+        """How many did not exceed that, to within an eighth."""
+        last = bucket_of(seconds)
+        return sum(n for bucket, n in self.counts.items() if bucket <= last)
+
     def __add__(self, other: Histogram) -> Histogram:
         counts = dict(self.counts)
         for bucket, number in other.counts.items():

@@ -60,7 +60,9 @@ def record_now(
         replica.side.recording.held(wait),
         RecordPerformer(replica, known, is_wanted) as performer,
     ):
-        return performer.run(write_records(options))
+        recorded = performer.run(write_records(options))
+    replica.reach("recorded", recorded.number)
+    return recorded
 
 
 def verify_records_now(replica: Replica) -> list[Finding]:

@@ -104,6 +104,16 @@ class ReplicaFile:
         with self.lock:
             return absent.lacking(self.connection, effect.keys, effect.limit)
 
+    def lacking_packs(self) -> int:
+        """How many packs are not loaded."""
+        if not self.may_lack():
+            return 0
+        with self.lock:
+            found: int = self.connection.execute(
+                "SELECT count(*) FROM main._s3cache_packs"
+            ).fetchone()[0]
+        return found
+
     def position(self) -> Position:
         """Where the replica is."""
         with self.lock:

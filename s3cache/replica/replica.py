@@ -127,6 +127,8 @@ class Replica:
         #: table, which is named in lower case after that.
         self.events = Counters[tuple[str, str]]()
         self._needs = Needs(lambda: self.analyser, self.describe)
+        #: How far the keeper is known to have come: "packed", "recorded".
+        self.reached: dict[str, int] = {}
         #: What the database is called in DATABASES, for statistics.
         self.alias = ""
         #: Told of each pack that is loaded: how many are left then.
@@ -588,6 +590,22 @@ class Replica:
         except TransactionConflict:
             self.events.count(("conflicts", ""))
             raise
+
+    def reach(self, what: str, number: int) -> None:
+        """Note how far the keeper has come; it never goes back."""
+        self.reached[what] = max(number, self.reached.get(what, 0))
+
+    def lacking_packs(self) -> int:
+        """How many packs are not loaded, for nobody needed them."""
+        return self.file.lacking_packs()
+
+    def size(self) -> int:
+        """The bytes of the file and its WAL."""
+        found = 0
+        for suffix in ("", "-wal"):
+            with contextlib.suppress(OSError):
+                found += self.path.with_name(self.path.name + suffix).stat().st_size
+        return found
 
     def position(self) -> Position:
         """Where the replica is."""

@@ -28,6 +28,7 @@ from s3cache.results.keys import key_of
 from s3cache.results.narrowing import narrowed, partition_of
 from s3cache.results.plans import Plan, Plans, plan_of
 from s3cache.results.policy import Policy, policy_for
+from s3cache.results.queries import queries
 from s3cache.results.reading import Reading, Taken, action_of, label_and_action
 from s3cache.results.repeats import Asked
 from s3cache.results.versions import At, PartScope, Scope, Versions
@@ -275,6 +276,7 @@ class _Call:
         "_scopes",
         "_sql",
         "_stale",
+        "_started",
         "_statements",
         "taken",
     )
@@ -306,6 +308,7 @@ class _Call:
         self._partition = ""
         self._stale = stale
         self._reading: Reading | None = None
+        self._started = time.perf_counter()
 
     def count(self, event: str, why: Why = Why.ABSENT) -> None:
         """Count that this happened, and say why."""
@@ -320,22 +323,32 @@ class _Call:
         if watchers:
             tell(label, self._action, event, why, self._plan.tables)
 
-    def _end(self, event: str, why: Why) -> None:
+    def _end(self, event: str, why: Why, result: Result) -> None:
         """Count how it was answered: once, when it was."""
         self.count(event, why)
         if self._stale:
             self.count("stale")
+        queries.note(
+            self._statements.database,
+            self._policy.counted,
+            self._action,
+            self._sql,
+            self._plan.tables,
+            event,
+            time.perf_counter() - self._started,
+            len(result.rows),
+        )
 
     def bypass(self, why: Why) -> Result:
         """The result, past the cache."""
         result = self._reader.execute(self._sql, self._params)
-        self._end("bypass", why)
+        self._end("bypass", why, result)
         return result
 
     def pass_by(self) -> Result:
         """The result, which probably nobody asks for again: not stored."""
         result = self._reader.execute(self._sql, self._params)
-        self._end("miss", Why.FIRST)
+        self._end("miss", Why.FIRST, result)
         return result
 
     def narrow(self, reading: Reading) -> None:
@@ -365,7 +378,7 @@ class _Call:
             return self.bypass(Why.NO_KEY)
         found = self._look_up(cache, key)
         if found is not None:
-            self._end("hit", Why.KEPT)
+            self._end("hit", Why.KEPT, found)
             self._plan.repeats.in_vain = 0
             if self.taken is not None:
                 self.taken.at, self.taken.was_kept = at, True
@@ -374,7 +387,7 @@ class _Call:
         if not is_mine:
             outcome = flight.wait()
             if outcome is not None:
-                self._end("wait", Why.WAITED)
+                self._end("wait", Why.WAITED, outcome)
                 self._plan.repeats.in_vain = 0
                 return outcome.again()
             return self.compute_and_count(cache, ttl)
@@ -399,7 +412,7 @@ class _Call:
         try:
             found = self._look_up(cache, key) if has_waited else None
             if found is not None:
-                self._end("wait", Why.WAITED)
+                self._end("wait", Why.WAITED, found)
                 self._plan.repeats.in_vain = 0
                 return found
             return self.compute_and_count(cache, ttl)
@@ -443,7 +456,7 @@ class _Call:
     ) -> Result:
         """The result from the replica, which is stored, and was missed."""
         result = self.compute(cache, ttl)
-        self._end("miss", why)
+        self._end("miss", why, result)
         if computed and self._reading is not None:
             for tell_of in computed:
                 tell_of(self._reading, self._sql, self._params)

@@ -1,0 +1,253 @@
+"""What hosts tell each other, through a cache that they share.
+
+Now and then one process of each host puts its host's page, the totals and
+where its replicas are, into the cache, and reads those of the others. What
+they have counted since it last did goes into its own book, so whoever shows
+the numbers of the fleet reads one local file. A host that tells nothing more
+is shown for as long as the cache keeps its page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
+from django.conf import settings
+from django.core.cache import BaseCache, caches
+from django.core.cache.backends.memcached import BaseMemcachedCache
+from django.core.cache.backends.redis import RedisCache
+
+from s3cache import conf
+from s3cache.caches import redis
+from s3cache.metrics.book import HOUR, MINUTE, Book, Page, Writer
+from s3cache.metrics.processes import read_processes
+from s3cache.metrics.series import by_model, by_series, sums_of
+from s3cache.metrics.tally import Tally, difference, replicas
+
+__all__ = ["EVERY", "HostPage", "exchange", "host_name", "shared_cache", "take_turn"]
+
+logger = logging.getLogger("s3cache.metrics")
+
+EVERY: Final = 30.0
+"""Seconds between two times that a host tells the others."""
+
+#: Seconds that the cache keeps what a host said.
+KEPT: Final = 150
+
+#: What a host missed for longer than this is spread evenly over the time.
+_LUMP: Final = 300
+
+#: Seconds for which a host that is not heard of is remembered, so that what
+#: it goes on to tell is not counted twice.
+_REMEMBERED: Final = 30 * 24 * HOUR
+
+#: More hosts than this are not told of.
+_MOST_HOSTS: Final = 500
+
+_PREFIX: Final = "s3cache:metrics"
+
+
+class HostPage(msgspec.Struct, frozen=True):
+    """What a host says of itself."""
+
+    host: str
+    since: float
+    processes: int
+    positions: dict[str, int]
+    replica_bytes: int
+    memory: int | None
+    reads: dict[str, int]
+    requests: int
+    #: MessagePack of its own, so that who only shows the rest need not read it
+    totals: bytes
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(HostPage).decode
+_decode_names: Final = msgspec.msgpack.Decoder(list[str]).decode
+_decode_totals: Final = msgspec.msgpack.Decoder(
+    list[tuple[tuple[str, ...], int | float]]
+).decode
+
+
+def read_hosts(pages: Iterable[Page], now: float) -> list[tuple[Page, HostPage]]:
+    """The other hosts that have told something lately."""
+    return [(one, _decode(one.content)) for one in pages if now - one.seen <= KEPT]
+
+
+def _totals(content: bytes) -> Tally:
+    return dict(_decode_totals(_decode(content).totals))
+
+
+def shared_cache() -> BaseCache | None:
+    """The cache through which hosts tell each other, if there is one.
+
+    That of ``S3CACHE["METRICS_CACHE"]``, or else that of results if it is a
+    Redis or memcached. Nothing is put into others without being told to: a
+    cache in a bucket would cost requests, one in files reaches no other host.
+    """
+    named = conf.settings().metrics_cache
+    if named is not None:
+        return caches[named]
+    alias = conf.settings().cache
+    if alias is None or alias not in settings.CACHES:
+        return None
+    cache = caches[alias]
+    if redis.is_redis(cache) or isinstance(cache, RedisCache | BaseMemcachedCache):
+        return cache
+    return None
+
+
+def host_name(book: Book) -> str:
+    """What this host is called: two projects on a machine are two."""
+    digest = hashlib.blake2b(str(book.path).encode(), digest_size=3).hexdigest()
+    return f"{socket.gethostname()}-{digest}"
+
+
+def take_turn(writer: Writer, now: float) -> bool:
+    """Whether it is time to tell other hosts; then it is the caller's turn."""
+    turns = {page.name: page.seen for page in writer.pages("turn")}
+    if abs(now - turns.get("exchange", 0.0)) < EVERY:
+        return False
+    writer.write_page("turn", "exchange", b"")
+    return True
+
+
+def exchange(book: Book) -> None:
+    """Tell the other hosts, and add to the book what they told.
+
+    What goes wrong is logged: the numbers of this host are in its book.
+    """
+    try:
+        cache = shared_cache()
+        if cache is None:
+            return
+        name = host_name(book)
+        _tell(cache, name, _encode(own_page(book)))
+        heard = _hear(cache, name)
+    except Exception as error:
+        # Any cache serves, so any error is possible.
+        logger.warning("Hosts cannot tell each other what they counted: %s", error)
+        return
+    now = time.time()
+    with book.writing(now) as writer:
+        _add(writer, heard, now)
+
+
+def own_page(book: Book) -> HostPage:
+    """What this host tells the others."""
+    with book.reading() as reader:
+        totals = reader.totals("host")
+        since = reader.marks().get("since", 0.0)
+        processes = reader.pages("process")
+        pages = [page for _, page in read_processes(processes, time.time())]
+    opened = replicas()
+    reads, requests = sums_of(totals)
+    memory = [page.memory for page in pages if page.memory is not None]
+    return HostPage(
+        host=host_name(book),
+        since=since,
+        processes=len(pages),
+        positions={alias: one.side.number for alias, one in opened.items()},
+        replica_bytes=sum(one.size() for one in opened.values()),
+        memory=sum(memory) if memory else None,
+        reads=reads,
+        requests=requests,
+        totals=_encode(list(totals.items())),
+    )
+
+
+def _key(*words: str) -> str:
+    """A key that other projects on the same cache do not use."""
+    databases: Any = settings.DATABASES
+    stores = sorted(
+        str(databases[alias].get("OPTIONS", {}).get("storage"))
+        for alias in conf.bucket_aliases()
+        if alias in databases
+    )
+    digest = hashlib.blake2b(repr(stores).encode(), digest_size=8).hexdigest()
+    return ":".join([_PREFIX, digest, *words])
+
+
+def _tell(cache: BaseCache, name: str, content: bytes) -> None:
+    cache.set(_key("host", name), content, KEPT)
+    names = _names(cache)
+    if name not in names:
+        # Whoever is lost because two do this at once does it again.
+        cache.set(_key("hosts"), _encode([*names, name][-_MOST_HOSTS:]), None)
+
+
+def _names(cache: BaseCache) -> list[str]:
+    found = cache.get(_key("hosts"))
+    try:
+        return _decode_names(found) if isinstance(found, bytes) else []
+    except msgspec.MsgspecError:
+        return []
+
+
+def _hear(cache: BaseCache, own: str) -> dict[str, bytes]:
+    """What the others said, by their names; who is gone is forgotten."""
+    names = _names(cache)
+    others = {_key("host", name): name for name in names if name != own}
+    found = cache.get_many(others)
+    heard = {
+        others[key]: content
+        for key, content in found.items()
+        if isinstance(content, bytes)
+    }
+    if len(heard) < len(others):
+        known = [name for name in names if name in (own, *heard)]
+        cache.set(_key("hosts"), _encode(known), None)
+    return heard
+
+
+def _add(writer: Writer, heard: dict[str, bytes], now: float) -> None:
+    """Add what others have counted since they were last heard."""
+    before = {page.name: page for page in writer.pages("host")}
+    for name, content in heard.items():
+        last = before.get(name)
+        if last is not None and last.content == content:
+            continue
+        try:
+            told = _totals(content)
+            known = _totals(last.content) if last else {}
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            logger.warning("What the host %s told cannot be read: %s", name, error)
+            continue
+        change = difference(told, known)
+        writer.add("others", change)
+        writer.write_page("host", name, content)
+        if last is not None:
+            # Of a new one nobody knows when it counted what it has.
+            _add_to_history(writer, change, last.seen, now)
+    writer.delete_pages(
+        "host",
+        [name for name, page in before.items() if now - page.seen > _REMEMBERED],
+    )
+
+
+def _add_to_history(writer: Writer, change: Tally, since: float, now: float) -> None:
+    series, models = by_series(change), by_model(change)
+    for width in (MINUTE, HOUR):
+        moments = list(_moments(since, now, width))
+        for of, numbers in (series | models if width == HOUR else series).items():
+            share = {name: one / len(moments) for name, one in numbers.items()}
+            for at in moments:
+                writer.add_bucket("others", width, of, at, share)
+
+
+def _moments(since: float, now: float, width: int) -> Iterator[float]:
+    """One moment in each bucket that something is spread over."""
+    if now - since <= _LUMP:
+        yield now
+        return
+    at = max(since + width, now - (24 * HOUR if width == MINUTE else _REMEMBERED))
+    while at < now:
+        yield at
+        at += width
+    yield now

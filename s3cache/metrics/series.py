@@ -1,0 +1,174 @@
+"""What a tally says of a minute or an hour: fewer numbers, by their names.
+
+Those of a database are "hit", "GET", "commits" and so on, as in ``Point``; of
+caches "evictions". Those of models are kept by the hour, all in one bucket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Final
+
+from django.apps import apps
+from django.db.models import Model
+
+from s3cache.metrics.figures import Point, Reads, Scope
+from s3cache.metrics.histogram import Histogram
+from s3cache.metrics.prices import Prices
+from s3cache.metrics.tally import Tally
+from s3cache.stores.base import KINDS
+
+__all__ = ["CACHES", "by_model", "by_series", "label_of", "models_of", "point"]
+
+#: What the buckets of caches, which belong to no database, are of.
+CACHES: Final = ""
+
+_READS: Final = Reads.__slots__
+_COUNTED: Final = frozenset(["changed", "commits", "conflicts", "moved", "retries"])
+_SEPARATOR: Final = "\x1f"
+
+
+def models_of(database: str) -> str:
+    """What the buckets of a database's models are of."""
+    return f"{database}{_SEPARATOR}models"
+
+
+def by_series(tally: Tally) -> dict[str, dict[str, float]]:
+    """The numbers of each database, and those of caches."""
+    found: dict[str, dict[str, float]] = {}
+
+    def add(of: str, name: str, number: float) -> None:
+        numbers = found.setdefault(of, {})
+        numbers[name] = numbers.get(name, 0) + number
+
+    for (kind, of, *rest), number in tally.items():
+        match kind, rest:
+            case "read", [*_, event]:
+                add(of, event, number)
+            case "request", [its_kind, "number"]:
+                add(of, its_kind, number)
+            case "request", [_, what]:
+                add(of, what, number)
+            case "event", [name, _] if name in _COUNTED:
+                add(of, name, number)
+            case "cache", ["", "entries" | "memory"]:
+                add(CACHES, "evictions", number)
+    return found
+
+
+def by_model(tally: Tally) -> dict[str, dict[str, float]]:
+    """The reads and changes of each database's models."""
+    found: dict[str, dict[str, float]] = {}
+    for (kind, database, *rest), number in tally.items():
+        match kind, rest:
+            case "read", [model, *_, event]:
+                name = f"{model}{_SEPARATOR}{event}"
+            case "event", ["changed" | "moved" as what, table]:
+                name = f"{label_of(table)}{_SEPARATOR}{what}"
+            case _:
+                continue
+        numbers = found.setdefault(models_of(database), {})
+        numbers[name] = numbers.get(name, 0) + number
+    return found
+
+
+def split_models(
+    buckets: Iterable[Mapping[str, float]],
+) -> dict[str, dict[str, float]]:
+    """By model, the sums of what ``by_model`` gave."""
+    found: dict[str, dict[str, float]] = {}
+    for numbers in buckets:
+        for name, number in numbers.items():
+            model, _, what = name.rpartition(_SEPARATOR)
+            its = found.setdefault(model, {})
+            its[what] = its.get(what, 0) + number
+    return found
+
+
+def of_model(numbers: Mapping[str, float], model: str) -> dict[str, float]:
+    """What a bucket of models says of one."""
+    return {
+        what: numbers[name]
+        for what in (*_READS, "changed", "moved")
+        if (name := f"{model}{_SEPARATOR}{what}") in numbers
+    }
+
+
+def reads_of(numbers: Mapping[str, float]) -> Reads:
+    """The reads among some numbers."""
+    return Reads(*[int(numbers.get(name, 0)) for name in _READS])
+
+
+def changes_of(numbers: Mapping[str, float], scope: Scope) -> int:
+    """The changes of a table, or all, among some numbers.
+
+    Each host applies what others commit, too: of all hosts together, it
+    counts for the one that committed it.
+    """
+    own, of_others = numbers.get("changed", 0), numbers.get("moved", 0)
+    return int(own if scope == "fleet" else own + of_others)
+
+
+def point(
+    start: float, numbers: Mapping[str, float], prices: Prices, scope: Scope
+) -> Point:
+    """What the numbers of one minute or hour say."""
+    reads = reads_of(numbers)
+    requests: dict[str, int] = {
+        kind: int(numbers[kind]) for kind in KINDS if kind in numbers
+    }
+
+    def number(name: str) -> int:
+        return int(numbers.get(name, 0))
+
+    return Point(
+        start=start,
+        reads=reads,
+        requests=requests,
+        failed=number("failed"),
+        seconds=numbers.get("seconds", 0.0),
+        sent=number("sent"),
+        received=number("received"),
+        commits=number("commits"),
+        conflicts=number("conflicts"),
+        retries=number("retries"),
+        changes=changes_of(numbers, scope),
+        evictions=number("evictions"),
+        latency=Histogram(
+            {
+                int(name[1:]): int(value)
+                for name, value in numbers.items()
+                if name[0] == "b" and name[1:].isdigit()
+            }
+        ),
+        cost=prices.of(requests),
+        saved=prices.of({"GET": reads.answered}),
+    )
+
+
+def sums_of(tally: Tally) -> tuple[dict[str, int], int]:
+    """All reads by event, and the number of store requests."""
+    reads = dict.fromkeys(_READS, 0)
+    requests = 0
+    for key, number in tally.items():
+        if key[0] == "read":
+            reads[key[-1]] += int(number)
+        elif key[0] == "request" and key[-1] == "number":
+            requests += int(number)
+    return reads, requests
+
+
+def label_of(table: str) -> str:
+    """The label of the model of a table, or the table's name."""
+    model = _models().get(table)
+    return table if model is None else model._meta.label_lower
+
+
+@cache
+def _models() -> Mapping[str, type[Model]]:
+    return {
+        model._meta.db_table.lower(): model
+        for model in apps.get_models(include_auto_created=True)
+        if not model._meta.proxy
+    }

@@ -1,0 +1,89 @@
+"""What processes of these tests do; each function runs in one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from django.core.cache import caches
+from django.db import connection
+from django.test import override_settings
+
+from s3cache.metrics import fleet, keeping, show
+from s3cache.metrics.figures import Scope
+from tests.testapp.models import Gear, Product
+
+
+def begin(shared: str) -> None:
+    """Have a cache of one's own, and one in files that hosts share."""
+    override_settings(
+        CACHES={
+            "default": {"BACKEND": "s3cache.caches.MemoryCache"},
+            "shared": {
+                "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+                "LOCATION": shared,
+            },
+        },
+        S3CACHE={"METRICS_CACHE": "shared"},
+    ).enable()
+
+
+def create(names: Iterable[str]) -> list[Any]:
+    """Commit one after the other; their keys."""
+    return [Gear.objects.create(name=name).pk for name in names]
+
+
+def get(pk: Any, times: int) -> None:
+    """The first time it is a miss."""
+    for _ in range(times):
+        Gear.objects.get(pk=pk)
+
+
+def count_products(region: str, times: int) -> None:
+    """Of one partition."""
+    for _ in range(times):
+        Product.objects.filter(region=region).count()
+
+
+def catch_up() -> None:
+    """Ask the store."""
+    connection.catch_up()  # type: ignore[attr-defined]
+
+
+def flush() -> bool:
+    """Add what was counted to the book."""
+    return keeping.flush()
+
+
+def exchange() -> None:
+    """Add it, and tell other hosts."""
+    keeping.flush()
+    book = keeping.book()
+    if book is not None:
+        fleet.exchange(book)
+
+
+def snapshot(scope: Scope) -> dict[str, Any]:
+    """All that is shown."""
+    return asdict(show.snapshot(scope))
+
+
+def history(scope: Scope) -> dict[str, Any]:
+    """What happened today, by the minute."""
+    return asdict(show.history("day", scope))
+
+
+def money(scope: Scope) -> dict[str, Any]:
+    """What it cost."""
+    return asdict(show.money(scope))
+
+
+def requests() -> int:
+    """How many requests this process has sent, as its store says."""
+    return connection.store.requests.total  # type: ignore[attr-defined, no-any-return]
+
+
+def clear_cache() -> None:
+    """Forget all results."""
+    caches["default"].clear()

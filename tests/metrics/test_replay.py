@@ -1,0 +1,93 @@
+"""Two hosts with several processes: every figure equals another's count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3cache.metrics.prices import Prices
+from tests.db.hosts import MakeProcess, Process
+from tests.engine import Bucket
+from tests.metrics import load
+
+LABEL = "testapp.gear"
+
+
+def reads(snapshot: dict[str, Any], label: str = LABEL) -> dict[str, int]:
+    """What became of all reads of a model."""
+    (model,) = [one for one in snapshot["models"] if one["model"] == label]
+    return {event: number for event, number in model["reads"].items() if number}
+
+
+def requests(snapshot: dict[str, Any]) -> dict[str, int]:
+    return {one["kind"]: one["number"] for one in snapshot["requests"]}
+
+
+@pytest.fixture
+def team(processes: MakeProcess, tmp_path: Path) -> list[Process]:
+    """Two processes of one host, and one of another."""
+    made = [processes(name, records=False) for name in ("one", "one", "two")]
+    for process in made:
+        process.call(load.begin, str(tmp_path / "shared"))
+    return made
+
+
+@pytest.mark.parametrize("bucket", ["s3"], indirect=True)
+def test_every_figure_equals_another_count(bucket: Bucket, team: list[Process]) -> None:
+    first, second, other = team
+    with bucket.requests() as seen:
+        (pk,) = first.call(load.create, ["a"])
+        first.call(load.get, pk, 4)  # 1 miss, 3 hits
+        second.call(load.get, pk, 3)  # 1 miss, 2 hits
+        other.call(load.catch_up)
+        other.call(load.get, pk, 2)  # 1 miss, 1 hit
+        other.call(load.create, ["b", "c"])
+        first.call(load.catch_up)
+        first.call(load.count_products, "EU", 2)
+    for process in (first, second, other):
+        process.call(load.exchange)
+    other.call(load.exchange)  # has heard of the last one now
+    first.call(load.exchange)
+
+    process = first.call(load.snapshot, "process")
+    assert reads(process) == {"hit": 3, "miss": 1}
+    (get,) = [one for one in process["reads"] if one["model"] == LABEL]
+    assert get["reads"]["hit"] / (get["reads"]["hit"] + get["reads"]["miss"]) == 0.75
+    (count,) = [one for one in process["reads"] if one["model"] == "testapp.product"]
+    assert (count["action"], count["partition"]) == ("count", "by_region")
+    assert count["reads"] == {**dict.fromkeys(count["reads"], 0), "hit": 1, "miss": 1}
+
+    host = first.call(load.snapshot, "host")
+    assert reads(host) == {"hit": 5, "miss": 2}
+    assert [one["commits"] for one in host["databases"]] == [1]
+    (model,) = [one for one in host["models"] if one["model"] == LABEL]
+    assert model["changes"] == 3
+    assert len(host["processes"]) == 2
+
+    for one in (first, other):
+        fleet = one.call(load.snapshot, "fleet")
+        assert reads(fleet) == {"hit": 6, "miss": 3}
+        assert requests(fleet) == {
+            kind: sum(name.startswith(kind) for name in seen)
+            for kind in {name.partition(" ")[0] for name in seen}
+        }
+        assert [one["commits"] for one in fleet["databases"]] == [3]
+        (model,) = [one for one in fleet["models"] if one["model"] == LABEL]
+        assert model["changes"] == 3
+        assert {host["processes"] for host in fleet["hosts"]} == {1, 2}
+        assert fleet["shares"]
+
+        money = one.call(load.money, "fleet")
+        prices = Prices()
+        spent = {"GET": prices.get, "PUT": prices.put, "LIST": prices.list}
+        assert money["spent"] == pytest.approx(
+            sum(spent[name.partition(" ")[0]] for name in seen) / 1000
+        )
+        answered = 6 + 1
+        assert money["saved"] == pytest.approx(answered * prices.get / 1000)
+
+    points = first.call(load.history, "host")["points"]
+    assert sum(point["reads"]["hit"] for point in points) == 5 + 1
+    assert sum(point["commits"] for point in points) == 1
