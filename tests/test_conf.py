@@ -44,7 +44,8 @@ def test_unknown_settings_are_refused_with_those_that_are_known() -> None:
         "S3CACHE has unknown 'LIFETIME', 'ttl'. Known are 'CACHE', 'TTL', "
         "'KEY_VERSION', 'INCLUDE', 'EXCLUDE', 'HOT_PATH', 'OPEN_TENANTS', "
         "'NAMESPACES', 'VERBOSE', 'RESPONSE_TTL', 'CREDENTIALS', "
-        "'WARM_AT_START', 'RECORD_TRAFFIC'."
+        "'WARM_AT_START', 'RECORD_TRAFFIC', "
+        "'METRICS', 'METRICS_CACHE', 'HIT_RATE_WARNING', 'SLOW_QUERY', 'PRICES'."
     ):
         conf.Settings.from_settings({"ttl": 5, "LIFETIME": 5})
 

@@ -26,7 +26,7 @@ from django.db.backends.signals import connection_created
 from s3cache import conf
 from s3cache.caches.composed import ComposedCache
 from s3cache.caches.getting import GettingCache
-from s3cache.replica.replica import Replica
+from s3cache.replica.replica import Replica, open_replica
 from s3cache.results.counters import EVENTS, counters
 
 __all__ = [
@@ -73,7 +73,7 @@ def replicas() -> dict[str, Replica]:
     for alias in conf.bucket_aliases():
         reference = _replicas.get(alias)
         replica = reference() if reference is not None else None
-        if replica is not None:
+        if replica is not None and open_replica(replica.path) is replica:
             found[alias] = replica
     return found
 
