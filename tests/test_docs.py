@@ -299,8 +299,8 @@ def test_methods_of_the_facade_are_documented() -> None:
     text = page("reference/facade.md").text
     own = {
         name
-        for name, value in vars(Facade).items()
-        if not name.startswith("_") and callable(value)
+        for name in dir(Facade)
+        if not name.startswith("_") and callable(getattr(Facade, name))
     }
     for name in own - {f"a{other}" for other in own}:
         shown = rf"`{name}\(|\.{name}\("

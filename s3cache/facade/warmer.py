@@ -83,7 +83,8 @@ def warm(
                     raise _IsThere
                 return execute(sql, params, many, context)
         query = sql.reading.query
-        set_hints(query, renew=True, ttl=ttl)
+        # A queryset may have said for how long itself.
+        set_hints(query, renew=True, **({} if ttl is None else {"ttl": ttl}))
         with take(query) as taken:
             result = execute(sql, params, many, context)
         stored += taken.was_stored

@@ -320,23 +320,38 @@ def test_samples(cache: Facade) -> None:
         cache.warm(sample_size=-1)
 
 
-def test_the_first_of_some_order_for_a_time_of_their_own(
-    cache: Facade, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[float] = []
+@pytest.fixture
+def times(cache: Facade, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """For how long each result is stored."""
+    stored_for: list[float] = []
     original = type(cache.driver).set
 
     def spied(self: Any, key: str, value: Any, timeout: Any, **kwargs: Any) -> None:
-        given.append(timeout)
+        stored_for.append(timeout)
         original(self, key, value, timeout, **kwargs)
 
     monkeypatch.setattr(type(cache.driver), "set", spied)
+    return stored_for
+
+
+def test_the_first_of_some_order_for_a_time_of_their_own(
+    cache: Facade, times: list[float]
+) -> None:
     assert cache.warm_top(2, "-stock", ttl=3600) == 3
-    assert given == [3600] * 3
+    assert times == [3600] * 3
     assert events(lambda: list(Product.objects.order_by("-stock")[:2])) == HIT
     assert cache.warm_top(2, "-stock", return_data=True)[0].sku == "c"
     assert cache.warm_count() == 1
-    assert given[3:] == [60]  # S3Meta.ttl
+    assert times[3:] == [60]  # S3Meta.ttl
+
+
+def test_a_queryset_may_say_for_how_long_itself(
+    cache: Facade, times: list[float]
+) -> None:
+    rows = Product.objects.cached(ttl=7)
+    assert cache.warm_query(rows) == 1
+    assert cache.warm_query(rows, ttl=8, force_refresh=True) == 1
+    assert times == [7, 8]
 
 
 def test_rows_with_others_are_warmed_with_them(cache: Facade) -> None:
@@ -734,8 +749,8 @@ def test_twins(cache: Facade) -> None:
 def test_each_method_has_one() -> None:
     methods = {
         name
-        for name, value in vars(Facade).items()
-        if callable(value) and not name.startswith("_")
+        for name in dir(Facade)
+        if callable(getattr(Facade, name)) and not name.startswith("_")
     }
     sync = {name for name in methods if f"a{name}" in methods}
     assert methods - sync - {f"a{name}" for name in sync} == {"namespace"}
