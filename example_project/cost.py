@@ -1,6 +1,8 @@
 """
 What a page cost: store requests, queries and time, shown in its footer.
 
+And what the caches did, which the middleware inside of this one has found out.
+
 The footer must count what happens after the template was rendered too (a
 session that is saved, for instance). So templates only leave a mark, and the
 middleware, which is the outermost, puts the sum there.
@@ -19,6 +21,7 @@ from django.db import connections
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
+from s3cache.middleware.status import STATUS_HEADER
 from s3cache.stores import observe
 
 MARK = b"<!-- cost -->"
@@ -95,6 +98,8 @@ class CostMiddleware:
         """Write the figures into the page and its headers."""
         figures = [plural(counts[name], name) for name in METERS]
         figures.append(f"{milliseconds:.0f} ms")
+        if status := response.headers.get(STATUS_HEADER):
+            figures.append(f"cache: {status.lower()}")
         response.headers["Server-Timing"] = (
             f'total;dur={milliseconds:.1f};desc="{", ".join(figures)}"'
         )

@@ -90,10 +90,15 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     # Outermost, so that it also sees what sessions and messages cost.
     "example_project.cost.CostMiddleware",
+    # What the caches did, and how long browsers may keep that.
+    "s3cache.middleware.CacheStatusMiddleware",
+    "s3cache.middleware.CacheControlMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "example_project.security.ContentSecurityPolicyMiddleware",
     # Before what reads the database.
     "s3cache.middleware.ReadYourWritesMiddleware",
+    # Whole pages, for visitors that are not logged in.
+    "s3cache.middleware.ResponseCacheMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -153,6 +158,13 @@ DATABASES: dict[str, dict[str, Any]] = {
         # What other hosts change may show a minute late; own changes never.
         # 28,000 rows as an object each are more than a demonstration needs.
         "OPTIONS": {"storage": "s3cache", "max_age": 60, "records": False},
+    }
+}
+# Where results of queries are kept, and whole pages.
+CACHES: dict[str, dict[str, Any]] = {
+    "default": {
+        "BACKEND": "s3cache.caches.MemoryCache",
+        "OPTIONS": {"max_memory_percent": 10},
     }
 }
 # Each process has the front page's results before the second visitor comes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from . import views
+from . import api, views
 
 app_name = "airports"
 
@@ -13,6 +13,7 @@ urlpatterns = [
     path("airports/", views.search, name="search"),
     path("airports/<str:code>/", views.detail, name="detail"),
     path("airports/<str:code>/edit/", views.edit, name="edit"),
+    path("api/airports/", api.airports, name="api-airports"),
     path("countries/", views.countries, name="countries"),
     path("countries/<str:code>/", views.country, name="country"),
 ]

@@ -10,7 +10,7 @@ from asgiref.sync import sync_to_async
 from django.db import DatabaseError
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from django.utils.cache import patch_cache_control
+from django.utils.cache import patch_cache_control, patch_vary_headers
 
 from s3cache.db.moments import look
 from s3cache.middleware.base import Middleware, has_credentials, tables_of
@@ -28,7 +28,8 @@ class CacheControlMiddleware(Middleware):
     `max-age` is what is left of the `max_age` of the tables that were read:
     until then this host would not ask the store either. `public` only if the
     request has no credentials and the response sets no cookie, else
-    `private`.
+    `private`, and with `Vary: Cookie`, so that a browser asks again after a
+    write that `ReadYourWritesMiddleware` has seen.
 
     Only for GET and HEAD with status 200 or 304, and only where nothing else
     has set `Cache-Control` and all that was read is in buckets' tables.
@@ -93,6 +94,10 @@ def _control(
         max_age=max(0, math.floor(left)),
         **{"private" if is_private else "public": True},
     )
+    if is_private:
+        # So a browser asks again after the visitor has written something:
+        # ReadYourWritesMiddleware has set a cookie then.
+        patch_vary_headers(response, ["Cookie"])
 
 
 def _has_age(read: Read) -> bool:

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
-from django.test import RequestFactory
+from django.test import Client, RequestFactory
 from django.utils.cache import patch_cache_control
 
 from s3cache.db.base import max_ages
 from s3cache.middleware import CacheControlMiddleware
+from s3cache.middleware.read_your_writes import POSITION_COOKIE
 from tests.engine import Host, MakeHost
 from tests.library.models import Author, Tag
+from tests.middleware import site
 from tests.results.seen import directory
 from tests.testapp.models import Product
 
@@ -84,6 +86,19 @@ def test_the_most_demanding_table_counts(
 def test_with_credentials_it_is_private(host: Host, extra: dict[str, Any]) -> None:
     assert "private" in said(authors, **extra)
     assert "public" not in said(authors, **extra)
+
+
+def test_after_a_write_a_browser_asks_again(host: Host, settings: Any) -> None:
+    """The cookie that it has got is in what its copy varies on."""
+    settings.ROOT_URLCONF = "tests.middleware.site"
+    settings.MIDDLEWARE = site.MIDDLEWARE
+    visitor = Client()
+    visitor.cookies["sessionid"] = "x"
+    page = visitor.get("/authors/")
+    assert "private" in page["Cache-Control"]
+    assert "Cookie" in page["Vary"]
+    visitor.get("/writes/")
+    assert POSITION_COOKIE in visitor.cookies
 
 
 def test_so_is_a_response_that_sets_a_cookie(host: Host) -> None:
