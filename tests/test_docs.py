@@ -33,6 +33,7 @@ from s3cache.models import S3Model
 from s3cache.records.form import seal_record
 from s3cache.records.keys import STATE
 from s3cache.records.writing import State
+from s3cache.results.watching import Why
 from s3cache.stores import probe
 from tests.docs.pages import DOCS, ROOT, Page, page, pages
 from tests.docs.person import Person
@@ -391,6 +392,11 @@ def test_attributes_of_a_connection_are_documented() -> None:
 def test_save_if_unchanged_is_documented() -> None:
     assert "if_unchanged" in inspect.signature(S3Model.save).parameters
     assert "if_unchanged" in page("reference/models.md").text
+
+
+@pytest.mark.parametrize("why", Why)
+def test_reasons_of_reads_are_documented(why: Why) -> None:
+    assert [f"`{why.name}`", str(why)] in page("explanation/results.md").rows()
 
 
 def test_loggers_are_documented() -> None:

@@ -24,7 +24,7 @@ import pytest
 from tests import uncovered
 from tests.docs.pages import ROOT, Block, Page
 
-#: Commands of ``manage.py`` that come to an end by themselves.
+#: Django's commands that come to an end by themselves, as all of ours do.
 _RUN = frozenset(
     ["check", "clearsessions", "dbshell", "dumpdata", "loaddata", "makemigrations"]
     + ["migrate", "test"]
@@ -40,6 +40,8 @@ for alias, database in DATABASES.items():
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": BASE_DIR / f"{alias}.sqlite3",
         }
+for storage in globals().get("STORAGES", {}).values():
+    storage.get("OPTIONS", {}).pop("endpoint_url", None)
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 """
 
@@ -101,7 +103,9 @@ class Project:
         elif words[0] == "rm":
             for path in self.directory.glob(words[1]):
                 path.unlink()
-        elif words[:2] == ["python", "manage.py"] and words[2] in _RUN:
+        elif words[:2] == ["python", "manage.py"] and (
+            words[2] in _RUN or words[2].startswith("s3cache_")
+        ):
             self.run(command)
 
     def _type(self, page: Page, kind: str, text: str, line: int) -> None:
