@@ -44,6 +44,8 @@ class FacadeStatistics(TypedDict):
     size: int | None
     max_size: int | None
     memory_usage_bytes: int | None
+    members: list[Any]
+    """Of the tiers, or shards, that the driver is made of."""
 
 
 def statistics(
@@ -87,6 +89,7 @@ def statistics(
         "size": told.get("size"),
         "max_size": told.get("max_size"),
         "memory_usage_bytes": told.get("memory_usage_bytes"),
+        "members": told.get("members", []),
     }
 
 

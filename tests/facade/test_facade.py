@@ -503,6 +503,15 @@ def backend(request: pytest.FixtureRequest, settings: Any, tmp_path: Any) -> str
     return kind
 
 
+@pytest.mark.parametrize("backend", ["tiers"], indirect=True)
+def test_statistics_of_tiers(cache: Facade, backend: str) -> None:
+    cache.warm_count()
+    Product.objects.count()
+    members = cache.stats()["members"]
+    assert [one["cache"] for one in members] == ["memory", "files"]
+    assert members[0]["hits"] >= 1
+
+
 @pytest.mark.usefixtures("backend")
 def test_in_caches_of_all_makers(cache: Facade) -> None:
     other = Category.objects.cache
@@ -660,6 +669,13 @@ def test_whether_it_is_fresh_costs_nothing(
     with bucket.requests() as seen:
         assert cache.refresh() == host.position
     assert seen == ["GET log"]
+
+
+def test_a_host_that_knows_nothing_yet(hosts: MakeHost, bucket: Bucket) -> None:
+    with hosts("new"), bucket.requests() as seen:
+        assert not Gear.objects.cache.is_fresh()
+        Gear.objects.cache.mark_stale()
+    assert seen == []
 
 
 def test_a_model_with_a_max_age_of_its_own(hosts: MakeHost) -> None:
