@@ -56,6 +56,7 @@ bench: $(STAMP)  ## The benchmarks that the documentation quotes
 	$(BIN)/python -m benchmarks.hot
 	$(BIN)/python -m benchmarks.caches
 	$(BIN)/python -m benchmarks.hit_rates
+	$(BIN)/python -m benchmarks.partitions
 	$(BIN)/python -m benchmarks.hosts
 	$(BIN)/python -m benchmarks.dashboard
 

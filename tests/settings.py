@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 SECRET_KEY = "not a secret: tests only"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -39,3 +41,7 @@ ROOT_URLCONF = "tests.library.urls"
 STATIC_URL = "static/"
 
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+
+# Everything has to be right without the hot path, too: see CONTRIBUTING.md.
+if os.environ.get("S3CACHE_TEST_HOT_PATH") == "off":
+    S3CACHE = {"HOT_PATH": False}

@@ -21,6 +21,7 @@ def refused(message: str) -> Any:
 # S3CACHE
 
 
+@override_settings(S3CACHE={})
 def test_defaults() -> None:
     assert conf.Settings() == conf.Settings.from_settings({})
     assert conf.settings() == conf.Settings(

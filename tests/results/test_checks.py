@@ -22,7 +22,7 @@ MEMORY = {"default": {"BACKEND": "s3cache.caches.MemoryCache"}}
 
 
 @pytest.fixture(autouse=True)
-def memory(settings: Any) -> None:
+def memory(settings: Any, hot_path: None) -> None:
     settings.CACHES = MEMORY
 
 

@@ -24,7 +24,7 @@ from tests.testapp.models import Gear
 
 
 @pytest.fixture(autouse=True)
-def other_cache(settings: Any) -> Iterator[None]:
+def other_cache(settings: Any, hot_path: None) -> Iterator[None]:
     settings.CACHES = {
         "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
     }

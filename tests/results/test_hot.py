@@ -43,7 +43,7 @@ from tests.testapp.models import (
     Shop,
 )
 
-pytestmark = directory
+pytestmark = [directory, pytest.mark.usefixtures("hot_path")]
 
 
 @pytest.fixture(autouse=True)

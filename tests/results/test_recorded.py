@@ -49,7 +49,7 @@ from tests.testapp.models import Category, Gear, Grid, Product, Shop
 
 __all__ = ["memory_cache"]
 
-pytestmark = directory
+pytestmark = [directory, pytest.mark.usefixtures("hot_path")]
 
 Read = Callable[[], Any]
 

@@ -148,6 +148,7 @@ def test_writes_are_no_reads(host: Host) -> None:
     assert reads(do) == []
 
 
+@pytest.mark.usefixtures("hot_path")
 def test_a_hit_of_the_hot_path(host: Host, memory: None) -> None:
     Category.objects.create(name="a")
     for _ in range(3):
@@ -159,6 +160,7 @@ def test_a_hit_of_the_hot_path(host: Host, memory: None) -> None:
     assert one(lambda: Category.objects.get(name="a")) is first
 
 
+@pytest.mark.usefixtures("hot_path")
 def test_reads_on_an_event_loop(host: Host, memory: None) -> None:
     async def ask() -> list[Read]:
         for _ in range(3):
