@@ -14,7 +14,7 @@ from django.db import connections
 from s3cache.warming import traffic
 from tests.engine import Bucket, Host, MakeHost
 from tests.results.seen import HIT, MISS, directory, events
-from tests.testapp.models import Category, Gear, Product
+from tests.testapp.models import Category, Gear, PlaceProxy, Product
 from tests.warming.conftest import Declare
 
 pytestmark = [directory, pytest.mark.usefixtures("bucket")]
@@ -118,6 +118,7 @@ def test_what_was_read_at_this_hour(
     [
         (["testapp.Car"], r"no model 'testapp\.Car'\. Models are .*'testapp\.Gear'"),
         (["--query", "x"], "no query 'x'. Queries are .*'heavy gears'"),
+        (["sessions.Session"], r"Results of sessions\.Session are not kept"),
         (["--sample", "-1"], "--sample must be 0 or more"),
         (["--workers", "0"], "--workers 1 or more"),
         (["--database", "other"], "'other' is no database that lives in a bucket"),
@@ -133,6 +134,17 @@ def test_reads_that_fail_are_an_exit_status(host: Host, declare: Declare) -> Non
     with pytest.raises(CommandError, match="1 reads failed"):
         run("s3cache_warm", "--query", "bad", "--query", "heavy gears")
     assert events(Gear.objects.heavy().count) == HIT
+
+
+def test_a_query_that_cannot_be_made(host: Host, declare: Declare) -> None:
+    declare("broken")(lambda: Gear.objects.all()[: 1 // 0])
+    with pytest.raises(CommandError, match="The query 'broken': integer division"):
+        run("s3cache_warm", "--query", "broken")
+
+
+def test_a_proxy(host: Host) -> None:
+    assert told("s3cache_warm", "testapp.PlaceProxy")["default"]["stored"] == 3
+    assert events(PlaceProxy.objects.count) == HIT
 
 
 def test_a_cache_in_memory_is_for_nobody(host: Host, settings: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from itertools import islice
 from typing import Any
 
 from django.core.cache import caches
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from s3cache.caches import MemoryCache
 from s3cache.facade import SAMPLE_SIZE, cache_of
 from s3cache.management.base import BucketCommand
-from s3cache.results.policy import kept_in
+from s3cache.results.policy import is_kept, kept_in
 from s3cache.warming.planning import models_in, steps_of_model, steps_of_query
 from s3cache.warming.registry import Query, queries, query_named
 from s3cache.warming.steps import Report, Step, take_steps
@@ -110,9 +109,16 @@ class Command(BucketCommand):
 
     def _models(self, labels: Sequence[str]) -> list[type[models.Model]] | None:
         try:
-            return [cache_of(label).model for label in labels]
+            found = [cache_of(label).model for label in labels]
         except LookupError as error:
             raise CommandError(error.args[0]) from error
+        for model in found:
+            if not is_kept(model):
+                raise CommandError(
+                    f"Results of {model._meta.label} are not kept: S3CACHE, or its "
+                    f"S3Meta, excludes it."
+                )
+        return found
 
     def _queries(self, names: Sequence[str]) -> list[Query]:
         try:
@@ -133,7 +139,7 @@ class Command(BucketCommand):
         with self.progress(f"{alias}: looking", verbosity):
             there = models_in(alias)
             for model in there if wanted is None else wanted:
-                if model in there:
+                if model._meta.concrete_model in there:
                     steps += steps_of_model(
                         model,
                         alias,
@@ -141,11 +147,13 @@ class Command(BucketCommand):
                         sample_size=sample,
                     )
             for query in wanted_queries:
-                steps += steps_of_query(query, [alias])
+                try:
+                    steps += steps_of_query(query, [alias])
+                except Exception as error:
+                    # The project's own code: any error is possible.
+                    raise CommandError(f"The query {query.name!r}: {error}") from error
             if options["traffic"]:
-                steps += islice(
-                    steps_of_traffic(options["traffic"], [alias]), options["traffic"]
-                )
+                steps += steps_of_traffic(options["traffic"], [alias])
         return steps
 
     def _take(
