@@ -15,6 +15,7 @@ from django.test import AsyncClient, Client, RequestFactory
 from django.utils.decorators import method_decorator
 from django.views.generic import ListView
 
+from s3cache.conditional import depends_on
 from s3cache.middleware import (
     ReadYourWritesMiddleware,
     ResponseCacheMiddleware,
@@ -496,6 +497,78 @@ def test_a_write_between_computing_and_storing(host: Host) -> None:
         texts.append(middleware(RequestFactory().get("/")).content)
     assert texts == [b"[]", b"['new']", b"['new']"]
     assert totals("response")["hit"] == 1
+
+
+def test_readers_that_race_with_a_writer_see_what_was_committed(host: Host) -> None:
+    """With the response cache and, behind it, with ETags."""
+    Tag.objects.create(name="number", note="0")
+    committed, older, failed = [0], list[tuple[int, int]](), list[Exception]()
+    is_over = threading.Event()
+
+    def view(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(Tag.objects.get(name="number").note)
+
+    def read(middleware: Any) -> None:
+        headers: dict[str, str] = {}
+        found = -1
+        while not is_over.is_set():
+            least = committed[0]
+            response = middleware(RequestFactory().get("/", headers=headers))
+            if response.status_code == 200:
+                found = int(response.content)
+                headers = {"If-None-Match": response.get("ETag", "")}
+            if found < least:
+                older.append((least, found))
+
+    def write() -> None:
+        for number in range(1, 40):
+            Tag.objects.update(note=str(number))
+            committed[0] = number
+
+    def run(do: Any, *args: Any) -> None:
+        try:
+            do(*args)
+        except Exception as error:
+            failed.append(error)
+        finally:
+            connection.close()
+
+    readers = [
+        threading.Thread(target=run, args=(read, ResponseCacheMiddleware(one)))
+        for one in (view, view, depends_on(Tag)(view))
+    ]
+    writer = threading.Thread(target=run, args=(write,))
+    for thread in (*readers, writer):
+        thread.start()
+    writer.join()
+    is_over.set()
+    for thread in readers:
+        thread.join()
+    assert (older, failed) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("Accept", "application/xml"),
+        ("Forwarded", "host=evil.example"),
+        ("If-Modified-Since", "Mon, 01 Jan 2035 00:00:00 GMT"),
+        ("If-None-Match", '"x"'),
+        ("Range", "bytes=0-1"),
+        ("X-Forwarded-Host", "evil.example"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-HTTP-Method-Override", "DELETE"),
+        ("X-Original-URL", "/never/"),
+    ],
+)
+def test_no_header_of_one_visitor_is_in_another_one_s_response(
+    ann: Author, header: str, value: str
+) -> None:
+    get("/authors/", headers={header: value})
+    response: Any = Client().get("/authors/")
+    assert response["X-Cache-Status"] == "HIT"
+    assert (response.status_code, response.content) == (200, b"Ann for all")
+    assert "evil" not in str(response.headers)
 
 
 def test_a_replica_that_was_made_anew_meanwhile(host: Host) -> None:
