@@ -144,7 +144,10 @@ class Statements:
         is_wanted = hints.fresh or hints.renew or hints.ttl is not None
         by_chunks = reading is not None and reading.by_chunks
         if not (is_wanted or self._is_worth_it(plan, sql, params, by_chunks)):
-            return call.pass_by()
+            if reading is None or isinstance(cache, _OF_ONE_PROCESS):
+                return call.pass_by()
+            call.narrow(reading)
+            return call.find_or_pass_by(cache)
         if reading is not None:
             call.narrow(reading)
         ttl = policy.ttl if hints.ttl is None else hints.ttl
@@ -351,6 +354,23 @@ class _Call:
         self._end("miss", Why.FIRST, result)
         return result
 
+    def find_or_pass_by(self, cache: BaseCache) -> Result:
+        """The same, unless somebody else has stored it: warmed it, perhaps.
+
+        Not by this process, which would know of it.
+        """
+        at = self._at_now()
+        key = self._key(at)
+        found = None if key is None else self._look_up(cache, key)
+        return self.pass_by() if found is None else self._hit(found, at)
+
+    def _hit(self, found: Result, at: At) -> Result:
+        self._end("hit", Why.KEPT, found)
+        self._plan.repeats.in_vain = 0
+        if self.taken is not None:
+            self.taken.at, self.taken.was_kept = at, True
+        return found
+
     def narrow(self, reading: Reading) -> None:
         """Find out what the result depends on, and tell who wants to know."""
         self._reading = reading
@@ -378,11 +398,7 @@ class _Call:
             return self.bypass(Why.NO_KEY)
         found = self._look_up(cache, key)
         if found is not None:
-            self._end("hit", Why.KEPT, found)
-            self._plan.repeats.in_vain = 0
-            if self.taken is not None:
-                self.taken.at, self.taken.was_kept = at, True
-            return found
+            return self._hit(found, at)
         flight, is_mine = self._statements._flights.join(key)
         if not is_mine:
             outcome = flight.wait()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.test import override_settings
 
+from s3cache.facade import cache_of
 from s3cache.results import repeats
 from s3cache.results.repeats import IN_VAIN, Asked
-from tests.engine import Host
+from tests.engine import Host, MakeHost
 from tests.library.models import Author
 from tests.results.seen import HIT, MISS, before_each, directory, events, nothing
 from tests.testapp.models import Category, Product
@@ -141,3 +143,24 @@ def test_old_reads_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked.before("SELECT ?", (990,))
     assert not asked.before("SELECT ?", (900,))
     assert len(asked._now) + len(asked._before) <= 20
+
+
+@directory
+def test_what_another_process_has_stored_is_found(
+    hosts: MakeHost, settings: Any, tmp_path: Path
+) -> None:
+    settings.CACHES = {
+        "default": {
+            "BACKEND": "s3cache.caches.FileSystemCache",
+            "LOCATION": str(tmp_path / "shared"),
+        }
+    }
+    with hosts() as other:
+        other.catch_up()
+        assert cache_of(Author).warm_query({"born": BORN}) == 1
+    with hosts() as host:
+        host.catch_up()
+        for year in range(IN_VAIN):
+            born_in(year)
+        assert events(lambda: born_in(BORN + 1)) == MISS
+        assert events(lambda: born_in(BORN)) == HIT
