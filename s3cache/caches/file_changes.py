@@ -11,10 +11,11 @@ and is believed by nobody, until somebody changes an entry beside.
 
 from __future__ import annotations
 
-import mmap
 import os
 from pathlib import Path
 from typing import Final
+
+from s3cache.mapped import map_file
 
 __all__ = ["SLOTS", "FileChanges"]
 
@@ -30,13 +31,8 @@ class FileChanges:
 
     def open(self, path: Path) -> None:
         """Share the numbers of `path`, which is made if it is missing."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            if os.fstat(descriptor).st_size < _BYTES:
-                os.truncate(descriptor, _BYTES)
-            mapped = mmap.mmap(descriptor, _BYTES)
-        finally:
-            os.close(descriptor)
+        descriptor, mapped = map_file(path, _BYTES)
+        os.close(descriptor)
         self.numbers = memoryview(mapped).cast("Q")
 
     def begin(self, slot: int) -> None:

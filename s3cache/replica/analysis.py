@@ -116,6 +116,11 @@ class Analyser:
                 self._known[sql] = known
             return version, known
 
+    def connect(self) -> None:
+        """Open the connection, if it is closed."""
+        with self.lock:
+            self._connected()
+
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = self._open()

@@ -87,7 +87,7 @@ class _Open:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Use all of them: no other thread does."""
-        with self.writer.held(), self.file.lock, self.analyser.lock:
+        with self.writer.unused(), self.file.lock, self.analyser.lock:
             yield
 
 
@@ -217,9 +217,11 @@ class Replica:
                 self.options.commit_timeout,
                 self._needs,
             )
+            # All three now: what is deleted later cannot be connected to.
             analyser = Analyser(
                 lambda: self._connect(read_only=True, cached_statements=0)
             )
+            analyser.connect()
             generation = _as_number(file.generation())
             file.reconnect = lambda: self._connect(create=False)
             opened = self._open = _Open(
@@ -356,7 +358,14 @@ class Replica:
         with self._open_lock:
             if self._open is None and not self._is_opening:
                 self._opened()
-            connection = self._connect_to_one_file(**how)
+            try:
+                connection = self._connect_to_one_file(**how)
+            except sqlite3.Error:
+                opened = self._open
+                if opened is not None and _identity(self.path) != opened.identity:
+                    # It was deleted: whoever comes next makes it anew.
+                    opened.generation = -1.0
+                raise
             for registration in self._registrations.values():
                 registration.on(connection)
             return connection

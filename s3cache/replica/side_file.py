@@ -10,7 +10,6 @@ closing any descriptor of it would drop them all.
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 import struct
 import threading
@@ -25,6 +24,7 @@ from typing import NamedTuple
 from django.db import OperationalError
 
 from s3cache.log.effects import HostState
+from s3cache.mapped import map_file
 from s3cache.replica import clock
 
 _MAGIC = b"s3cache2"
@@ -71,10 +71,12 @@ class SideFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if os.fstat(self._descriptor).st_size < _SIZE:
-            os.ftruncate(self._descriptor, _SIZE)
-        self._map = mmap.mmap(self._descriptor, _SIZE)
+        try:
+            self._descriptor, self._map = map_file(path, _SIZE)
+        except OSError as error:
+            raise OperationalError(
+                f"unable to open {path}: {error.strerror or error}"
+            ) from error
         self._numbers = memoryview(self._map)[
             _OFFSET : _OFFSET + 8 * len(_FIELDS)
         ].cast("d")

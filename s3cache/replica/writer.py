@@ -84,11 +84,7 @@ class Writer:
 
     def take(self, owner: Owner | None = None) -> None:
         """Hold the connection until ``let_go``."""
-        if not self.lock.acquire(timeout=self._timeout):
-            raise OperationalError(
-                f"database is locked: another thread changes the schema "
-                f"(waited {self._timeout:g} s)"
-            )
+        self._acquire()
         try:
             if self.is_closed:
                 self._connect()
@@ -99,6 +95,22 @@ class Writer:
         except BaseException:
             self.lock.release()
             raise
+
+    def _acquire(self) -> None:
+        if not self.lock.acquire(timeout=self._timeout):
+            raise OperationalError(
+                f"database is locked: another thread changes the schema "
+                f"(waited {self._timeout:g} s)"
+            )
+
+    @contextmanager
+    def unused(self) -> Iterator[None]:
+        """Let nobody use the connection; if it is closed, it stays so."""
+        self._acquire()
+        try:
+            yield
+        finally:
+            self.let_go()
 
     def let_go(self) -> None:
         """Let other threads use the connection."""

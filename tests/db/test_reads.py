@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from django.db import OperationalError, connection, transaction
@@ -183,6 +184,42 @@ def test_a_replica_that_was_deleted_is_made_anew(hosts: MakeHost) -> None:
     b.connection.rebuild_replica()
     assert names(b) == ["a"]
     assert a.dump() == b.dump()
+
+
+def remove_file(host: Host) -> None:
+    """As somebody does who wants the replica to be made anew."""
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{host.connection.replica.path}{suffix}").unlink(missing_ok=True)
+
+
+@directory
+def test_a_file_that_is_removed_before_the_first_statement(hosts: MakeHost) -> None:
+    """What statements need was connected to the file while it was there."""
+    other, host = hosts(), hosts()
+    write(other, "a")
+    host.catch_up()
+    remove_file(host)
+    access = host.connection.replica.analyser.access("SELECT * FROM library_tag", ())
+    assert access.reads == {"library_tag"}
+    assert names(host) == ["a"]
+
+
+@directory
+def test_a_file_that_is_removed_while_its_connections_are_closed(
+    hosts: MakeHost,
+) -> None:
+    """As they are around a fork: who comes first is told, the next one not."""
+    host = hosts()
+    write(host, "a")
+    assert names(host) == ["a"]
+    replica = host.connection.replica
+    replica.before_fork()
+    replica.after_fork_in_parent()
+    remove_file(host)
+    with pytest.raises(OperationalError, match="^unable to open database file$"):
+        write(host, "b")
+    write(host, "b")
+    assert names(host) == ["a", "b"]
 
 
 @directory

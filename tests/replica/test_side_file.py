@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -260,3 +262,20 @@ def test_where_boottime_is_missing_sleep_counts_and_nothing_goes_back(
     assert larger() == 1500.0
     times.update(monotonic=12.0, time=900.0)  # somebody set the clock back
     assert larger() == 1501.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has no posix_fallocate")
+def test_it_has_its_blocks_before_it_is_mapped(path: Path) -> None:
+    """Else a full disk would end every process by SIGBUS."""
+    path.touch()
+    os.truncate(path, 4096)  # as it was made once
+    assert path.stat().st_blocks == 0
+    SideFile(path)
+    assert path.stat().st_blocks * 512 >= 4096
+
+
+def test_a_place_where_it_cannot_be_is_an_error_of_the_database(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "side"
+    message = f"unable to open {path}: No such file or directory"
+    with pytest.raises(OperationalError, match=f"^{re.escape(message)}$"):
+        SideFile(path)
