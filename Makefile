@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 # What pytest is given besides pyproject.toml: make test PYTEST_ARGS="-x -k store"
 PYTEST_ARGS ?= -n 2
-# How long to simulate, in seconds; or the one seed whose trace to print.
+# How long to simulate, or to soak, in seconds; or one seed.
 SECONDS ?= 600
 SEED ?=
 # How long to visit the example site before its pictures are taken.
@@ -16,7 +16,7 @@ MINUTES ?= 20
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # pytest's closing lines come last
 .PHONY: help demo test lint format typecheck pytest test-all conformance \
-	simulate bench bench-large docs messages screenshots install system-deps clean
+	simulate soak bench bench-large docs messages screenshots install system-deps clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -50,6 +50,9 @@ conformance: $(STAMP)  ## Django's own tests of the ORM and of caches, on ours
 
 simulate: $(STAMP)  ## The protocol's simulator: SECONDS=600 SEED=
 	$(BIN)/python -m tests.simulation --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+soak: $(STAMP)  ## Hosts that read and write on bad days: SECONDS=600 SEED=
+	$(BIN)/python -m tests.faults --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 bench: $(STAMP)  ## The benchmarks that the documentation quotes
 	$(BIN)/python -m benchmarks

@@ -445,14 +445,13 @@ def running(latency: float = 0.0) -> Iterator[Running]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    try:
-        with process:
+    with process:
+        try:
             if process.stdout is None:
                 raise RuntimeError("the server has no output")
             yield Running(process.stdout.readline().strip())
+        finally:
             process.terminate()
-    finally:
-        process.kill()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

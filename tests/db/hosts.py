@@ -288,6 +288,13 @@ class Process:
         self._process.start()
         other.close()
 
+    @property
+    def pid(self) -> int:
+        """The number by which signals are sent to it."""
+        if self._process.pid is None:
+            raise RuntimeError("the process was not started")
+        return self._process.pid
+
     def start(self, function: Callable[..., object], *args: object) -> None:
         """Have it call a function; ``result`` waits for what comes of it."""
         self._pipe.send((function, args))
@@ -313,6 +320,10 @@ class Process:
         """Have it call a function, and wait for its result."""
         self.start(function, *args)
         return self.result()
+
+    def stop_listening(self) -> None:
+        """Tell a function of it that takes orders that there are no more."""
+        self._pipe.send(None)
 
     def kill(self) -> None:
         """``kill -9``."""
