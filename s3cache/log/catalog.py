@@ -103,6 +103,11 @@ class _Version(msgspec.Struct):
     format: int
 
 
+# Made by one thread; see s3cache.log.entry.
+_catalog = msgspec.json.Decoder(Catalog)
+_version = msgspec.json.Decoder(_Version)
+
+
 def seal_catalog(
     catalog: Catalog, *, key: str, signing_keys: Sequence[bytes] = ()
 ) -> bytes:
@@ -121,10 +126,10 @@ def open_catalog(
     """
     body = unseal_text(sealed, key=key, signing_keys=signing_keys)
     try:
-        version = msgspec.json.decode(body, type=_Version).format
+        version = _version.decode(body).format
         if version > FORMAT:
             raise NewerFormat(newer_format(key, version, FORMAT))
-        catalog = msgspec.json.decode(body, type=Catalog)
+        catalog = _catalog.decode(body)
     except DAMAGE as error:
         raise EntryFormatError(f"{key} is damaged: {error}") from error
     for pack in catalog.packs:

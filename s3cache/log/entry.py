@@ -120,6 +120,13 @@ class _Header(msgspec.Struct, omit_defaults=True):
     token: str = ""
 
 
+# Decoders are made here, by one thread: a type that is described to msgspec
+# by two threads that decode it for the first time ends the process (0.22).
+_entry = msgspec.json.Decoder(Entry)
+_version = msgspec.json.Decoder(_Version)
+_header = msgspec.json.Decoder(_Header)
+
+
 class Sealed(msgspec.Struct, frozen=True):
     """An entry as bytes; ``blob`` is what has to be stored before it."""
 
@@ -193,7 +200,7 @@ def unseal(
     try:
         if header.encoding:
             body = _decompressed(body, header.encoding)
-        return _unescaped(msgspec.json.decode(body, type=Entry))
+        return _unescaped(_entry.decode(body))
     except DAMAGE as error:
         raise EntryFormatError(f"{key} is damaged: {error}") from error
 
@@ -264,15 +271,16 @@ def _verified(
 def _split(sealed: bytes, key: str) -> tuple[_Header, bytes]:
     line, newline, body = sealed.partition(b"\n")
     try:
-        version = msgspec.json.decode(line, type=_Version).s3cache
-        if moved := msgspec.json.decode(line, type=_Version).moved:
+        first = _version.decode(line)
+        version = first.s3cache
+        if moved := first.moved:
             raise EntryFormatError(
                 f"{key} is the end of this log: the database was moved to {moved}. "
                 f"Open it there."
             )
         if version > FORMAT:
             raise NewerFormat(newer_format(key, version, FORMAT))
-        header = msgspec.json.decode(line, type=_Header)
+        header = _header.decode(line)
     except DAMAGE as error:
         raise EntryFormatError(
             f"{key} is not an entry of an s3cache log: {error}"

@@ -38,6 +38,11 @@ class _Version(msgspec.Struct):
     format: int
 
 
+# Made by one thread; see s3cache.log.entry.
+_head = msgspec.json.Decoder(Head)
+_version = msgspec.json.Decoder(_Version)
+
+
 def encode_head(head: Head, *, over: bytes = b"{}") -> bytes:
     """The bytes of ``_head``: JSON, indented for people.
 
@@ -52,10 +57,10 @@ def encode_head(head: Head, *, over: bytes = b"{}") -> bytes:
 def decode_head(body: bytes) -> Head:
     """Read ``_head``; raises ``EntryFormatError`` for what is not one."""
     try:
-        version = msgspec.json.decode(body, type=_Version).format
+        version = _version.decode(body).format
         if version > FORMAT:
             raise NewerFormat(newer_format(HEAD, version, FORMAT))
-        head = msgspec.json.decode(body, type=Head)
+        head = _head.decode(body)
     except DAMAGE as error:
         raise EntryFormatError(f"{HEAD} is damaged: {error}") from error
     if not head.database or head.trimmed < 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 from django.conf import settings
@@ -165,13 +165,18 @@ def _digest(*words: object) -> str:
 _encoder = msgspec.msgpack.Encoder()
 _T = TypeVar("_T", Known, Stored)
 
+# Made by one thread; see s3cache.log.entry.
+_decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {
+    kind: msgspec.msgpack.Decoder(kind) for kind in (Known, Stored)
+}
+
 
 def read(key: str, kind: type[_T]) -> _T | None:
     """What the cache has under ``key``; None, too, if it is damaged."""
     alias = cast("str", conf.settings().cache)
     try:
         data = caches[alias].get(key)
-        return msgspec.msgpack.decode(data, type=kind) if data else None
+        return _decoders[kind].decode(data) if data else None
     except msgspec.MsgspecError as error:
         logger.warning("The response %s cannot be read: %s", key, error)
     except Exception as error:

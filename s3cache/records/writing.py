@@ -131,6 +131,11 @@ class _Version(msgspec.Struct):
     format: int
 
 
+# Made by one thread; see s3cache.log.entry.
+_state = msgspec.json.Decoder(State)
+_version = msgspec.json.Decoder(_Version)
+
+
 @dataclass(frozen=True, slots=True)
 class RecordOptions:
     """How to write records. ``rate`` is in requests a second.
@@ -424,10 +429,10 @@ def read_state() -> Steps[tuple[Held, Answer]]:
 def decode_state(body: bytes) -> State:
     """Read ``_records``; raises ``EntryFormatError`` for what is not one."""
     try:
-        version = msgspec.json.decode(body, type=_Version).format
+        version = _version.decode(body).format
         if version > FORMAT:
             raise NewerFormat(newer_format(STATE, version, FORMAT))
-        return msgspec.json.decode(body, type=State)
+        return _state.decode(body)
     except DAMAGE as error:
         raise EntryFormatError(f"{STATE} is damaged: {error}") from error
 

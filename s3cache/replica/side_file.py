@@ -9,6 +9,7 @@ closing any descriptor of it would drop them all.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -74,9 +75,10 @@ class SideFile:
         try:
             self._descriptor, self._map = map_file(path, _SIZE)
         except OSError as error:
-            raise OperationalError(
-                f"unable to open {path}: {error.strerror or error}"
-            ) from error
+            # In SQLite's own words, where it has any.
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            reason = "database or disk is full" if is_full else error.strerror
+            raise OperationalError(f"{reason}: {path}") from error
         self._numbers = memoryview(self._map)[
             _OFFSET : _OFFSET + 8 * len(_FIELDS)
         ].cast("d")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,6 +13,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+import s3cache
 from s3cache.exceptions import EntryFormatError
 from s3cache.log import entry as entry_module
 from s3cache.log.entry import (
@@ -408,3 +411,21 @@ def forged(*changes):
     """An entry with changes that ``seal`` would not write."""
     entry = msgspec.to_builtins(an_entry()) | {"changes": changes}
     return b'{"s3cache":1}\n' + json.dumps(entry).encode()
+
+
+def test_types_are_described_before_there_are_threads() -> None:
+    """Two threads that do it at once end the process, in msgspec 0.22.
+
+    So nothing is decoded with ``type=``, which describes at the first use.
+    """
+    package = Path(s3cache.__file__).parent
+    found = [
+        f"{path.relative_to(package)}:{node.lineno}"
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in {"decode", "convert"}
+        and any(keyword.arg == "type" for keyword in node.keywords)
+    ]
+    assert found == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -276,6 +277,18 @@ def test_it_has_its_blocks_before_it_is_mapped(path: Path) -> None:
 
 def test_a_place_where_it_cannot_be_is_an_error_of_the_database(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "side"
-    message = f"unable to open {path}: No such file or directory"
-    with pytest.raises(OperationalError, match=f"^{re.escape(message)}$"):
+    message = f"^No such file or directory: {re.escape(str(path))}$"
+    with pytest.raises(OperationalError, match=message):
+        SideFile(path)
+
+
+def test_a_full_disk_is_told_in_the_words_of_sqlite(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    message = f"^database or disk is full: {re.escape(str(path))}$"
+    with pytest.raises(OperationalError, match=message):
         SideFile(path)
