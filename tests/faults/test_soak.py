@@ -11,6 +11,7 @@ from tests.faults.soak import NETWORK
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_bad_days() -> None:
     """Everything at once; a failure says the seed, and where the trace is."""
     done = subprocess.run(
