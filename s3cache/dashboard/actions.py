@@ -66,8 +66,6 @@ class Action:
     label: str | Promise
     question: str | Promise
     """With ``%(what)s`` for the target."""
-    logged: str | Promise
-    """What the admin's log says was done."""
     read: Callable[[QueryDict, Any], Target]
     run: Callable[[Target, Tell, Any], str]
     is_long: bool = False
@@ -239,7 +237,6 @@ ACTIONS: Final[Mapping[str, Action]] = {
         question=gettext_lazy(
             "Read what is usually asked of %(what)s, and keep the results?"
         ),
-        logged=gettext_lazy("Warmed the cache of %(what)s."),
         read=target_of_model,
         run=_warm,
         is_long=True,
@@ -249,7 +246,6 @@ ACTIONS: Final[Mapping[str, Action]] = {
         question=gettext_lazy(
             "Ask the store for what others have committed to the database of %(what)s?"
         ),
-        logged=gettext_lazy("Asked the store for news of %(what)s."),
         read=target_of_model,
         run=_refresh,
     ),
@@ -259,7 +255,6 @@ ACTIONS: Final[Mapping[str, Action]] = {
             "Remove what the cache has of %(what)s? It is read again when it is "
             "asked for."
         ),
-        logged=gettext_lazy("Cleared the cache of %(what)s."),
         read=target_of_model,
         run=_clear,
         is_destructive=True,
@@ -269,7 +264,6 @@ ACTIONS: Final[Mapping[str, Action]] = {
         question=gettext_lazy(
             "Ask the store for what others have committed to %(what)s?"
         ),
-        logged=gettext_lazy("Asked the store for news of %(what)s."),
         read=target_of_database,
         run=_refresh,
     ),
@@ -278,7 +272,6 @@ ACTIONS: Final[Mapping[str, Action]] = {
         question=gettext_lazy(
             "Pack the rows of %(what)s, trim its log, and write its records?"
         ),
-        logged=gettext_lazy("Compacted %(what)s."),
         read=target_of_database,
         run=_compact,
         is_long=True,
@@ -286,7 +279,6 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "delete": Action(
         label=gettext_lazy("Delete"),
         question=gettext_lazy("Delete the entry %(what)s?"),
-        logged=gettext_lazy("Deleted the entry %(what)s."),
         read=target_of_key,
         run=_delete,
         is_destructive=True,

@@ -223,9 +223,9 @@ class StatisticsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             return HttpResponseRedirect(self.address("changelist"))
         if "confirmed" not in request.POST:
             return self._confirm(request, action, target)
-        done = action.logged % {"what": target.shown}
+        asked = f"{action.label}: {target.shown}"
         # Before it is begun: whoever stops a process does not erase a trace.
-        self.log_change(request, Statistics(name=target.name), done)
+        self.log_change(request, Statistics(name=target.name), asked)
         if action.is_long:
             return self._work(request, action, target)
         try:
@@ -234,10 +234,10 @@ class StatisticsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             self.message_user(request, str(error), messages.ERROR)
         except (DatabaseError, OSError) as error:
             logger.warning("%s failed: %s", name, error)
-            said = f"{done} {type(error).__name__}: {error}"
+            said = f"{asked}: {type(error).__name__}: {error}"
             self.message_user(request, said, messages.ERROR)
         else:
-            self.message_user(request, f"{done} {outcome}", messages.SUCCESS)
+            self.message_user(request, f"{asked}. {outcome}", messages.SUCCESS)
         return HttpResponseRedirect(self._back(target))
 
     def _back(self, target: Target) -> str:

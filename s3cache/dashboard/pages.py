@@ -75,7 +75,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The reads of one model by one action; or of one model."""
+    """The reads of one model by one action."""
 
     label: str
     name: str
@@ -83,7 +83,6 @@ class Row:
     reads: Reads
     advice: tuple[str, ...] = ()
     saved: float | None = None
-    changes: int = 0
 
     @property
     def hit_rate(self) -> float | None:
@@ -114,7 +113,6 @@ def overview(selection: Selection, *, with_table: bool = False) -> Context:
         "table": table_of(steps) if with_table else None,
         "worst": sorted(worst, key=_by_rate)[:FEW],
         "advice": [(_name(one.model), one) for one in advice[:FEW]],
-        "databases": snapshot.databases,
         "prices": money.source,
         "since": snapshot.since,
     }
@@ -125,7 +123,9 @@ def models(selection: Selection, query: QueryDict) -> Context:
     snapshot = show.snapshot(selection.scope, database=selection.database)
     money = show.money(selection.scope, database=selection.database)
     advice = show.advice(database=selection.database)
-    saved = {one.model: one.saved_today for one in money.models}
+    saved: dict[str, float] = {}
+    for one in money.models:
+        saved[one.model] = saved.get(one.model, 0.0) + one.saved_today
     rows = list(_rows(snapshot, advice, saved))
     text = query.get("q", "").strip()
     if text:
@@ -153,6 +153,8 @@ def model(
 ) -> Context | None:
     """All about one model; None if there is none of this label."""
     found = _model(label)
+    if found is not None:
+        label = found._meta.label_lower
     if selection.period == "hour":
         # Of one model there are figures by the hour.
         selection = replace(selection, period="day")
@@ -173,7 +175,7 @@ def model(
     advice = [
         one for one in show.advice(database=selection.database) if one.model == label
     ]
-    mine = next((one for one in money.models if one.model == label), None)
+    mine = [one for one in money.models if one.model == label]
     total = sum((one.reads for one in reads), Reads())
     changes = sum(one.changes for one in snapshot.models if one.model == label)
     options = getattr(found, "_s3meta", None)
@@ -191,12 +193,12 @@ def model(
             Tile(_("Changes"), numbers.number(changes), _("commits with its rows")),
             Tile(
                 _("Saved today"),
-                numbers.money(mine.saved_today if mine else 0.0),
-                _requests(mine.saved_requests_today if mine else 0),
+                numbers.money(sum(one.saved_today for one in mine)),
+                _requests(sum(one.saved_requests_today for one in mine)),
             ),
             Tile(
                 _("Cost of a month"),
-                numbers.money(mine.month if mine else 0.0),
+                numbers.money(sum(one.month for one in mine)),
                 _("at the current rate"),
             ),
         ],
