@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import weakref
 from asyncio.events import _get_running_loop
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -72,6 +73,9 @@ _OBJECTS: Final = "list"
 
 #: Lists of more objects are not kept.
 _MOST_OBJECTS: Final = 1_000
+
+#: What SQL has of slices.
+_LIMITS: Final = re.compile(r"LIMIT -?\d+(?: OFFSET \d+)?")
 
 #: The types of values that SQLite has in its rows, too.
 _AS_STORED: Final = frozenset([int, str])
@@ -405,6 +409,9 @@ class Hot(Generic[_M]):
                 [
                     wrapper.statements.versions.schema,
                     self._description(wrapper),
+                    # What the calls mean to the code that makes them: in
+                    # which order, for example. Limits are among the values.
+                    _LIMITS.sub("LIMIT", taken.sql),
                     shape.words,
                     action,
                     policy.key_version,
@@ -586,7 +593,11 @@ class Hot(Generic[_M]):
         return [
             self._model._meta.label,
             [
-                (field.attname, f"{type(field).__module__}.{type(field).__qualname__}")
+                (
+                    field.attname,
+                    f"{type(field).__module__}.{type(field).__qualname__}",
+                    getattr(field, "decimal_places", None),
+                )
                 for field in self._model._meta.concrete_fields
             ],
             str(wrapper.timezone),

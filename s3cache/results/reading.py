@@ -45,10 +45,10 @@ class Taken:
     """What a query was told of its result: where it belongs.
 
     ``at`` is None unless the result may be kept; ``scopes`` are what it
-    depends on, in the order of the versions. ``was_kept``: it came from the
-    cache, so somebody had asked for it before; ``was_stored``: it was put
-    there; ``replaces``: whatever else is kept of it is not to be believed.
-    ``repeats`` knows of whoever asks for it again.
+    depends on, in the order of the versions; ``sql`` is the statement.
+    ``was_kept``: it came from the cache, so somebody had asked for it before;
+    ``was_stored``: it was put there; ``replaces``: whatever else is kept of it
+    is not to be believed. ``repeats`` knows of whoever asks for it again.
     """
 
     __slots__ = (
@@ -57,6 +57,7 @@ class Taken:
         "repeats",
         "replaces",
         "scopes",
+        "sql",
         "was_kept",
         "was_stored",
     )
@@ -66,6 +67,7 @@ class Taken:
         self.was_kept = self.was_stored = self.replaces = False
         self.scopes: tuple[Scope, ...] = ()
         self.connection: DatabaseWrapper | None = None
+        self.sql = ""
         self.repeats = Repeats()
 
 

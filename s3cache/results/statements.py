@@ -388,7 +388,7 @@ class _Call:
         taken = self.taken = reading.taken
         if taken is not None:
             taken.connection, taken.scopes = reading.connection, self._scopes
-            taken.repeats = self._plan.repeats
+            taken.sql, taken.repeats = self._sql, self._plan.repeats
 
     def answer(self, cache: BaseCache, ttl: float) -> Result:
         """The result, from the cache if it is there."""

@@ -105,6 +105,36 @@ def test_objects_of_a_list_are_the_callers_own(gear: Gear) -> None:
 
 
 @directory
+def test_code_that_means_something_else_does_not_share_lists(
+    gear: Gear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two releases that share a cache, of which one sorts another way."""
+    Gear.objects.create(name="wheel", weight=7)
+
+    def names(stop: int) -> list[str]:
+        return [one.name for one in Gear.objects.all()[:stop]]
+
+    for ordering, expected in (
+        (["name"], ["cog", "wheel"]),
+        (["-name"], ["wheel", "cog"]),
+    ):
+        monkeypatch.setattr(Gear._meta, "ordering", ordering)
+        monkeypatch.setattr(Gear.objects, "_hot", None)
+        for stop in (4, 5):  # a kind of page is learned by the first
+            warm(lambda stop=stop: names(stop))  # type: ignore[misc]
+            assert is_hot(lambda stop=stop: names(stop))  # type: ignore[misc]
+            assert names(stop) == expected
+
+
+@directory
+def test_pages_of_one_kind_share_a_prefix(gear: Gear) -> None:
+    for stop in (3, 5):
+        warm(lambda stop=stop: list(Gear.objects.order_by("name")[:stop]))  # type: ignore[misc]
+    kinds = {key.partition(":hot:")[2].split(":")[1] for key in hot_keys()}
+    assert (len(hot_keys()), len(kinds)) == (2, 1)
+
+
+@directory
 def test_a_write_is_seen_at_once(gear: Gear) -> None:
     for weight in (6, 7):
         warm(lambda: Gear.objects.get(pk=gear.pk))
