@@ -22,6 +22,7 @@ System checks. An id that is retired is never used again.
     s3cache.E019  a bucket's configuration publishes or deletes a database
                   (with --database only)
     s3cache.E020  entries of a log cannot be read (with --database only)
+    s3cache.E021  a model cannot be written behind
     s3cache.I001  reads of a model are not cached (with --deploy only)
     s3cache.I002  reads of a model are never hot (with --deploy only)
     s3cache.W001  a replica lies in memory
@@ -513,6 +514,8 @@ def _check_cache(path: str, alias: str, model: _Model | None = None) -> list[Err
 
 def _check_s3meta(model: type[S3Model]) -> Iterator[CheckMessage]:
     options = model._s3meta
+    if options.write_behind:
+        yield from _check_write_behind(model)
     if options.cache is not None:
         yield from _check_cache("S3Meta.cache", options.cache, model)
     if options.max_age == 0:
@@ -575,6 +578,36 @@ def _check_kept(model: _Model) -> Iterator[CheckMessage]:
             obj=model,
             id="s3cache.I002",
         )
+
+
+def _check_write_behind(model: type[S3Model]) -> Iterator[CheckMessage]:
+    pk = model._meta.pk
+    unique = [
+        field.name
+        for field in model._meta.local_concrete_fields
+        if field.unique and not field.primary_key
+    ]
+    constraints = [
+        one.name
+        for one in model._meta.constraints
+        if isinstance(one, models.UniqueConstraint)
+    ]
+    reasons = {
+        "its primary key is a number that the database gives, which is not known "
+        "before the commit is sent": isinstance(pk, models.AutoField),
+        f"nobody would be told that a value is taken ({', '.join(unique)})": unique,
+        "nobody would be told that a constraint is broken "
+        f"({', '.join(constraints)})": constraints or model._meta.unique_together,
+        "its rows are in two tables": model._meta.parents,
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            yield Error(
+                f"{model._meta.label} cannot be written behind: {reason}.",
+                hint="Take write_behind out of its S3Meta.",
+                obj=model,
+                id="s3cache.E021",
+            )
 
 
 def _check_home(model: _Model, alias: str) -> Iterator[CheckMessage]:

@@ -33,6 +33,9 @@ class S3Options:
         ``S3CACHE["EXCLUDE"]`` wins.
     `records`
         Whether rows are written as JSON objects too; None: the database's.
+    `write_behind`
+        Whether a statement outside of a transaction returns when this host
+        has it on its disk, and is sent a little later.
     `database`
         The ``DATABASES`` alias that `S3Router` takes; None: the only one
         that lives in a bucket, or "default" if there are several.
@@ -47,6 +50,7 @@ class S3Options:
     cache: str | None = None
     cached: bool | None = None
     records: bool | None = None
+    write_behind: bool = False
     database: str | None = None
 
     @classmethod
@@ -102,5 +106,6 @@ _READERS: Mapping[str, conf.Reader[Any]] = {
     "cache": conf.optional(conf.text),
     "cached": conf.optional(conf.boolean),
     "records": conf.optional(conf.boolean),
+    "write_behind": conf.boolean,
     "database": conf.optional(conf.text),
 }

@@ -140,6 +140,7 @@ def drop(name: str, *, like: str | None = None) -> int:
     is interrupted, `open` and drop it again. Other hosts that have it open
     get `LogDiverged` as soon as they ask.
     """
+    from s3cache.db.behind import forget_behind
     from s3cache.log.keys import HEAD
     from s3cache.replica.file import delete_file
     from s3cache.replica.replica import forget_replica
@@ -152,6 +153,7 @@ def drop(name: str, *, like: str | None = None) -> int:
         connection = _connection(alias)
         store, path = _store(connection), Path(connection.settings_dict["NAME"])
         _forget(alias)
+        forget_behind(path)
         forget_replica(path)
     # First, so that nobody takes what is left of it for a database.
     answer = store.delete(HEAD)
@@ -184,6 +186,7 @@ def move(name: str, location: str, *, like: str | None = None) -> str:
         replica = connection.replica
         if target.name == replica.store.name:
             raise CannotMove(f"{target.name} is where {name!r} is already.")
+        connection.behind.send()
         number = _end_log(replica.store, target.name)
         try:
             restore(replica, target, number)

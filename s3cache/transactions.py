@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, ContextDecorator
 from types import TracebackType
-from typing import Any, Final, ParamSpec, TypeVar, cast, overload
+from typing import Any, ClassVar, Final, ParamSpec, TypeVar, cast, overload
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import DEFAULT_DB_ALIAS, NotSupportedError, connections, transaction
@@ -18,7 +18,7 @@ from django.db import DEFAULT_DB_ALIAS, NotSupportedError, connections, transact
 from s3cache.exceptions import TransactionConflict
 from s3cache.routers import bucket_alias
 
-__all__ = ["retry_on_conflict", "serializable"]
+__all__ = ["retry_on_conflict", "serializable", "write_behind"]
 
 ATTEMPTS: Final = 8
 FIRST_PAUSE: Final = 0.02
@@ -115,6 +115,36 @@ def serializable(
     return _Serializable(using)
 
 
+@overload
+def write_behind(using: Callable[_P, _R], /) -> Callable[_P, _R]: ...
+
+
+@overload
+def write_behind(using: str | None = ...) -> _Behind: ...
+
+
+def write_behind(
+    using: Callable[_P, _R] | str | None = None,
+) -> Callable[_P, _R] | _Behind:
+    """
+    Open a transaction that ends when this host has it on its disk.
+
+    A context manager and a decorator, of async functions too. What the block
+    writes is sent to the bucket a little later, whole and in order, whatever
+    happens to this process. Its statements are run again then, on the newest
+    state: ``F()`` adds up, and of two that write a row the last one wins.
+    What they say is what they say today.
+
+    `using` is the database, by default the one that lives in a bucket; for
+    any other raise `NotSupportedError`, as for tables with unique values
+    beside the primary key. Raise `RuntimeError` inside another ``atomic``
+    block.
+    """
+    if callable(using):
+        return _Behind(None)(using)
+    return _Behind(using)
+
+
 class _Durable(ContextDecorator):
     """
     An outermost ``atomic`` block, which may decorate async functions too.
@@ -162,22 +192,24 @@ class _Durable(ContextDecorator):
         return transaction.atomic(using=self.alias, durable=True)
 
 
-class _Serializable(_Durable):
+class _Asking(_Durable):
     """Tells the connection what is asked of it while the block is open."""
+
+    asked: ClassVar[str]
 
     def __enter__(self) -> None:
         connection: Any = connections[self.alias]
-        if connection.vendor != "sqlite":
+        if not self._can(connection):
             raise NotSupportedError(
-                f"serializable() is for databases in a bucket; the database "
-                f"{self.alias!r} is {connection.display_name}."
+                f"{self.asked.removesuffix('_block')}() is for databases in a bucket; "
+                f"the database {self.alias!r} is {connection.display_name}."
             )
-        before = getattr(connection, "serializable_block", False)
-        connection.serializable_block = True
+        before = getattr(connection, self.asked, False)
+        setattr(connection, self.asked, True)
         try:
             super().__enter__()
         except BaseException:
-            connection.serializable_block = before
+            setattr(connection, self.asked, before)
             raise
 
     def __exit__(
@@ -190,7 +222,22 @@ class _Serializable(_Durable):
         try:
             super().__exit__(exc_type, exc_value, traceback)
         finally:
-            connection.serializable_block = False
+            setattr(connection, self.asked, False)
+
+    def _can(self, connection: Any) -> bool:
+        """Whether that database has it."""
+        return bool(connection.vendor == "sqlite")
+
+
+class _Serializable(_Asking):
+    asked = "serializable_block"
+
+
+class _Behind(_Asking):
+    asked = "write_behind_block"
+
+    def _can(self, connection: Any) -> bool:
+        return hasattr(connection, self.asked)
 
 
 def _retry(run: Callable[_P, _R], attempts: int) -> Callable[_P, _R]:

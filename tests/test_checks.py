@@ -464,3 +464,25 @@ def test_a_store_that_will_not_do(
 def test_a_store_that_is_not_configured_is_not_asked() -> None:
     with databases(default="sqlite", s3=bucket(storage="nowhere")):
         assert checks.check_stores(databases=["s3"]) == []
+
+
+@isolate_apps("tests.testapp")
+def test_models_that_cannot_be_written_behind() -> None:
+    class Numbered(S3Model):
+        id = models.BigAutoField(primary_key=True)
+        name = models.CharField(max_length=9, unique=True)
+
+        class S3Meta:
+            write_behind = True
+
+        class Meta:
+            app_label = "testapp"
+
+        def __str__(self) -> str:
+            return self.name
+
+    with databases(default=bucket()):
+        found = [one for one in check_models(Numbered) if one.id == "s3cache.E021"]
+    assert len(found) == 2
+    assert "its primary key is a number that the database gives" in found[0].msg
+    assert "nobody would be told that a value is taken (name)" in found[1].msg

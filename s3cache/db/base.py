@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from django.utils.asyncio import async_unsafe
 
 from s3cache.conf import DatabaseOptions
 from s3cache.db import requests_log
+from s3cache.db.behind import Behind, behind_of
 from s3cache.db.client import DatabaseClient
 from s3cache.db.commits import note_commit
 from s3cache.db.connection import Connection
@@ -79,6 +80,8 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         self.noted_requests: list[str] = []
         #: Set by ``s3cache.transactions.serializable``.
         self.serializable_block = False
+        #: Set by ``s3cache.transactions.write_behind``.
+        self.write_behind_block = False
 
     # The connection.
 
@@ -113,6 +116,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             # Nobody reads the records of a test database.
             is_test = STORE_DIRECTORY in self.settings_dict
             replica.alias = self.alias
+            behind_of(replica)  # which goes on with what it finds
             replica.on_entry = keep_after if is_test else _keep_record_and_tell
             if not is_test and (news := news_of(replica)) is not None:
                 news.on_followed = partial(_announce, self.settings_dict, self.alias)
@@ -215,6 +219,15 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             )
         if watchers:
             self._tell_of(sql, params, reading)
+        if (
+            self._connected.replica.side.pending
+            and not block.has_looked
+            and not (block.is_behind and kind_of(sql) is Kind.WRITE)
+        ):
+            access = self._connected.replica.analyser.access(
+                sql, next(iter(params), ()) if many else params
+            )
+            self._send_behind(access.reads)
         with requests_log.noted_by(self):
             return block.execute(sql, params, many=many)
 
@@ -249,6 +262,8 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
     def _refresh_for(self, sql: str, params: Any) -> float:
         """Refresh for a SELECT; when the store must have been asked last."""
         connection = self._connected
+        if connection.replica.side.pending:
+            self._send_behind(connection.statements.plan(sql, params).tables)
         max_age = connection.replica.options.max_age
         if apps.models_ready and max_ages():
             max_age = self.max_age_of(connection.statements.plan(sql, params).tables)
@@ -311,6 +326,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         with self.wrap_database_errors:
             oldest = clock.now() - max_age
             if ask:
+                self._send_behind(tables)
                 self._refresh(max_age)
             connection = self._connected
             versions = connection.statements.versions
@@ -346,11 +362,44 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             open_blocks.mark(self.alias, is_open=is_open)
 
     def _write(self, sql: str, params: Any, many: bool) -> Result:
+        replica, behind = self._connected.replica, write_behind_tables()
+        if behind or replica.side.pending:
+            first = next(iter(params), ()) if many else params
+            access = replica.analyser.access(sql, first)
+            written = {name for name in access.writes if name[:7] != "sqlite_"}
+            if written and written <= behind:
+                return self._write_behind(sql, params, many)
+            self._send_behind(access.reads | written, must=True)
         request = StatementRequest([(sql, params, many)], self._foreign_keys)
         result: Result = self.submit(request)
         return result
 
+    def _write_behind(self, sql: str, params: Any, many: bool) -> Result:
+        """Take a statement into the outbox; told by the state of today."""
+        block = self._new_block()
+        block.is_behind = True
+        try:
+            with requests_log.noted_by(self):
+                result = block.execute(sql, params, many=many)
+                self.behind.take(block.steps)
+        finally:
+            block.rollback()
+        return result
+
+    def _send_behind(self, tables: Iterable[str], *, must: bool = False) -> None:
+        """Send what waits for ``tables`` before they are read or written."""
+        if self._connected.replica.side.pending:
+            with requests_log.noted_by(self):
+                self.behind.send_for(tables, must=must)
+
+    @property
+    def behind(self) -> Behind:
+        """What is written behind: commits that wait on this host."""
+        return behind_of(self.replica)
+
     def _change_schema(self, sql: str, params: Any, many: bool) -> Result:
+        if self._connected.replica.side.pending:
+            self.behind.send()
         block = self._new_block()
         try:
             with requests_log.noted_by(self):
@@ -452,12 +501,14 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
     def _new_block(self) -> Block:
         self.refresh()
         connection = self._connected
-        return connection.replica.new_block(
+        block = connection.replica.new_block(
             connection.reader,
             always_replay=self.serializable_block,
             # As SQLite's pragma, which does nothing within a transaction.
             run_actions=self._foreign_keys,
         )
+        block.is_behind = self.write_behind_block
+        return block
 
     def _end_block(self, *, commit: bool) -> None:
         block, self._block = self._block, None
@@ -467,6 +518,24 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             block.rollback()
             return
         has_changes = block.has_changes
+        if block.is_behind:
+            try:
+                with requests_log.noted_by(self):
+                    self.behind.take(block.steps)
+            finally:
+                block.rollback()
+            return
+        if has_changes and self._connected.replica.side.pending:
+            changed = block.changed_tables
+            try:
+                # What was written before must not win over this.
+                if changed is None:
+                    self.behind.send()
+                else:
+                    self._send_behind(changed, must=True)
+            except BaseException:
+                block.rollback()
+                raise
         with requests_log.noted_by(self):
             # Read here: serializable() may have been entered after BEGIN.
             block.commit(check_foreign_keys=self._foreign_keys)
@@ -677,6 +746,21 @@ def max_ages() -> Mapping[str, float]:
         if (options := getattr(model, "_s3meta", None)) is not None
         and options.max_age is not None
     }
+
+
+def write_behind_tables() -> Set[str]:
+    """The tables of models that are written behind, in lower case."""
+    return _write_behind_tables() if apps.models_ready else frozenset()
+
+
+@cache
+def _write_behind_tables() -> frozenset[str]:
+    return frozenset(
+        model._meta.db_table.lower()
+        for model in apps.get_models()
+        if (options := getattr(model, "_s3meta", None)) is not None
+        and options.write_behind
+    )
 
 
 def _named(schema: Schema, names: Iterable[str] | None) -> list[Table]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.backends.sqlite3 import creation
 
+from s3cache.db.behind import forget_behind
 from s3cache.replica.file import delete_file
 from s3cache.replica.replica import forget_replica
 
@@ -114,6 +115,7 @@ def _paths_of(name: str) -> Iterator[Path]:
 
 
 def _delete(name: str) -> None:
+    forget_behind(Path(name))
     forget_replica(Path(name))
     delete_file(Path(name))
     # A clone's is that of another process, which has ended by now.

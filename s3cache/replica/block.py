@@ -18,7 +18,7 @@ from s3cache.replica.foreign_keys import with_children
 from s3cache.replica.requests import Base, BlockRequest
 from s3cache.replica.results import Result, Seen
 from s3cache.replica.schema_block import SchemaBlock
-from s3cache.replica.script import Script
+from s3cache.replica.script import Script, Step
 from s3cache.replica.sql import Kind, kind_of, savepoint_name, why_refused, words
 
 if TYPE_CHECKING:
@@ -64,7 +64,24 @@ class Block:
         self._began_at = clock.now()
         self._broken: TransactionConflict | None = None
         self._ids_wanted: dict[str, int] = {}
+        #: Its statements are run again later, whatever they say then: what it
+        #: is told need not be the newest state.
+        self.is_behind = False
         self.done = False
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """What it has done so far; raises if it has changed the schema."""
+        if self._schema_block is not None:
+            raise NotSupportedError("A change of the schema cannot be written behind.")
+        if self._broken is not None:
+            raise self._broken
+        return self._script.steps
+
+    @property
+    def has_looked(self) -> bool:
+        """Whether it has a state that its decisions rest on."""
+        return self._base is not None
 
     @property
     def has_changes(self) -> bool:
@@ -170,10 +187,10 @@ class Block:
         error: sqlite3.IntegrityError | None = None
         try:
             result = self._run_on_writer(sql, params, many)
-            if not result.found_nothing or self._is_current():
+            if not result.found_nothing or self.is_behind or self._is_current():
                 return result
         except sqlite3.IntegrityError as found:
-            if self._is_current():
+            if self.is_behind or self._is_current():
                 raise
             error = found
         before = self._replica.position().number

@@ -36,8 +36,13 @@ _HEADER = struct.Struct("=8s16s")
 _STATE = tuple(one.name for one in fields(HostState) if one.name != "host")
 
 #: The numbers, doubles from offset 64 on.
-_FIELDS = ("asked_at", "proved_number", "proved_at", "number", "generation", *_STATE)
-_FIRST_OF_STATE = len(_FIELDS) - len(_STATE)
+_FIELDS = (
+    *("asked_at", "proved_number", "proved_at", "number", "generation"),
+    *_STATE,
+    "pending",
+)
+_FIRST_OF_STATE = 5
+_PENDING = len(_FIELDS) - 1
 _OFFSET = 64
 
 _NUMBERS = struct.Struct(f"={_FIRST_OF_STATE}d")
@@ -95,6 +100,9 @@ class SideFile:
         self.keeping = ProcessLock(self._descriptor, 6, "another process keeps")
         self.recording = ProcessLock(
             self._descriptor, 7, "another process writes records"
+        )
+        self.flushing = ProcessLock(
+            self._descriptor, 9, "another process sends the outbox"
         )
         header = _HEADER.pack(_MAGIC, clock.boot_identity())
         with self.opening.held(30.0):
@@ -192,7 +200,8 @@ class SideFile:
 
     def host_state(self, host: str) -> HostState:
         """What the protocol keeps for the host, which is called ``host``."""
-        state = dict(zip(_STATE, self._numbers[_FIRST_OF_STATE:], strict=True))
+        kept = self._numbers[_FIRST_OF_STATE:_PENDING]
+        state = dict(zip(_STATE, kept, strict=True))
         checked_number = int(state.pop("checked_number"))
         return HostState(host=host, checked_number=checked_number, **state)
 
@@ -201,13 +210,18 @@ class SideFile:
         self._numbers[_FIELDS.index(name)] = value
 
     @property
+    def pending(self) -> float:
+        """The tables of commits that wait in the outbox; see ``bits_of``."""
+        return self._numbers[_PENDING]
+
+    @property
     def generation(self) -> float:
         """Which file it is that the numbers are about."""
         return self._numbers[4]
 
     def reset(self, generation: float) -> None:
         """Forget everything: the replica was made anew."""
-        for index in range(len(_FIELDS)):
+        for index in range(_PENDING):  # an outbox is about no replica
             self._numbers[index] = 0.0
         self._numbers[4] = generation
 
@@ -228,6 +242,7 @@ class SideFile:
             self.rebuilding,
             self.keeping,
             self.recording,
+            self.flushing,
         )
 
     def after_fork_in_child(self) -> None:

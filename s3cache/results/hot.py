@@ -37,6 +37,7 @@ from s3cache.caches.immutables import weigh
 from s3cache.counting import Tick
 from s3cache.remembered import IMMUTABLE, remembered_values
 from s3cache.replica import clock
+from s3cache.replica.outbox import bits_of
 from s3cache.replica.replica import AHEAD
 from s3cache.results.counters import Key, counters
 from s3cache.results.elsewhere import Elsewhere, Rows
@@ -152,6 +153,8 @@ class Recipe:
     read: Read
     source: _Source
     scopes: tuple[str | _Narrowed, ...]
+    #: Its tables, as ``SideFile.pending`` has them.
+    bits: int
     #: What ``depends_on`` is at, in short.
     version: Callable[[tuple[Any, ...]], object]
     #: Where objects themselves are kept, or where else.
@@ -258,6 +261,9 @@ class Hot(Generic[_M]):
         versions = source.versions
         try:
             seen, asked_at = versions.seen
+            pending = source.side.pending
+            if pending and int(pending) & recipe.bits:
+                return None  # this host has written what is to be seen first
             if (
                 source.side.seen() != seen or clock.now() - asked_at >= recipe.fresh_for
             ) and not (may_wait and _refresh(source, recipe.fresh_for)):
@@ -401,6 +407,7 @@ class Hot(Generic[_M]):
             read=read_of(*counted[:3], "hit", Why.HOT, tables),
             source=source,
             scopes=scopes,
+            bits=bits_of(tables),
             version=_version_of(source.versions, scopes),
             cache=cache if isinstance(cache, MemoryCache) else None,
             elsewhere=Elsewhere.of(

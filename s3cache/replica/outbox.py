@@ -1,0 +1,415 @@
+"""Commits that wait on this host, safe on its disk, until they are sent.
+
+A file of its own beside the replica: SQLite again, but with an fsync for each
+commit. What is in there are statements. They are run on the newest state when
+they are sent, in order, so that ``n = n + 1`` of many hosts adds up.
+
+Sending is exactly once, whatever dies in between: with the commits' changes a
+row of the database, one per outbox, comes to say how far this outbox has been
+sent. It is read in the same attempt, on the state that the entry is judged
+by: what has been sent before, by a PUT whose answer was lost or a process
+that died before it could remove it from here, is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sqlite3
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from django.db import NotSupportedError
+
+from s3cache.replica.absent import NotLoaded
+from s3cache.replica.requests import Request, Stage
+from s3cache.replica.side_file import SideFile
+from s3cache.replica.writer import Uncaptured
+
+#: The table, in the database itself, that says how far outboxes are sent.
+MARKS: Final = "s3cache_outbox"
+CREATE_MARKS: Final = (
+    f'CREATE TABLE IF NOT EXISTS "{MARKS}" '
+    f'("outbox" text NOT NULL PRIMARY KEY, "last" integer NOT NULL, '
+    f'"parked" text NOT NULL)'
+)
+_READ_MARK: Final = f"SELECT last, parked FROM main.{MARKS} WHERE outbox = ?"
+_SET_MARK: Final = (
+    f"INSERT INTO {MARKS} (outbox, last, parked) VALUES (?, ?, ?) "
+    f"ON CONFLICT (outbox) DO UPDATE SET last = excluded.last, parked = excluded.parked"
+)
+
+#: What is sent in one entry at most.
+MOST_COMMITS: Final = 1000
+MOST_BYTES: Final = 2**20
+
+#: Of a host, and not of a commit: who meets one of these tries again.
+_OF_THE_HOST: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+    }
+)
+
+#: Bits of a double that hold tables.
+_BITS: Final = 52
+
+#: A statement, its parameters, and whether they are those of many runs.
+Command = tuple[str, Any, bool]
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS outbox (identity TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS commits (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    database TEXT NOT NULL,
+    created REAL NOT NULL,
+    tables TEXT NOT NULL,
+    body BLOB NOT NULL,
+    error TEXT
+);
+"""
+
+
+def bits_of(tables: Iterable[str]) -> int:
+    """A number in which each table sets a bit, which others may set, too."""
+    found = 0
+    for table in tables:
+        found |= 1 << zlib.crc32(table.lower().encode()) % _BITS
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A commit in the outbox."""
+
+    id: int
+    database: str
+    created: float
+    tables: Sequence[str]
+    commands: Sequence[Command]
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxStatistics:
+    """How an outbox is doing; ``lag`` is the age of its oldest commit."""
+
+    waiting: int
+    parked: int
+    lag: float
+
+
+class Outbox:
+    """The outbox at ``path``, for all threads of this process."""
+
+    def __init__(self, path: Path, side: Callable[[], SideFile]) -> None:
+        self.path = path
+        self._get_side = side
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._pid = os.getpid()
+        self._identity = ""
+
+    @property
+    def _side(self) -> SideFile:
+        return self._get_side()
+
+    @property
+    def identity(self) -> str:
+        """What the mark in the database calls it."""
+        with self._opened():
+            return self._identity
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        if self._pid != os.getpid():
+            self.after_fork_in_child()
+        with self._lock:
+            if self._connection is None:
+                self._connection = self._open()
+            yield self._connection
+
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """Within this no other process changes the outbox."""
+        with self._opened() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _open(self) -> sqlite3.Connection:
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, timeout=20.0
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        # What is acknowledged survives a power failure.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(_SCHEMA)
+        connection.execute("BEGIN IMMEDIATE")
+        row = connection.execute("SELECT identity FROM outbox").fetchone()
+        self._identity = row[0] if row else secrets.token_hex(16)
+        if not row:
+            connection.execute("INSERT INTO outbox VALUES (?)", [self._identity])
+        connection.execute("COMMIT")
+        return connection
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def before_fork(self) -> None:
+        """Have nothing open that SQLite would mix up."""
+        self._lock.acquire()
+        self.close()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Hold nothing of the parent's."""
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._connection = None
+
+    # Commits
+
+    def append(
+        self, database: str, tables: Iterable[str], commands: Sequence[Command]
+    ) -> int:
+        """Take a commit; it is on the disk when this returns.
+
+        Raises ``sqlite3.Error`` if it cannot be, and then it is not there.
+        """
+        body = msgspec.msgpack.encode([_plain(one) for one in commands])
+        named = sorted({table.lower() for table in tables})
+        with self._changing() as connection:
+            added = connection.execute(
+                "INSERT INTO commits (database, created, tables, body) "
+                "VALUES (?, ?, ?, ?)",
+                [database, time.time(), json.dumps(named), body],
+            )
+            # Before it is there: who reads now sends an outbox too many.
+            pending = int(self._side.pending) | bits_of(named)
+            self._side.remember("pending", pending)
+            return int(added.lastrowid or 0)
+
+    def waiting(self) -> list[Waiting]:
+        """The next commits to send, in order; those of one entry."""
+        found: list[Waiting] = []
+        size = 0
+        with self._opened() as connection:
+            for row in connection.execute(
+                "SELECT id, database, created, tables, body, error FROM commits "
+                "WHERE error IS NULL ORDER BY id LIMIT ?",
+                [MOST_COMMITS],
+            ):
+                size += len(row[4])
+                if found and size > MOST_BYTES:
+                    break
+                found.append(_waiting(row))
+        return found
+
+    def newest(self) -> int:
+        """The number of the last commit that waits; 0: there is none."""
+        with self._opened() as connection:
+            found: int | None = connection.execute(
+                "SELECT max(id) FROM commits WHERE error IS NULL"
+            ).fetchone()[0]
+        return found or 0
+
+    def parked(self) -> list[Waiting]:
+        """The commits that could not be committed, and why."""
+        with self._opened() as connection:
+            rows = connection.execute(
+                "SELECT id, database, created, tables, body, error FROM commits "
+                "WHERE error IS NOT NULL ORDER BY id"
+            ).fetchall()
+        return [_waiting(row) for row in rows]
+
+    def settle(self, last: int, parked: Iterable[tuple[int, str]]) -> None:
+        """Up to ``last`` all are sent, but those that are ``parked``."""
+        with self._changing() as connection:
+            for number, error in parked:
+                connection.execute(
+                    "UPDATE commits SET error = ? WHERE id = ?", [error, number]
+                )
+            connection.execute(
+                "DELETE FROM commits WHERE id <= ? AND error IS NULL", [last]
+            )
+            self._count(connection)
+
+    def park(self, number: int, error: str) -> None:
+        """Keep a commit, and do not send it."""
+        with self._changing() as connection:
+            connection.execute(
+                "UPDATE commits SET error = ? WHERE id = ?", [error, number]
+            )
+            self._count(connection)
+
+    def retry(self) -> int:
+        """Have parked commits sent again, after all others; how many."""
+        with self._changing() as connection:
+            rows = connection.execute(
+                "SELECT id FROM commits WHERE error IS NOT NULL ORDER BY id"
+            ).fetchall()
+            for (number,) in rows:
+                # A new number: the mark says that the old one is done.
+                connection.execute(
+                    "INSERT INTO commits (database, created, tables, body) "
+                    "SELECT database, created, tables, body FROM commits WHERE id = ?",
+                    [number],
+                )
+                connection.execute("DELETE FROM commits WHERE id = ?", [number])
+            self._count(connection)
+            return len(rows)
+
+    def recount(self) -> bool:
+        """Tell this host's processes what waits; whether anything does."""
+        with self._changing() as connection:
+            return self._count(connection)
+
+    def _count(self, connection: sqlite3.Connection) -> bool:
+        rows = connection.execute(
+            "SELECT DISTINCT tables FROM commits WHERE error IS NULL"
+        ).fetchall()
+        tables = {table for (named,) in rows for table in json.loads(named)}
+        self._side.remember("pending", bits_of(tables))
+        return bool(rows)
+
+    def statistics(self) -> OutboxStatistics:
+        """Numbers for people."""
+        with self._opened() as connection:
+            waiting, oldest = connection.execute(
+                "SELECT count(*), min(created) FROM commits WHERE error IS NULL"
+            ).fetchone()
+            (parked,) = connection.execute(
+                "SELECT count(*) FROM commits WHERE error IS NOT NULL"
+            ).fetchone()
+        lag = max(0.0, time.time() - oldest) if oldest is not None else 0.0
+        return OutboxStatistics(waiting, parked, lag)
+
+
+class OutboxRequest(Request):
+    """Commits of an outbox, as a member of a batch.
+
+    The outcome is up to which one all are done, with those that are parked.
+    """
+
+    def __init__(self, identity: str, commits: Sequence[Waiting]) -> None:
+        self._identity = identity
+        self._commits = commits
+
+    def statements(self) -> Sequence[tuple[str, Any]]:
+        mark = _SET_MARK, (self._identity, 0, "")
+        return [
+            mark,
+            *(
+                (_replacing(sql), (params[0] if params else ()) if many else params)
+                for commit in self._commits
+                for sql, params, many in commit.commands
+            ),
+        ]
+
+    def run(self, stage: Stage) -> tuple[int, list[tuple[int, str]]]:
+        writer = stage.writer
+        row = writer.connection.execute(_READ_MARK, [self._identity]).fetchone()
+        last = row[0] if row else 0
+        left = [one for one in self._commits if one.id > last]
+        if not left:
+            return last, [(number, said) for number, said in json.loads(row[1])]
+        parked = []
+        for one in left:
+            if error := self._run_one(stage, one):
+                parked.append((one.id, error))
+        last = left[-1].id
+        # Who dies before it has settled this learns it from here.
+        writer.execute(_SET_MARK, (self._identity, last, json.dumps(parked)))
+        return last, parked
+
+    def _run_one(self, stage: Stage, commit: Waiting) -> str:
+        """Run one whole commit, or nothing of it; return what was wrong."""
+        writer = stage.writer
+        before = set(writer.touched)
+        writer.connection.execute("SAVEPOINT s3cache_commit")
+        try:
+            for sql, params, many in commit.commands:
+                writer.execute(_replacing(sql), params, many=many)
+            writer.check_foreign_keys()
+        except (Uncaptured, NotLoaded):
+            raise
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in _OF_THE_HOST or not writer.connection.in_transaction:
+                raise
+            writer.connection.execute("ROLLBACK TO s3cache_commit")
+            writer.touched = before
+            writer.connection.execute("RELEASE s3cache_commit")
+            return f"{type(error).__name__}: {error}"
+        writer.connection.execute("RELEASE s3cache_commit")
+        return ""
+
+
+def _replacing(sql: str) -> str:
+    """An INSERT that wins over a row with the same primary key.
+
+    Which state it meets is not known when it is written: of two that write a
+    row the last one wins, here as everywhere in an outbox.
+    """
+    if sql.startswith("INSERT INTO") and "ON CONFLICT" not in sql:
+        return f"INSERT OR REPLACE INTO{sql.removeprefix('INSERT INTO')}"
+    return sql
+
+
+def _waiting(row: Sequence[Any]) -> Waiting:
+    number, database, created, tables, body, error = row
+    commands = [
+        (sql, params, many) for sql, params, many in msgspec.msgpack.decode(body)
+    ]
+    return Waiting(number, database, created, json.loads(tables), commands, error)
+
+
+def _plain(command: Command) -> tuple[str, Any, bool]:
+    sql, params, many = command
+    if many:
+        return sql, [_values(one) for one in params], True
+    return sql, _values(params), False
+
+
+def _values(params: Any) -> Any:
+    if isinstance(params, dict):
+        return {name: _value(value) for name, value in params.items()}
+    return [_value(value) for value in params or ()]
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, memoryview | bytearray):
+        return bytes(value)
+    if value is None or isinstance(value, str | bytes | int | float):
+        return value
+    raise NotSupportedError(
+        f"A parameter of a statement that is written behind is a "
+        f"{type(value).__qualname__}: pass it as SQLite keeps it."
+    )
