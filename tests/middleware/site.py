@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -142,7 +143,7 @@ def missing(request: HttpRequest) -> HttpResponse:
 
 
 def writes(request: HttpRequest) -> HttpResponse:
-    Tag.objects.create(name=f"visit {Tag.objects.count()}")
+    Tag.objects.create(name=f"visit {uuid.uuid4()}")
     return HttpResponse(names())
 
 
