@@ -62,6 +62,7 @@ bench: $(STAMP)  ## The benchmarks that the documentation quotes
 	$(BIN)/python -m benchmarks.partitions
 	$(BIN)/python -m benchmarks.hosts
 	$(BIN)/python -m benchmarks.dashboard
+	$(BIN)/python -m benchmarks.counting
 
 bench-large: $(STAMP)  ## A table of a million rows: loaded, packed, begun with
 	$(BIN)/python -m benchmarks.large

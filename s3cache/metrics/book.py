@@ -26,7 +26,17 @@ import msgspec
 
 from s3cache.metrics.tally import Key, Tally
 
-__all__ = ["DAY", "HOUR", "MINUTE", "MONTH", "Book", "Bucket", "Page"]
+__all__ = [
+    "DAY",
+    "HOUR",
+    "MINUTE",
+    "MONTH",
+    "Book",
+    "Bucket",
+    "Page",
+    "add_to",
+    "book_at",
+]
 
 logger = logging.getLogger("s3cache.metrics")
 
@@ -67,11 +77,17 @@ _PATIENCE: Final = 2.0
 #: Between the parts of a key.
 _SEPARATOR: Final = "\x1f"
 
-Bucket = Mapping[str, float]
+Bucket = dict[str, float]
 """The numbers of a minute or an hour, by name."""
 
+#: What hours of models are of, behind the database.
+_MODELS: Final = f"{_SEPARATOR}models"
+
 _pack: Final = msgspec.msgpack.Encoder().encode
-_unpack: Final = msgspec.msgpack.Decoder(dict[str, int | float]).decode
+_unpack: Final = msgspec.msgpack.Decoder(dict[str, float]).decode
+_unpack_models: Final = msgspec.msgpack.Decoder(dict[str, dict[str, float]]).decode
+#: Of one model: those of the others are passed over.
+_unpack_raw: Final = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +212,35 @@ class Reader:
             found.extend((start, _unpack(numbers)) for start, numbers in rows)
         return found
 
+    def models(
+        self, scope: str, databases: Iterable[str], since: float
+    ) -> list[Mapping[str, Bucket]]:
+        """The numbers of all models of each hour, by model."""
+        return [
+            _unpack_models(numbers)
+            for _, numbers in self._hours_of_models(scope, databases, since)
+        ]
+
+    def model(
+        self, scope: str, databases: Iterable[str], since: float, model: str
+    ) -> list[tuple[int, Bucket]]:
+        """The numbers of one model, with the moments at which hours begin."""
+        return [
+            (start, _unpack(raw))
+            for start, numbers in self._hours_of_models(scope, databases, since)
+            if (raw := _unpack_raw(numbers).get(model)) is not None
+        ]
+
+    def _hours_of_models(
+        self, scope: str, databases: Iterable[str], since: float
+    ) -> Iterator[tuple[int, bytes]]:
+        for database in databases:
+            yield from self._connection.execute(
+                "SELECT start, numbers FROM buckets "
+                "WHERE scope = ? AND width = ? AND of = ? AND start > ?",
+                [scope, HOUR, database + _MODELS, since - HOUR],
+            )
+
     def pages(self, kind: str) -> list[Page]:
         """What processes, or hosts, said of themselves."""
         return [
@@ -233,19 +278,44 @@ class Writer(Reader):
     ) -> None:
         """Add to the bucket that ``at`` is in; what is too old goes."""
         start = int(at // width) * width
+        old = self._bucket(scope, width, of, start)
+        sums: dict[str, float] = {} if old is None else dict(_unpack(old))
+        add_to(sums, numbers)
+        self._write_bucket(scope, width, of, start, _pack(sums), is_new=old is None)
+
+    def add_models(
+        self,
+        scope: str,
+        database: str,
+        at: float,
+        models: Mapping[str, Mapping[str, float]],
+    ) -> None:
+        """Add to the hour that ``at`` is in, by model."""
+        start, of = int(at // HOUR) * HOUR, database + _MODELS
+        old = self._bucket(scope, HOUR, of, start)
+        sums: dict[str, dict[str, float]] = {}
+        if old is not None:
+            sums |= _unpack_models(old)
+        for model, numbers in models.items():
+            add_to(sums.setdefault(model, {}), numbers)
+        self._write_bucket(scope, HOUR, of, start, _pack(sums), is_new=old is None)
+
+    def _bucket(self, scope: str, width: int, of: str, start: int) -> bytes | None:
         row = self._connection.execute(
             "SELECT numbers FROM buckets "
             "WHERE scope = ? AND width = ? AND of = ? AND start = ?",
             [scope, width, of, start],
         ).fetchone()
-        sums: dict[str, float] = dict(_unpack(row[0])) if row else {}
-        for name, number in numbers.items():
-            sums[name] = sums.get(name, 0) + number
+        return row[0] if row else None
+
+    def _write_bucket(
+        self, scope: str, width: int, of: str, start: int, data: bytes, *, is_new: bool
+    ) -> None:
         self._connection.execute(
             "INSERT OR REPLACE INTO buckets VALUES (?, ?, ?, ?, ?)",
-            [scope, width, of, start, _pack(sums)],
+            [scope, width, of, start, data],
         )
-        if row is None:
+        if is_new:
             self._connection.execute(
                 "DELETE FROM buckets WHERE scope = ? AND width = ? AND of = ? "
                 "AND start <= ?",
@@ -287,6 +357,12 @@ class Writer(Reader):
         self._connection.execute(
             "INSERT OR REPLACE INTO marks VALUES ('since', ?)", [self._now]
         )
+
+
+def add_to(sums: dict[str, float], numbers: Mapping[str, float]) -> None:
+    """Add numbers by their names."""
+    for name, number in numbers.items():
+        sums[name] = sums.get(name, 0) + number
 
 
 def _is_unusable(error: sqlite3.DatabaseError) -> bool:

@@ -8,7 +8,7 @@ durations are seconds, sizes bytes, money dollars.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, TypeVar
 
@@ -94,11 +94,15 @@ class Reads:
 
     def __add__(self, other: Reads) -> Reads:
         return Reads(
-            *(getattr(self, one.name) + getattr(other, one.name) for one in _READS)
+            self.hit + other.hit,
+            self.miss + other.miss,
+            self.wait + other.wait,
+            self.bypass + other.bypass,
+            self.stale + other.stale,
+            self.broken + other.broken,
+            self.failed + other.failed,
         )
 
-
-_READS: Final = fields(Reads)
 
 _T = TypeVar("_T", Reads, Histogram)
 

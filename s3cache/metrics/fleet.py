@@ -232,13 +232,15 @@ def _add(writer: Writer, heard: dict[str, bytes], now: float) -> None:
 
 
 def _add_to_history(writer: Writer, change: Tally, since: float, now: float) -> None:
-    series, models = by_series(change), by_model(change)
     for width in (MINUTE, HOUR):
         moments = list(_moments(since, now, width))
-        for of, numbers in (series | models if width == HOUR else series).items():
-            share = {name: one / len(moments) for name, one in numbers.items()}
+        shares = {key: number / len(moments) for key, number in change.items()}
+        for of, numbers in by_series(shares).items():
             for at in moments:
-                writer.add_bucket("others", width, of, at, share)
+                writer.add_bucket("others", width, of, at, numbers)
+    for alias, models in by_model(shares).items():  # those of hours
+        for at in moments:
+            writer.add_models("others", alias, at, models)
 
 
 def _moments(since: float, now: float, width: int) -> Iterator[float]:

@@ -169,8 +169,8 @@ def _write(
     for of, numbers in by_series(change).items():
         for width in (MINUTE, HOUR):
             writer.add_bucket("host", width, of, now, numbers)
-    for of, numbers in by_model(change).items():
-        writer.add_bucket("host", HOUR, of, now, numbers)
+    for alias, models in by_model(change).items():
+        writer.add_models("host", alias, now, models)
     for alias, replica in replicas().items():
         for name, number in replica.reached.items():
             writer.mark(f"{name} {alias}", number)

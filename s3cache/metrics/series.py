@@ -1,12 +1,12 @@
 """What a tally says of a minute or an hour: fewer numbers, by their names.
 
 Those of a database are "hit", "GET", "commits" and so on, as in ``Point``; of
-caches "evictions". Those of models are kept by the hour, all in one bucket.
+caches "evictions". Those of models are kept by the hour.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Final
 
@@ -14,24 +14,19 @@ from django.apps import apps
 from django.db.models import Model
 
 from s3cache.metrics.figures import Point, Reads, Scope
-from s3cache.metrics.histogram import Histogram
+from s3cache.metrics.histogram import MOST_BUCKETS, Histogram
 from s3cache.metrics.prices import Prices
 from s3cache.metrics.tally import Tally
 from s3cache.stores.base import KINDS
 
-__all__ = ["CACHES", "by_model", "by_series", "label_of", "models_of", "point"]
+__all__ = ["CACHES", "by_model", "by_series", "changes_of", "label_of", "point"]
 
 #: What the buckets of caches, which belong to no database, are of.
 CACHES: Final = ""
 
 _READS: Final = Reads.__slots__
+_BUCKETS: Final = {f"b{number}": number for number in range(MOST_BUCKETS)}
 _COUNTED: Final = frozenset(["changed", "commits", "conflicts", "moved", "retries"])
-_SEPARATOR: Final = "\x1f"
-
-
-def models_of(database: str) -> str:
-    """What the buckets of a database's models are of."""
-    return f"{database}{_SEPARATOR}models"
 
 
 def by_series(tally: Tally) -> dict[str, dict[str, float]]:
@@ -57,42 +52,20 @@ def by_series(tally: Tally) -> dict[str, dict[str, float]]:
     return found
 
 
-def by_model(tally: Tally) -> dict[str, dict[str, float]]:
-    """The reads and changes of each database's models."""
-    found: dict[str, dict[str, float]] = {}
+def by_model(tally: Tally) -> dict[str, dict[str, dict[str, float]]]:
+    """The reads and changes of each model, by database and model."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
     for (kind, database, *rest), number in tally.items():
         match kind, rest:
             case "read", [model, *_, event]:
-                name = f"{model}{_SEPARATOR}{event}"
+                what = event
             case "event", ["changed" | "moved" as what, table]:
-                name = f"{label_of(table)}{_SEPARATOR}{what}"
+                model = label_of(table)
             case _:
                 continue
-        numbers = found.setdefault(models_of(database), {})
-        numbers[name] = numbers.get(name, 0) + number
+        numbers = found.setdefault(database, {}).setdefault(model, {})
+        numbers[what] = numbers.get(what, 0) + number
     return found
-
-
-def split_models(
-    buckets: Iterable[Mapping[str, float]],
-) -> dict[str, dict[str, float]]:
-    """By model, the sums of what ``by_model`` gave."""
-    found: dict[str, dict[str, float]] = {}
-    for numbers in buckets:
-        for name, number in numbers.items():
-            model, _, what = name.rpartition(_SEPARATOR)
-            its = found.setdefault(model, {})
-            its[what] = its.get(what, 0) + number
-    return found
-
-
-def of_model(numbers: Mapping[str, float], model: str) -> dict[str, float]:
-    """What a bucket of models says of one."""
-    return {
-        what: numbers[name]
-        for what in (*_READS, "changed", "moved")
-        if (name := f"{model}{_SEPARATOR}{what}") in numbers
-    }
 
 
 def reads_of(numbers: Mapping[str, float]) -> Reads:
@@ -137,9 +110,9 @@ def point(
         evictions=number("evictions"),
         latency=Histogram(
             {
-                int(name[1:]): int(value)
+                _BUCKETS[name]: int(value)
                 for name, value in numbers.items()
-                if name[0] == "b" and name[1:].isdigit()
+                if name in _BUCKETS
             }
         ),
         cost=prices.of(requests),

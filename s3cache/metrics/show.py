@@ -10,16 +10,16 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from django.utils import timezone
 
 from s3cache import conf
 from s3cache.metrics import fleet, keeping
 from s3cache.metrics.advice import advise
-from s3cache.metrics.book import DAY, HOUR, MINUTE, MONTH, Book, Bucket, Page
+from s3cache.metrics.book import DAY, HOUR, MINUTE, MONTH, Book, Page, Reader, add_to
 from s3cache.metrics.figures import (
     Advice,
     CacheFigures,
@@ -47,11 +47,8 @@ from s3cache.metrics.series import (
     CACHES,
     changes_of,
     label_of,
-    models_of,
-    of_model,
     point,
     reads_of,
-    split_models,
 )
 from s3cache.metrics.tally import CacheState, Tally, replicas, take_tally
 from s3cache.replica import clock
@@ -369,12 +366,16 @@ def history(
         width = HOUR
     start = (end - length) // width * width
     aliases = [database] if database is not None else list(conf.bucket_aliases())
-    of = [models_of(one) for one in aliases] if model else [*aliases, CACHES]
+    if model is not None:
+        found = _read(scope, lambda r, s: r.model(s, aliases, start, model))
+    else:
+        of = [*aliases, CACHES]
+        found = _read(scope, lambda r, s: r.buckets(s, width, of, start))
     sums: dict[int, dict[str, float]] = {}
-    for at, numbers in _buckets(scope, width, of, start):
-        some = of_model(numbers, model) if model is not None else numbers
-        if some:
-            _add(sums.setdefault(at, {}), some)
+    for at, numbers in found:
+        # Most buckets are the only ones of their time: those need no copy.
+        if sums.setdefault(at, numbers) is not numbers:
+            add_to(sums[at], numbers)
     prices = current()
     return History(
         scope=scope,
@@ -386,38 +387,48 @@ def history(
     )
 
 
-def _buckets(
-    scope: Scope, width: int, of: Iterable[str], since: float
-) -> list[tuple[int, Bucket]]:
+_T = TypeVar("_T")
+
+
+def _read(scope: Scope, read: Callable[[Reader, str], list[_T]]) -> list[_T]:
+    """What a scope has in the book; nothing where there is none."""
     book = keeping.book()
     if book is None:
         return []
     try:
         with book.reading() as reader:
-            found = reader.buckets("host", width, of, since)
-            if scope == "fleet":
-                found += reader.buckets("others", width, of, since)
-            return found
+            found = read(reader, "host")
+            return found + read(reader, "others") if scope == "fleet" else found
     except (OSError, sqlite3.Error) as error:
         keeping.logger.warning("The history cannot be read now: %s", error)
         return []
-
-
-def _add(sums: dict[str, float], numbers: Bucket) -> None:
-    for name, number in numbers.items():
-        sums[name] = sums.get(name, 0) + number
 
 
 def _sums(
     scope: Scope, width: int, of: Iterable[str], since: float
 ) -> dict[str, float]:
     sums: dict[str, float] = {}
-    for _, numbers in _buckets(scope, width, of, since):
-        _add(sums, numbers)
+    for _, numbers in _read(scope, lambda r, s: r.buckets(s, width, of, since)):
+        add_to(sums, numbers)
+    return sums
+
+
+def _model_sums(
+    scope: Scope, database: str, since: float
+) -> dict[str, dict[str, float]]:
+    """By model."""
+    sums: dict[str, dict[str, float]] = {}
+    for models in _read(scope, lambda r, s: r.models(s, [database], since)):
+        for model, numbers in models.items():
+            add_to(sums.setdefault(model, {}), numbers)
     return sums
 
 
 # Money
+
+
+#: The events of reads that needed no query.
+_ANSWERED: Final = ("hit", "wait")
 
 
 def money(scope: Scope = "fleet", *, database: str | None = None) -> Money:
@@ -432,7 +443,11 @@ def money(scope: Scope = "fleet", *, database: str | None = None) -> Money:
     requests: dict[str, int] = defaultdict(int)
     for one in _requests(source.tally, database):
         requests[one.kind] += one.number
-    reads = sum((one.reads for one in _reads(source.tally, database)), Reads())
+    answered = sum(
+        number
+        for key, number in source.tally.items()
+        if key[0] == "read" and key[5] in _ANSWERED and database in (None, key[1])
+    )
 
     def saved(some: Mapping[str, float]) -> float:
         return prices.of({"GET": reads_of(some).answered})
@@ -441,7 +456,7 @@ def money(scope: Scope = "fleet", *, database: str | None = None) -> Money:
         scope=scope,
         source=prices.source,
         spent=prices.of(requests),
-        saved=prices.of({"GET": reads.answered}),
+        saved=prices.of({"GET": answered}),
         spent_today=prices.of(today),
         saved_today=saved(today),
         month=prices.of(lately) * factor,
@@ -463,9 +478,8 @@ def _model_money(
     lately = _sums(scope, MINUTE, [alias], now - _RATE)
     writing = prices.of({"PUT": lately.get("PUT", 0)}) * factor
     asking = prices.of({k: lately.get(k, 0) for k in ("GET", "LIST")}) * factor
-    of = [models_of(alias)]
-    today = split_models([_sums(scope, HOUR, of, midnight + HOUR)])
-    shares = split_models([_sums(scope, HOUR, of, now - _RATE)])
+    today = _model_sums(scope, alias, midnight + HOUR)
+    shares = _model_sums(scope, alias, now - _RATE)
     all_changes = sum(changes_of(one, "fleet") for one in shares.values())
     all_reads = sum(reads_of(one).number for one in shares.values())
     for model in sorted(today.keys() | shares.keys()):
@@ -496,8 +510,7 @@ def advice(*, database: str | None = None) -> tuple[Advice, ...]:
     slow = {one.model for one in top_queries(100) if _is_slow(one)}
     for alias in conf.bucket_aliases():
         if database in (None, alias):
-            sums = _sums("fleet", HOUR, [models_of(alias)], now - _RATE)
-            found.extend(advise(alias, split_models([sums]), slow))
+            found.extend(advise(alias, _model_sums("fleet", alias, now - _RATE), slow))
     return tuple(sorted(found, key=lambda one: (one.hit_rate, one.model, one.kind)))
 
 

@@ -1,0 +1,158 @@
+"""``python -m benchmarks.counting``: what counting costs, and showing it.
+
+First, a warm ``get(pk)`` with the counter of its model and action, and with
+nothing in its place: medians of rounds that take turns. Then, what it takes to
+read the figures of 200 models, 20 hosts and a month of history, and to add
+what a process has counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.hot import BUCKET, MEMORY, configure, reads
+
+#: Nanoseconds that counting may add to a warm get(pk).
+MOST_NANOSECONDS = 60
+
+#: Seconds that reading all figures may take.
+MOST_SECONDS = 0.05
+
+MODELS, HOSTS, MONTH = 200, 20, 720
+ACTIONS = ("get", "list", "page", "count", "exists")
+ROUNDS, REPEAT = 60, 5_000
+
+
+def seconds(work: Callable[[], object], repeat: int = 1) -> float:
+    """The processor's time for one call."""
+    numbers = range(repeat)
+    start = time.process_time()
+    for _ in numbers:
+        work()
+    return (time.process_time() - start) / repeat
+
+
+def cost_of_a_count() -> tuple[float, float, float]:
+    """Nanoseconds of a count, of a warm get(pk), and of one without it."""
+    from s3cache.results import hot
+
+    (get,) = [one.bucket for one in reads() if one.name == "get(pk)"]
+    seconds(get, 10)
+    recipes = [
+        recipe
+        for one in list(hot._all)
+        for shape in one.shapes
+        for recipe in shape.recipes.values()
+    ]
+    tick = recipes[0].hit
+    counted, uncounted, count, empty = [], [], [], []
+    hits = [(recipe, recipe.hit) for recipe in recipes]
+    for _ in range(ROUNDS):
+        # bool() does nothing: so there is only the call itself too much.
+        for recipe, _hit in hits:
+            object.__setattr__(recipe, "hit", bool)
+        uncounted.append(seconds(get, REPEAT))
+        for recipe, hit in hits:
+            object.__setattr__(recipe, "hit", hit)
+        counted.append(seconds(get, REPEAT))
+        count.append(seconds(tick, 20 * REPEAT))
+        empty.append(_loop(20 * REPEAT))
+    alone = statistics.median(count) - statistics.median(empty)
+    return (
+        1e9 * alone,
+        1e9 * statistics.median(counted),
+        1e9 * statistics.median(uncounted),
+    )
+
+
+def _loop(repeat: int) -> float:
+    numbers = range(repeat)
+    start = time.process_time()
+    for _ in numbers:
+        pass
+    return (time.process_time() - start) / repeat
+
+
+def fill() -> None:
+    """A book of 200 models and 20 hosts after a month."""
+    from s3cache.metrics import fleet, keeping
+    from s3cache.metrics.book import HOUR, MINUTE
+
+    keeping.flush()
+    book = keeping.book()
+    if book is None:
+        raise RuntimeError("there is no book")
+    names = [f"shop{number % 10}.thing{number}" for number in range(MODELS)]
+    numbers = {"hit": 900.0, "miss": 50.0, "bypass": 5.0, "GET": 60.0, "PUT": 3.0}
+    numbers |= {f"b{bucket}": 2.0 for bucket in range(60, 90)}
+    of_models = {name: {"hit": 7.0, "miss": 2.0, "moved": 1.0} for name in names}
+    tally = {
+        ("read", BUCKET, name, action, "", event): 1000.0
+        for name in names
+        for action in ACTIONS
+        for event in ("hit", "miss")
+    }
+    now = time.time()
+    with book.writing(now) as writer:
+        for scope in ("host", "others"):
+            writer.add(scope, tally)
+            for step in range(MONTH):
+                at = now - step * HOUR
+                writer.add_bucket(scope, HOUR, BUCKET, at, numbers)
+                writer.add_models(scope, BUCKET, at, of_models)
+            for step in range(1440):
+                writer.add_bucket(scope, MINUTE, BUCKET, now - step * 60, numbers)
+    page = fleet._encode(fleet.own_page(book))
+    with book.writing(now) as writer:
+        for number in range(HOSTS - 1):
+            writer.write_page("host", f"host-{number}", page)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure all; return 1 if ``--check`` finds a target missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.counting")
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="s3cache-benchmarks-") as directory:
+        configure(Path(directory), MEMORY)
+        count, counted, uncounted = cost_of_a_count()
+        print(f"a count             {count:8.0f} ns (at most {MOST_NANOSECONDS})")
+        print(f"get(pk), counted    {counted:8.0f} ns")
+        print(f"get(pk), a no-op    {uncounted:8.0f} ns")
+        missed = count > MOST_NANOSECONDS
+        fill()
+        for name, took in shown():
+            print(f"{name:19} {1000 * took:8.1f} ms")
+            missed |= took > MOST_SECONDS
+        from django.db import connections
+
+        connections.close_all()
+    return int(missed and options.check)
+
+
+def shown() -> Iterator[tuple[str, float]]:
+    """What each of the functions takes."""
+    from s3cache.metrics import keeping, show
+
+    model = "shop1.thing1"
+    works: dict[str, Callable[[], object]] = {
+        "adding to the book": keeping.flush,
+        "snapshot": show.snapshot,
+        "a day": lambda: show.history("day"),
+        "a month": lambda: show.history("month"),
+        "of one model": lambda: show.history("month", model=model),
+        "money": show.money,
+        "advice": show.advice,
+    }
+    for name, work in works.items():
+        yield name, statistics.median(seconds(work) for _ in range(9))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
