@@ -75,7 +75,8 @@ def cache_response(
 
     def decorate(view: _View) -> _View:
         def mark(response: Any) -> Any:
-            setattr(response, _ASKED, asked)
+            if response is not None:  # what a view may not return
+                setattr(response, _ASKED, asked)
             return response
 
         if iscoroutinefunction(view):
