@@ -105,7 +105,8 @@ def book() -> Book | None:
     if not conf.settings().metrics or kept.is_testing:
         return None
     for alias in conf.bucket_aliases()[:1]:
-        database = connections[alias].settings_dict
+        # Not connections[alias]: a thread that has no connection gets none.
+        database = connections.settings[alias]
         if STORE_DIRECTORY in database:
             kept.is_testing = True
             return None
