@@ -16,7 +16,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_in_a_browser(require_program: Callable[[str, str], str]) -> None:
     require_program("chromium", "looks at the statistics page")
     done = subprocess.run(  # noqa: S603  (this Python, with fixed arguments)
