@@ -358,6 +358,8 @@ class Block:
         script, self._script = self._script, Script()
         self._replica.unlay(self)
         self._end_snapshot()
+        # Else it would be done again on a file that was left, for ever.
+        self._replica.move(self._reader)
         self._delta = Delta()
         self._savepoints = []
         self._base = None

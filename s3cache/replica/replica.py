@@ -344,6 +344,10 @@ class Replica:
         else:
             reader.close()
 
+    def move(self, reader: Reader) -> None:
+        """Have a reader without a transaction read the file that is in use."""
+        reader.keep_to(self._open)
+
     def _connect_reader(self) -> sqlite3.Connection:
         while True:
             # No thread is in the middle of this while another one forks.

@@ -14,7 +14,7 @@ from django.db import OperationalError, connection, transaction
 from s3cache.exceptions import LogDiverged, StoreError, StoreUnavailable
 from s3cache.stores import DirectoryStore
 from s3cache.stores.base import Answer
-from tests.db.hosts import FaultyStore, Turns, first, on
+from tests.db.hosts import FaultyStore, Turns, first, on, together
 from tests.engine import Bucket, Host, MakeHost
 from tests.library.models import Author, Tag
 from tests.testapp.models import Gear
@@ -202,6 +202,24 @@ def test_a_file_that_is_removed_before_the_first_statement(hosts: MakeHost) -> N
     access = host.connection.replica.analyser.access("SELECT * FROM library_tag", ())
     assert access.reads == {"library_tag"}
     assert names(host) == ["a"]
+
+
+@directory
+def test_a_file_that_is_removed_in_the_middle_of_a_block(hosts: MakeHost) -> None:
+    """And another thread has made it anew: the block moves there, too."""
+    host = hosts()
+    write(host, "a")
+
+    def count() -> int:
+        with on(host):
+            return Tag.objects.count()
+
+    with host, transaction.atomic():
+        Tag.objects.create(name="b")
+        remove_file(host)
+        assert together([count]) == [1]
+        Tag.objects.create(name="c")
+    assert names(host) == ["a", "b", "c"]
 
 
 @directory
