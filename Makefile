@@ -16,7 +16,7 @@ MINUTES ?= 20
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # pytest's closing lines come last
 .PHONY: help demo test lint format typecheck pytest test-all conformance \
-	simulate soak bench bench-large docs messages screenshots install system-deps clean
+	simulate soak bench bench-large bench-peers docs messages screenshots install system-deps clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -66,6 +66,10 @@ bench: $(STAMP)  ## The benchmarks that the documentation quotes
 
 bench-large: $(STAMP)  ## A table of a million rows: loaded, packed, begun with
 	$(BIN)/python -m benchmarks.large
+
+bench-peers: $(STAMP)  ## Next to SQLite, PostgreSQL, django-cachalot, cacheops
+	$(BIN)/python -m pip install --quiet --editable '.[peers]'
+	$(BIN)/python -m benchmarks.peers
 
 docs: $(STAMP)  ## The documentation, as HTML; a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html \
