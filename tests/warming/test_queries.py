@@ -25,7 +25,7 @@ from tests.warming.conftest import Declare
 
 pytestmark = [directory, pytest.mark.usefixtures("bucket")]
 
-PATIENCE = 30
+PATIENCE = 120
 
 
 def heavy() -> list[Gear]:
