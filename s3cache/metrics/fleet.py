@@ -49,7 +49,8 @@ _REMEMBERED: Final = 30 * 24 * HOUR
 #: More hosts than this are not told of.
 _MOST_HOSTS: Final = 500
 
-_PREFIX: Final = "s3cache:metrics"
+#: Not one of those of results: who clears them keeps the figures.
+_PREFIX: Final = "s3cache.metrics"
 
 
 class HostPage(msgspec.Struct, frozen=True):
