@@ -53,11 +53,12 @@ class KeepingCommand(BucketCommand):
         kept: dict[str, Round] = {}
         for alias, connection in self.chosen(database).items():
             try:
-                with self.progress(f"{alias}: packing", verbosity):
-                    connection.catch_up()
-                    packed = keep_now(connection.replica, how, wait=WAIT)
-                with self.progress(f"{alias}: records", verbosity):
-                    recorded = record_now(connection.replica, records, wait=WAIT)
+                with connection.wrap_database_errors:
+                    with self.progress(f"{alias}: packing", verbosity):
+                        connection.catch_up()
+                        packed = keep_now(connection.replica, how, wait=WAIT)
+                    with self.progress(f"{alias}: records", verbosity):
+                        recorded = record_now(connection.replica, records, wait=WAIT)
                 kept[alias] = Round(packed, recorded)
             except OperationalError as error:
                 raise CommandError(f"{alias}: {error}") from error

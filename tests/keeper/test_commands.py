@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 from dataclasses import replace
 
 import msgspec
@@ -14,6 +15,7 @@ from s3cache.keeper.rounds import KeeperOptions
 from s3cache.keeper.run import keep_now
 from s3cache.log.head import decode_head, encode_head
 from s3cache.log.keys import HEAD
+from s3cache.management import keeping
 from s3cache.management.commands import s3cache_erase
 from tests.engine import Bucket, Host, MakeHost
 from tests.library.models import Author, Member
@@ -68,6 +70,17 @@ def test_json_has_the_backlog(host: Host) -> None:
 def test_a_database_that_is_in_no_bucket(host: Host) -> None:
     with pytest.raises(CommandError, match="'nothing' is no database that lives in"):
         run("s3cache_compact", database="nothing")
+
+
+def test_a_full_disk_is_an_error_in_a_line(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(keeping, "keep_now", fail)
+    with pytest.raises(CommandError, match="^default: database or disk is full$"):
+        run("s3cache_compact", database="default")
 
 
 def test_everything_writes_all_packs_anew(host: Host) -> None:
