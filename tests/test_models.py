@@ -250,7 +250,8 @@ def test_an_s3meta_of_its_own_replaces_the_parents() -> None:
             "partition",
             {},
             " has unknown 'partition'. Known are 'partitions', 'partition_aware', "
-            "'ttl', 'max_age', 'cache', 'cached', 'records', 'database'.",
+            "'ttl', 'max_age', 'cache', 'cached', 'records', 'write_behind', "
+            "'database'.",
         ),
         ("ttl", 0, ".ttl is 0, but must be a number of seconds above 0."),
         ("max_age", -1, ".max_age is -1, but must be a number of seconds, 0 or more."),

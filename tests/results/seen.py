@@ -63,13 +63,17 @@ def before_each(method: str, do: Callable[[str], object]) -> Iterator[list[str]]
 
 
 def on_loop(task: Callable[[], Awaitable[T]]) -> T:
-    """What a task comes to, with a new connection in the thread it uses."""
+    """What a task comes to, with a new connection in the thread it uses.
+
+    All loops use one thread, which may have a connection of another test.
+    """
 
     def forget() -> None:
         connections["default"].close()
         del connections["default"]
 
     async def run() -> T:
+        await sync_to_async(forget)()
         try:
             return await task()
         finally:

@@ -38,13 +38,13 @@ def db(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
         connection.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def later() -> Iterator[Callable[[float], None]]:
     """
     A function that lets so many seconds pass.
 
-    For the module and not the test: the replica remembers when it asked, and
-    its clock must not go back.
+    For all tests that follow: the replica remembers when it asked, and its
+    clock must not go back.
     """
     with pytest.MonkeyPatch.context() as patch:
 
