@@ -55,7 +55,8 @@ def test_another_address_with_the_same_queries_makes_none(
     """The choices of the search form are kept at the second time."""
     # Of which nothing is that other tests have asked for.
     connection.ensure_connection()
-    monkeypatch.setattr(connection.statements, "_asked", Asked())
+    statements = connection.statements  # type: ignore[attr-defined]
+    monkeypatch.setattr(statements, "_asked", Asked())
     statuses = [
         Client().get(f"/airports/?country=DE&page=2&from={n}")["X-Cache-Status"]
         for n in range(3)
