@@ -276,11 +276,11 @@ class Bus:
 
     def _hear(self) -> None:
         failed = 0
-        while True:
+        while not self._is_left():
             connected = self.connects
             try:
                 self._hear_until_it_fails()
-                return  # nobody listens any more
+                return
             except Exception as error:
                 if self.connects != connected:
                     failed = 0
@@ -288,6 +288,14 @@ class Bus:
             self._all_missed()
             time.sleep(_pause(failed))
             failed += 1
+
+    def _is_left(self) -> bool:
+        """Whether nobody listens any more; then the hearing thread is to end."""
+        with self._lock:
+            if self._subscriptions:
+                return False
+            self._hearing = None
+            return True
 
     def _hear_until_it_fails(self) -> None:
         client = client_for(self.alias)
@@ -303,12 +311,9 @@ class Bus:
         confirmed: set[str] = set()
         heard_at = time.monotonic()
         pinged = False
-        while True:
+        while not self._is_left():
             with self._lock:
                 subscriptions = list(self._subscriptions)
-                if not subscriptions:
-                    self._hearing = None
-                    return
             topics = {one.topic for one in subscriptions} | {self._wake_topic}
             if new := topics - asked:
                 pubsub.subscribe(*new)

@@ -151,6 +151,19 @@ def test_the_last_subscription_that_ends_ends_the_thread(one: Bus) -> None:
     assert not thread.is_alive()
 
 
+def test_so_it_does_when_redis_cannot_be_reached(
+    one: Bus, redis_server: RedisServer
+) -> None:
+    listener = ear(one, "a")
+    thread = one._hearing
+    assert thread is not None
+    redis_server.kill()
+    until(lambda: not listener.is_on())
+    listener.subscription.end()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
 def test_the_sending_thread_ends_when_there_is_nothing_to_send(
     one: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,7 @@ def run(backend: str) -> str:
         check=False,
     )
     # There are 54 in 5.2, more later; a handful is a mistake.
-    if done.returncode == 0 and "Ran 5" in done.stderr:
+    ran = re.search(r"^Ran (\d+) tests", done.stderr, re.MULTILINE)
+    if done.returncode == 0 and ran and int(ran[1]) > 50:
         return ""
     return f"{backend}:\n{done.stderr}"

@@ -42,6 +42,8 @@ for alias, database in DATABASES.items():
         }
 for storage in globals().get("STORAGES", {}).values():
     storage.get("OPTIONS", {}).pop("endpoint_url", None)
+for mailer in globals().get("MAILERS", {}).values():  # the console, in new projects
+    mailer["BACKEND"] = "django.core.mail.backends.smtp.EmailBackend"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ def test_a_hit_rate_that_stays_low_is_logged_once_an_hour(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 1_000_000.0
-    monkeypatch.setattr(advice.time, "time", lambda: now)  # type: ignore[attr-defined]
+    monkeypatch.setattr(advice, "time", SimpleNamespace(time=lambda: now))
     book = keeping.book()
     assert book is not None
     said = []

@@ -157,7 +157,7 @@ def test_the_command_watches_until_it_is_interrupted(
         if len(slept) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("s3cache.management.commands.s3cache_stats.time.sleep", sleep)
+    monkeypatch.setattr("s3cache.management.commands.s3cache_stats.sleep", sleep)
     assert stats("--watch", "--no-color").count(LABEL) == 2
     assert slept == [2.0, 2.0]
 

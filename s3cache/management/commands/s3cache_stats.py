@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Iterator
+from time import localtime, sleep, strftime
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -76,7 +76,7 @@ class Command(BucketCommand):
             self.stdout.write(text if options["json"] else _CLEAR + text)
             self.stdout.flush()
             try:
-                time.sleep(watch)
+                sleep(watch)
             except KeyboardInterrupt:
                 return
 
@@ -92,7 +92,7 @@ class Command(BucketCommand):
         return "\n".join(self._lines(snapshot, database))
 
     def _lines(self, snapshot: Snapshot, database: str | None) -> Iterator[str]:
-        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(snapshot.since))
+        since = strftime("%Y-%m-%d %H:%M", localtime(snapshot.since))
         yield self._heading(f"Reads since {since}, of this {snapshot.scope}")
         yield from _table(
             ("database", "model", "action", "reads", "hits", "misses", "past", "rate"),
