@@ -290,7 +290,7 @@ class Bus:
             failed += 1
 
     def _is_left(self) -> bool:
-        """Whether nobody listens any more; then the hearing thread is to end."""
+        """Whether nobody listens any more, so that the thread is to end."""
         with self._lock:
             if self._subscriptions:
                 return False
