@@ -54,22 +54,21 @@ def _meet(
     """A transaction on each, both at the same entry."""
     for _ in range(TRIES):
         numbers, found = [], []
-        attempt = contextlib.ExitStack()
-        for one in (fresh, replica):
-            one.run(catch_up(one.options.signing_keys))
-            one.load()
-            copy = sqlite3.connect(":memory:", isolation_level=None)
-            attempt.callback(copy.close)
-            reader = one.new_reader()
-            with reader.held() as connection:
-                connection.backup(copy)
-            one.give_back(reader)
-            numbers.append(meta.read_position(copy).number)
-            found.append(copy)
-        if len(set(numbers)) == 1:
-            held.push(attempt.pop_all())
-            return found[1], found[0]
-        attempt.close()
+        with contextlib.ExitStack() as attempt:
+            for one in (fresh, replica):
+                one.run(catch_up(one.options.signing_keys))
+                one.load()
+                copy = sqlite3.connect(":memory:", isolation_level=None)
+                attempt.callback(copy.close)
+                reader = one.new_reader()
+                with reader.held() as connection:
+                    connection.backup(copy)
+                one.give_back(reader)
+                numbers.append(meta.read_position(copy).number)
+                found.append(copy)
+            if len(set(numbers)) == 1:
+                held.push(attempt.pop_all())
+                return found[1], found[0]
     raise sqlite3.OperationalError("commits came too fast to compare the replica")
 
 

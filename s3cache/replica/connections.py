@@ -72,9 +72,13 @@ def connect(
         cached_statements=cached_statements,
         factory=factory,
     )
-    register_functions(connection)
-    for pragma in _PRAGMAS:
-        connection.execute(pragma)
+    try:
+        register_functions(connection)
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

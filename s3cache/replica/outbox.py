@@ -160,6 +160,14 @@ class Outbox:
         connection = sqlite3.connect(
             self.path, isolation_level=None, check_same_thread=False, timeout=20.0
         )
+        try:
+            self._begin(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
         # What is acknowledged survives a power failure.
         connection.execute("PRAGMA synchronous = FULL")
@@ -170,7 +178,6 @@ class Outbox:
         if not row:
             connection.execute("INSERT INTO outbox VALUES (?)", [self._identity])
         connection.execute("COMMIT")
-        return connection
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
