@@ -10,6 +10,9 @@ PYTEST_ARGS ?= -n 2
 # How long to simulate, or to soak, in seconds; or one seed.
 SECONDS ?= 600
 SEED ?=
+# Which troubles the soak has, and whether each of them alone: EACH=1
+TROUBLES ?=
+EACH ?=
 # How long to visit the example site before its pictures are taken.
 MINUTES ?= 20
 
@@ -55,8 +58,9 @@ conformance: $(STAMP)  ## Django's own tests of the ORM and of caches, on ours
 simulate: $(STAMP)  ## The protocol's simulator: SECONDS=600 SEED=
 	$(BIN)/python -m tests.simulation --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-soak: $(STAMP)  ## Hosts that read and write on bad days: SECONDS=600 SEED=
-	$(BIN)/python -m tests.faults --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+soak: $(STAMP)  ## Bad days for hosts: SECONDS=600 SEED= TROUBLES="kill disk" EACH=1
+	$(BIN)/python -m tests.faults --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) \
+		$(TROUBLES:%=--trouble %) $(if $(EACH),--each)
 
 bench: $(STAMP)  ## The benchmarks that the documentation quotes
 	$(BIN)/python -m benchmarks

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,12 +26,14 @@ class Write:
     """A write: what it does if it happens.
 
     ``tokens`` are the rows that it makes, ``gone`` those that it deletes,
-    ``added`` what it adds to the numbers of rows, by their names.
+    ``added`` what it adds to the numbers of rows, by their names. ``parked``
+    is a row that it may not make: it is written behind, and ends there.
     """
 
     tokens: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
     added: Mapping[str, int] = field(default_factory=dict)
+    parked: str = ""
     outcome: Outcome = "open"
 
 
@@ -96,6 +98,24 @@ class Ledger:
                     yield f"{name} was acknowledged, and {token!r} is still there"
         yield from self._wrong_numbers(found, happened)
 
+    def wrongly_parked(self, parked: Collection[str]) -> Iterator[str]:
+        """Which of the commits in all outboxes' parks should not be there.
+
+        ``parked`` are tokens. Those that are missing are told, too.
+        """
+        expected = {
+            write.parked: name for name, write in self.writes.items() if write.parked
+        }
+        for token, times in Counter(parked).items():
+            name = expected.get(token)
+            if name is None or self.writes[name].outcome == "failed":
+                yield f"{name or 'nobody'} wrote {token!r}, and it is parked"
+            if times > 1:
+                yield f"{name} is parked {times} times"
+        for token in expected.keys() - set(parked):
+            if self.writes[expected[token]].outcome == "done":
+                yield f"{expected[token]} was acknowledged, and is not parked"
+
     def _was_deleted(self, token: str, gone: Mapping[str, Write]) -> bool:
         """Whether somebody may have deleted it, who first saw it there."""
         return token in gone and gone[token].outcome != "failed"
@@ -108,7 +128,7 @@ class Ledger:
             most.update(write.added)
         # Increments by one statement alone have no row that tells.
         for write in self.writes.values():
-            if write.tokens or write.gone:
+            if write.tokens or write.gone or write.parked:
                 continue
             if write.outcome == "done":
                 least.update(write.added)

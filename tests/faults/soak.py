@@ -6,7 +6,8 @@ is in ``TROUBLES`` happens to them, at random, by a seed. Days pass in seconds:
 the log is trimmed all the time. In the end:
 
 - no write that was acknowledged is lost, none that failed is there, none is
-  half done, and none was done twice;
+  half done, and none was done twice; what was written behind came in order,
+  and what could not be committed is parked;
 - nothing was read that cannot be, and every error was a documented one;
 - all replicas are equal, to that of a new host too;
 - ``s3cache_verify`` finds nothing, in the log, the packs and the records.
@@ -130,6 +131,9 @@ class Soak:
         self.violations: list[str] = []
         self.happened: Counter[str] = Counter()
         self.told: Counter[str] = Counter()
+        self.reads = 0
+        self.processes = 0
+        self.parked = 0
         self.machines: list[Machine] = []
         self.redis = RedisServer() if program() else None
         self.address = ""
@@ -208,6 +212,7 @@ class Soak:
         machine.processes[index] = process
         machine.listeners[index] = listener
         listener.start()
+        self.processes += 1
         self.trace.write("started", name, process.pid)
 
     def _listen(self, machine: Machine, process: Process, name: str) -> None:
@@ -239,6 +244,8 @@ class Soak:
                     self.ledger.end(what, outcome)
                     self.trace.write("end", what, outcome, words)
                     self._judge(machine, f"write {outcome}", what, words)
+                case ("reads", number):
+                    self.reads += number
                 case ("no room", what):
                     self._judge(machine, "read failed", what, "no room")
                 case ("wrong", what, words):
@@ -487,6 +494,7 @@ class Soak:
         auditor = Process(self.setup(None, "new"))
         try:
             auditor.call(work.settle, self._caches_of_nobody())
+            self._flush()
             found = auditor.call(work.numbers)
             for violation in self.ledger.violations(found):
                 self.wrong("in the end", violation)
@@ -506,6 +514,27 @@ class Soak:
             self.wrong("looking", repr(error))
         finally:
             auditor.stop()
+
+    def _flush(self) -> None:
+        """Have all outboxes sent, and look at what they have parked."""
+        parked: list[str] = []
+        for machine in self.machines:
+            process = Process(self.setup(machine))
+            try:
+                flushed = process.call(work.flush)
+            finally:
+                process.stop()
+            parked += flushed.parked
+            if flushed.waiting:
+                self.wrong(
+                    f"host {machine.number}", f"{flushed.waiting} commits still wait"
+                )
+            for error in flushed.errors:
+                if "FOREIGN KEY" not in error:
+                    self.wrong(f"host {machine.number}", f"it has parked: {error}")
+        self.parked = len(parked)
+        for violation in self.ledger.wrongly_parked(parked):
+            self.wrong("in the end", violation)
 
 
 #: What a network does to requests.
@@ -561,7 +590,11 @@ def lines(soak: Soak) -> Iterator[str]:
     for machine in soak.machines:
         struck.update(machine.proxy.faults.struck)
     yield f"requests: {_listed(struck)}"
-    yield f"writes:   {_listed(soak.ledger.counts())}"
+    yield (
+        f"done:     {soak.reads} reads, {_listed(soak.ledger.counts())} of "
+        f"{len(soak.ledger.writes)} writes, {soak.parked} parked, "
+        f"by {soak.processes} processes"
+    )
     yield f"told:     {_listed(soak.told)}"
     for violation in soak.violations:
         yield f"WRONG: {violation}"
@@ -587,6 +620,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--quiet-days", action="store_true", help="no trouble at all")
     add(
+        "--each",
+        action="store_true",
+        help="each of the troubles alone, one after the other, so long each",
+    )
+    add(
         "--pause",
         type=float,
         default=0.0,
@@ -600,18 +638,20 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Soak; return 1 if something is not as it has to be."""
     asked = parser().parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="s3cache-soak-") as folder:
-        seed = asked.seed if asked.seed is not None else secrets.randbelow(10**6)
-        trace = asked.trace or Path(tempfile.gettempdir()) / f"s3cache-soak-{seed}.txt"
-        troubles = () if asked.quiet_days else tuple(asked.trouble or TROUBLES)
-        soak = Soak(
-            Options(asked.seconds, seed, troubles, trace, asked.pause), Path(folder)
-        )
-        soak.run()
+    seed = asked.seed if asked.seed is not None else secrets.randbelow(10**6)
+    trace = asked.trace or Path(tempfile.gettempdir()) / f"s3cache-soak-{seed}.txt"
+    troubles = () if asked.quiet_days else tuple(asked.trouble or TROUBLES)
+    for some in [(one,) for one in troubles] if asked.each else [troubles]:
+        with tempfile.TemporaryDirectory(prefix="s3cache-soak-") as folder:
+            soak = Soak(
+                Options(asked.seconds, seed, some, trace, asked.pause), Path(folder)
+            )
+            soak.run()
         sys.stdout.write("\n".join(lines(soak)) + "\n")
+        sys.stdout.flush()
         if soak.violations:
             sys.stdout.write(f"The trace is in {trace}.\n")
             return 1
-        if asked.trace is None:
-            trace.unlink()
+    if asked.trace is None:
+        trace.unlink()
     return 0

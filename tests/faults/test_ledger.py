@@ -84,3 +84,23 @@ def test_what_was_deleted_was_there() -> None:
     assert violations((made, "done"), (gone, "done"), tokens=("a",), n=11) == [
         "write 1 was acknowledged, and 'a' is still there"
     ]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "parked", "words"),
+    [
+        ("done", ["a"], []),
+        ("open", ["a"], []),
+        ("open", [], []),
+        ("failed", [], []),
+        ("done", [], ["write was acknowledged, and is not parked"]),
+        ("failed", ["a"], ["write wrote 'a', and it is parked"]),
+        ("done", ["a", "a"], ["write is parked 2 times"]),
+        ("done", ["a", "b"], ["nobody wrote 'b', and it is parked"]),
+    ],
+)
+def test_what_is_parked(outcome: Outcome, parked: list[str], words: list[str]) -> None:
+    ledger = Ledger()
+    ledger.begin("write", Write(parked="a"))
+    ledger.end("write", outcome)
+    assert list(ledger.wrongly_parked(parked)) == words

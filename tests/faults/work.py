@@ -31,7 +31,7 @@ from django.db import (
     models,
     transaction,
 )
-from django.db.models import F, Sum
+from django.db.models import Case, F, Sum, When
 from django.test import override_settings
 
 from s3cache.db.base import DatabaseWrapper
@@ -48,12 +48,17 @@ from s3cache.log import catch_up, commit, proof
 from s3cache.management.commands.s3cache_verify import look
 from s3cache.managers import S3QuerySet
 from s3cache.records.run import record_now
+from s3cache.transactions import write_behind
 from tests.db import hosts
 from tests.faults.ledger import STOCK, Found, Outcome, Write
-from tests.library.models import Author, Book, Tag
+from tests.library.models import Author, Book, Everything, Member, Tag
 
 AUTHORS = 4
 BOOKS = 5
+COUNTERS = 3
+
+#: How a token begins that a parked commit would have written.
+IMPOSSIBLE = "impossible "
 
 #: What a write is told that did not happen.
 FAILED = (StoreRefused, StoreUnavailable, TransactionConflict, IntegrityError)
@@ -69,6 +74,9 @@ NEEDLESS = ("duplicate column", "no such column", "no such index", "already exis
 
 #: What is told while there is no room on the disk, and only then.
 NO_ROOM = ("database or disk is full", "disk I/O error")
+
+#: Reads of a thread between two times that it says so.
+TOLD_EVERY = 50
 
 #: Seconds from which on an answer needs a look at ``_head``: an hour, in the
 #: time of a soak, in which a day is long enough for the log to be trimmed.
@@ -199,6 +207,9 @@ def found_database() -> None:
         Book.objects.bulk_create(
             Book(title=f"book {n}", author=made[0], stock=STOCK) for n in range(BOOKS)
         )
+        Everything.objects.bulk_create(
+            Everything(text=f"counter {n}", whole=0) for n in range(COUNTERS)
+        )
 
 
 def report(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,8 +230,42 @@ def numbers() -> Found:
     with transaction.atomic():
         found = dict(Author.objects.values_list("name", "born"))
         found |= dict(Book.objects.values_list("title", "stock"))
-        tokens = frozenset(Tag.objects.values_list("name", flat=True))
-    return Found(tokens, found)
+        numbered = Everything.objects.exclude(whole=None)
+        found |= {
+            text: whole or 0 for text, whole in numbered.values_list("text", "whole")
+        }
+        tokens = {
+            *Tag.objects.values_list("name", flat=True),
+            *Everything.objects.filter(whole=None).values_list("text", flat=True),
+            *Member.objects.values_list("name", flat=True),
+        }
+    return Found(frozenset(tokens), found)
+
+
+@dataclass(frozen=True)
+class Flushed:
+    """What an outbox has come to: who is parked is named by its token."""
+
+    waiting: int
+    parked: tuple[str, ...]
+    errors: tuple[str, ...]
+
+
+def flush() -> Flushed:
+    """Send what this host has written behind and not sent yet."""
+    _replica()
+    behind = connection.behind  # type: ignore[attr-defined]
+    behind.send()
+    parked = behind.outbox.parked()
+    tokens = tuple(
+        value
+        for one in parked
+        for _sql, params, _many in one.commands
+        for value in params or ()
+        if isinstance(value, str) and value.startswith(IMPOSSIBLE)
+    )
+    errors = tuple(sorted({one.error or "" for one in parked}))
+    return Flushed(behind.outbox.statistics().waiting, tokens, errors)
 
 
 def verify() -> list[str]:
@@ -259,6 +304,8 @@ class _Worker:
         self._stopped = stopped
         self._numbers = itertools.count()
         self._mine: list[str] = []
+        self._behind = 0
+        self._reads = 0
         self._authors: dict[str, int] = {}
         self._choices: list[tuple[Callable[[], None], int]] = [
             (self.increment, 3),
@@ -269,6 +316,8 @@ class _Worker:
             (self.tag_many, 1),
             (self.untag, 2),
             (self.fail, 1),
+            (self.add_behind, 3),
+            (self.dangle_behind, 1),
             (self.get_one, 14),
             (self.count_mine, 4),
             (self.sum_up, 4),
@@ -293,6 +342,7 @@ class _Worker:
             send("wrong", self._name, f"stopped by {_words(error)}")
             raise
         finally:
+            send("reads", self._reads)
             connections.close_all()
 
     # Writes
@@ -388,10 +438,48 @@ class _Worker:
 
         self._write(Write((token,), added={"book 0": 10**9}), roll_back)
 
+    def add_behind(self) -> None:
+        """Add to a number that only grows if all come in order, and once."""
+        token, chain = self._token(), f"chain {self._name}"
+        counter, number = f"counter {self._random.randrange(COUNTERS)}", self._behind
+
+        def add() -> None:
+            with write_behind():
+                if not number:
+                    Everything.objects.create(text=chain, whole=0)
+                Everything.objects.filter(text=chain).update(
+                    whole=Case(
+                        When(whole=number, then=number + 1),
+                        default=F("whole"),
+                        output_field=models.BigIntegerField(),
+                    )
+                )
+                Everything.objects.filter(text=counter).update(whole=F("whole") + 1)
+                Everything.objects.create(text=token)
+
+        if self._write(Write((token,), added={chain: 1, counter: 1}), add):
+            self._behind += 1
+
+    def dangle_behind(self) -> None:
+        """Write what is found out when it is sent, and has to be parked."""
+        token = IMPOSSIBLE + self._token()
+
+        def dangle() -> None:
+            with write_behind():
+                Member(
+                    pk=self._random.getrandbits(60), name=token, invited_by_id=1
+                ).save(force_insert=True)
+
+        self._write(Write(parked=token), dangle)
+
     # Reads
 
     def _read(self, do: Callable[[], Any]) -> Any:
         """The answer, or None if there is none."""
+        self._reads += 1
+        if self._reads == TOLD_EVERY:
+            send("reads", self._reads)
+            self._reads = 0
         try:
             return do()
         except UNREADABLE as error:
