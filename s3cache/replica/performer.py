@@ -157,7 +157,7 @@ class Performer:
         if self._target is not self._file:
             done = self._target.apply(effect)
             return done if isinstance(done, Lacking) else self._target.position()
-        with self._replica.writer.held():
+        with self._replica.writer.in_nobodys_way():
             moved = self._target.apply(effect)
         if isinstance(moved, Lacking):
             return moved
@@ -245,7 +245,7 @@ class Performer:
         if self._target is not self._file:
             self._target.load(effect)
         else:
-            with self._replica.writer.held():
+            with self._replica.writer.in_nobodys_way():
                 self._target.load(effect)
         if self._replica.on_load is not None:
             self._replica.on_load(effect.left)
@@ -254,7 +254,7 @@ class Performer:
         return self._target.lacking(effect)
 
     def _repack(self, effect: effects.Repack) -> bool:
-        with self._replica.writer.held():
+        with self._replica.writer.in_nobodys_way():
             return self._target.repack(effect.catalog)
 
     def _loaded(self, effect: effects.Loaded) -> Position:
@@ -264,7 +264,7 @@ class Performer:
 
     def _take_over(self, effect: effects.TakeOver) -> bool:
         new, self._target = self._target, self._file
-        with self._replica.writer.held():
+        with self._replica.writer.in_nobodys_way():
             replaced = self._replica.replace_by(
                 new, effect.replaces, keep_old=self._diverged
             )

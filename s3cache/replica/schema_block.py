@@ -20,6 +20,7 @@ from s3cache.log.entry import Change, Rows, Sequences, Statement
 from s3cache.replica.applying import read_sequences
 from s3cache.replica.capture import column_name
 from s3cache.replica.foreign_keys import check_tables, referred_columns, with_children
+from s3cache.replica.host_errors import is_of_the_host
 from s3cache.replica.results import Result, Seen
 from s3cache.replica.script import Script
 from s3cache.replica.sql import (
@@ -265,12 +266,15 @@ class SchemaBlock:
             self.end()
 
     def _stage(self) -> Staged:
-        if self._position is None:
+        if self._position is None or not self._writer.connection.in_transaction:
+            # An entry that came first was applied, here or by the attempt.
             script = self._script
             self._start()
             try:
                 script.replay(self._again)
             except sqlite3.Error as error:
+                if is_of_the_host(error):
+                    raise
                 raise TransactionConflict(
                     f"Another host's commit stands in the way of this schema "
                     f"change; nothing of it was committed: {error}"
@@ -303,6 +307,8 @@ class SchemaBlock:
         try:
             self._replica.file.rehearse(position, changes)
         except sqlite3.Error as error:
+            if is_of_the_host(error):
+                raise
             raise NotSupportedError(
                 f"This schema change cannot be committed: what it came to cannot be "
                 f"done again from the log ({error}). Nothing of it was committed."

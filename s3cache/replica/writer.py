@@ -96,6 +96,17 @@ class Writer:
             self.lock.release()
             raise
 
+    @contextmanager
+    def in_nobodys_way(self) -> Iterator[None]:
+        """Let another connection write: what is open here is rolled back.
+
+        A change of the schema, too, which is then run again; only the thread
+        that makes it gets here meanwhile.
+        """
+        with self.held():
+            self.rollback()
+            yield
+
     def _acquire(self) -> None:
         if not self.lock.acquire(timeout=self._timeout):
             raise OperationalError(

@@ -4,6 +4,7 @@ Migrations: each is one commit, and every host comes to the same tables.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ from django.db.migrations.state import ProjectState
 from django.db.models.functions import Random
 
 from s3cache.exceptions import EntryFormatError, TransactionConflict
+from s3cache.log.effects import Turn
+from s3cache.replica import clock, connections
 from s3cache.replica.capture import Capture
+from s3cache.replica.file import ReplicaFile
 from tests.db.hosts import on
 from tests.engine import Bucket, Host, MakeHost
 from tests.library.models import Author, Book, Place, Tag
@@ -420,6 +424,19 @@ def test_a_change_that_no_replica_could_apply_is_not_committed(
     assert host.sql("SELECT name FROM library_tag") == [("a",)]
 
 
+def test_a_full_disk_is_not_said_to_be_the_changes_fault(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr(ReplicaFile, "rehearse", fail)
+    with pytest.raises(OperationalError, match="^database or disk is full$"):
+        host.sql("CREATE TABLE t (a)")
+
+
 @pytest.mark.parametrize(
     "sql",
     [
@@ -520,6 +537,42 @@ def test_a_write_of_another_host_in_the_middle_of_a_migration(
             ("axe", 103),
             ("late", 104),
         ]
+
+
+class TurnAt(Turn):
+    """A turn that is told where the log is."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Pass nothing on."""
+
+
+def test_what_came_first_is_applied_though_a_migration_is_open(
+    tools: Migration, hosts: MakeHost, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its attempt, as when its turn says where the others are.
+
+    It holds SQLite's write lock by then, and would wait for itself.
+    """
+    monkeypatch.setattr(connections, "BUSY_TIMEOUT", 0.1)
+    host.restart()
+    other = hosts(max_age=0)
+    other.catch_up()
+    tool = tools.model("Tool")
+    with host, connection.schema_editor() as editor:
+        editor.execute("ALTER TABLE shed_tool ADD COLUMN c INT DEFAULT 1")
+        with other:
+            tool.objects.create(name="late", weight=4)
+        replica = host.connection.replica
+        replica.take_turn = lambda patience: TurnAt(other.position)
+        replica.side.remember("foreign_at", clock.now())
+    assert host.sql("SELECT name, c FROM shed_tool ORDER BY name")[-2:] == [
+        ("late", 1),
+        ("saw", 1),
+    ]
+    assert schema(other) == schema(host)
 
 
 def test_a_migration_whose_python_read_what_changed_is_a_conflict(
