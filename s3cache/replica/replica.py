@@ -354,7 +354,11 @@ class Replica:
             with self._open_lock:
                 opened = self._opened()
                 if _identity(self.path) == opened.identity:
-                    return self._connect(read_only=True)
+                    try:
+                        return self._connect(read_only=True)
+                    except sqlite3.Error:
+                        if _identity(self.path) == opened.identity:
+                            raise  # else it was deleted just now
             self._open_anew(opened)
 
     def _connect(self, **how: Any) -> sqlite3.Connection:

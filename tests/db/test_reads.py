@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import OperationalError, connection, transaction
 
 from s3cache.exceptions import LogDiverged, StoreError, StoreUnavailable
+from s3cache.replica import replica
 from s3cache.stores import DirectoryStore
 from s3cache.stores.base import Answer
 from tests.db.hosts import FaultyStore, Turns, first, on, together
@@ -202,6 +205,27 @@ def test_a_file_that_is_removed_before_the_first_statement(hosts: MakeHost) -> N
     access = host.connection.replica.analyser.access("SELECT * FROM library_tag", ())
     assert access.reads == {"library_tag"}
     assert names(host) == ["a"]
+
+
+@directory
+def test_a_file_that_is_removed_while_a_reader_connects(
+    hosts: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, host = hosts(), hosts()
+    write(other, "a")
+    host.catch_up()
+    really = replica.connect
+    removed: list[bool] = []
+
+    def connect(path: Path, **how: Any) -> sqlite3.Connection:
+        if how.get("read_only") and not removed:
+            removed.append(True)
+            remove_file(host)
+        return really(path, **how)
+
+    monkeypatch.setattr(replica, "connect", connect)
+    assert names(host) == ["a"]
+    assert removed
 
 
 @directory
