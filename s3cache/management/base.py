@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
 from tqdm import tqdm
 
 from s3cache import conf
@@ -22,6 +24,17 @@ class BucketCommand(BaseCommand):
 
     #: Whether it is always about one, DEFAULT_DB_ALIAS if none is named.
     about_one = False
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Run it; a store that is down, or a full disk, is said in a line."""
+        try:
+            return super().execute(*args, **options)
+        except (OperationalError, sqlite3.OperationalError) as error:
+            raise CommandError(str(error)) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise CommandError(f"{error.strerror}: {error.filename}") from error
 
     def add_arguments(self, parser: CommandParser) -> None:
         usual = (

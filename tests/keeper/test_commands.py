@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import sqlite3
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,8 +18,9 @@ from s3cache.keeper.rounds import KeeperOptions
 from s3cache.keeper.run import keep_now
 from s3cache.log.head import decode_head, encode_head
 from s3cache.log.keys import HEAD
-from s3cache.management import keeping
-from s3cache.management.commands import s3cache_erase
+from s3cache.management import commands, keeping
+from s3cache.management.commands import s3cache_erase, s3cache_flush
+from s3cache.replica.file import ReplicaFile
 from tests.engine import Bucket, Host, MakeHost
 from tests.library.models import Author, Member
 
@@ -81,6 +85,36 @@ def test_a_full_disk_is_an_error_in_a_line(
     monkeypatch.setattr(keeping, "keep_now", fail)
     with pytest.raises(CommandError, match="^default: database or disk is full$"):
         run("s3cache_compact", database="default")
+
+
+COMMANDS = sorted(path.stem for path in Path(commands.__path__[0]).glob("s3cache_*"))
+NEEDED = {"s3cache_restore": ["--location", "elsewhere"]}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_where_no_replica_can_be_opened_every_command_says_so_in_a_line(
+    host: Host, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    host.restart()
+    monkeypatch.setattr(ReplicaFile, "open", fail)
+    try:
+        run(name, *NEEDED.get(name, []))
+    except CommandError as error:
+        assert "disk is full" in str(error)
+
+
+def test_no_space_for_a_file_is_said_in_a_line(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/replica")
+
+    monkeypatch.setattr(s3cache_flush.Command, "handle", fail)
+    with pytest.raises(CommandError, match="^No space left on device: /replica$"):
+        run("s3cache_flush")
 
 
 def test_everything_writes_all_packs_anew(host: Host) -> None:

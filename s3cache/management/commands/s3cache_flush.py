@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import asdict
 from typing import Any
 
@@ -47,7 +48,7 @@ class Command(BucketCommand):
                 if not dry_run:
                     retried = behind.outbox.retry() if retry_parked else 0
                     sent = {"retried": retried, **asdict(behind.send())}
-            except DatabaseError as error:
+            except (DatabaseError, sqlite3.Error) as error:
                 raise CommandError(
                     f"{alias}: {error} {behind.outbox.statistics().waiting} commits "
                     f"wait, and are safe on this host."
