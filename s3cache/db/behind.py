@@ -21,9 +21,11 @@ from django.db import NotSupportedError, OperationalError
 
 from s3cache.replica import clock
 from s3cache.replica.outbox import (
+    ALL_TABLES,
     CREATE_MARKS,
     MARKS,
     Command,
+    OldCopy,
     Outbox,
     OutboxRequest,
     Waiting,
@@ -75,7 +77,8 @@ class Behind:
         self._thread_of = 0
         self._lock = threading.Lock()
         self._retry_at = 0.0
-        self._is_known_to_have_marks = False
+        self._has_marks = ""
+        """The database that is known to have them."""
 
     # Taking commits
 
@@ -191,8 +194,14 @@ class Behind:
         own = [one for one in commits if one.database == database]
         if not own:
             return
-        self._make_marks()
-        last, parked = replica.submit(OutboxRequest(self.outbox.identity, own))
+        self._make_marks(database)
+        outcome = replica.submit(OutboxRequest(self.outbox.outset(), own))
+        if isinstance(outcome, OldCopy):
+            numbers = self.outbox.part(str(outcome))
+            done.parked += len(numbers)
+            logger.error("%s: %s", self.outbox.path, outcome)
+            return
+        last, parked = outcome
         self.outbox.settle(last, parked)
         done.entries += 1
         done.commits += sum(one.id <= last for one in own) - len(parked)
@@ -200,9 +209,9 @@ class Behind:
         for number, error in parked:
             logger.error("Commit %d of %s: %s", number, self.outbox.path, error)
 
-    def _make_marks(self) -> None:
+    def _make_marks(self, database: str) -> None:
         """See to it that the database can say what has been sent."""
-        if self._is_known_to_have_marks:
+        if self._has_marks == database:
             return
         reader = self.replica.new_reader()
         try:
@@ -217,7 +226,7 @@ class Behind:
                     block.rollback()
         finally:
             self.replica.give_back(reader)
-        self._is_known_to_have_marks = True
+        self._has_marks = database
 
     # The thread
 
@@ -271,8 +280,15 @@ class Behind:
 
     def recover(self) -> None:
         """Go on with what a process has left that died."""
-        if self.outbox.path.exists() and self.outbox.recount():
-            self.send_soon()
+        try:
+            if not self.outbox.path.exists() or not self.outbox.recount():
+                return
+        except sqlite3.Error as error:
+            # A full disk, perhaps: the thread looks again and again, and so
+            # does who reads, whatever it is.
+            self.replica.side.remember("pending", ALL_TABLES)
+            logger.warning("%s cannot be read: %s", self.outbox.path, error)
+        self.send_soon()
 
     def after_fork_in_child(self) -> None:
         """Have no thread, and no lock of the parent's."""

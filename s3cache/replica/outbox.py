@@ -13,6 +13,7 @@ that died before it could remove it from here, is not run again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -30,6 +31,7 @@ import msgspec
 from django.db import NotSupportedError
 
 from s3cache.replica.absent import NotLoaded
+from s3cache.replica.host_errors import is_of_the_host
 from s3cache.replica.requests import Request, Stage
 from s3cache.replica.side_file import SideFile
 from s3cache.replica.writer import Uncaptured
@@ -39,39 +41,35 @@ MARKS: Final = "s3cache_outbox"
 CREATE_MARKS: Final = (
     f'CREATE TABLE IF NOT EXISTS "{MARKS}" '
     f'("outbox" text NOT NULL PRIMARY KEY, "last" integer NOT NULL, '
-    f'"parked" text NOT NULL)'
+    f'"token" text NOT NULL, "parked" text NOT NULL)'
 )
-_READ_MARK: Final = f"SELECT last, parked FROM main.{MARKS} WHERE outbox = ?"
+_READ_MARK: Final = f"SELECT last, token, parked FROM main.{MARKS} WHERE outbox = ?"
 _SET_MARK: Final = (
-    f"INSERT INTO {MARKS} (outbox, last, parked) VALUES (?, ?, ?) "
-    f"ON CONFLICT (outbox) DO UPDATE SET last = excluded.last, parked = excluded.parked"
+    f"INSERT INTO {MARKS} (outbox, last, token, parked) VALUES (?, ?, ?, ?) "
+    f"ON CONFLICT (outbox) DO UPDATE SET last = excluded.last, "
+    f"token = excluded.token, parked = excluded.parked"
 )
 
 #: What is sent in one entry at most.
 MOST_COMMITS: Final = 1000
 MOST_BYTES: Final = 2**20
 
-#: Of a host, and not of a commit: who meets one of these tries again.
-_OF_THE_HOST: Final = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_INTERRUPT,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-    }
-)
+#: Connections that nobody uses, and that must not be closed.
+_kept_open: list[sqlite3.Connection] = []
 
 #: Bits of a double that hold tables.
 _BITS: Final = 52
+ALL_TABLES: Final = (1 << _BITS) - 1
 
 #: A statement, its parameters, and whether they are those of many runs.
 Command = tuple[str, Any, bool]
 
 _SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS outbox (identity TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS outbox (
+    identity TEXT NOT NULL,
+    settled INTEGER NOT NULL DEFAULT 0,
+    token TEXT NOT NULL DEFAULT ''
+);
 CREATE TABLE IF NOT EXISTS commits (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     database TEXT NOT NULL,
@@ -100,7 +98,18 @@ class Waiting:
     created: float
     tables: Sequence[str]
     commands: Sequence[Command]
+    token: str
+    """Tells it from another one of that number, in another copy."""
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outset:
+    """What an outbox is called, and which commit it settled last."""
+
+    identity: str
+    settled: int = 0
+    token: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +130,33 @@ class Outbox:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
-        self._identity = ""
+        self._file = (0, 0)
 
     @property
     def _side(self) -> SideFile:
         return self._get_side()
 
-    @property
-    def identity(self) -> str:
-        """What the mark in the database calls it."""
-        with self._opened():
-            return self._identity
+    def outset(self) -> Outset:
+        """What the mark in the database is compared with."""
+        with self._opened() as connection:
+            row = connection.execute(
+                "SELECT identity, settled, token FROM outbox"
+            ).fetchone()
+        return Outset(*row)
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         if self._pid != os.getpid():
             self.after_fork_in_child()
         with self._lock:
+            if self._connection is not None and _identity(self.path) != self._file:
+                # It was deleted. SQLite would delete the WAL with it, by its
+                # name: that of the file which is there now.
+                _kept_open.append(self._connection)
+                self._connection = None
             if self._connection is None:
                 self._connection = self._open()
+                self._file = _identity(self.path)
             yield self._connection
 
     @contextmanager
@@ -171,12 +188,13 @@ class Outbox:
         connection.execute("PRAGMA journal_mode = WAL")
         # What is acknowledged survives a power failure.
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA fullfsync = ON")  # macOS has another one
         connection.executescript(_SCHEMA)
         connection.execute("BEGIN IMMEDIATE")
-        row = connection.execute("SELECT identity FROM outbox").fetchone()
-        self._identity = row[0] if row else secrets.token_hex(16)
-        if not row:
-            connection.execute("INSERT INTO outbox VALUES (?)", [self._identity])
+        if not connection.execute("SELECT 1 FROM outbox").fetchone():
+            connection.execute(
+                "INSERT INTO outbox (identity) VALUES (?)", [secrets.token_hex(16)]
+            )
         connection.execute("COMMIT")
 
     def close(self) -> None:
@@ -199,6 +217,8 @@ class Outbox:
         """Hold nothing of the parent's."""
         self._lock = threading.RLock()
         self._pid = os.getpid()
+        if self._connection is not None:  # a server has gone past Python's hooks
+            _kept_open.append(self._connection)
         self._connection = None
 
     # Commits
@@ -263,10 +283,38 @@ class Outbox:
                 connection.execute(
                     "UPDATE commits SET error = ? WHERE id = ?", [error, number]
                 )
+            self._note_settled(connection, last)
             connection.execute(
                 "DELETE FROM commits WHERE id <= ? AND error IS NULL", [last]
             )
             self._count(connection)
+
+    def _note_settled(self, connection: sqlite3.Connection, last: int) -> None:
+        row = connection.execute(
+            "SELECT id, database, created, tables, body, error FROM commits "
+            "WHERE id = ?",
+            [last],
+        ).fetchone()
+        if row is not None:
+            connection.execute(
+                "UPDATE outbox SET settled = ?, token = ?", [last, _waiting(row).token]
+            )
+
+    def part(self, error: str) -> list[int]:
+        """Park all that waits, and have another identity from now on.
+
+        Returns the numbers of those that are parked.
+        """
+        with self._changing() as connection:
+            rows = connection.execute(
+                "UPDATE commits SET error = ? WHERE error IS NULL RETURNING id", [error]
+            ).fetchall()
+            connection.execute(
+                "UPDATE outbox SET identity = ?, settled = 0, token = ''",
+                [secrets.token_hex(16)],
+            )
+            self._count(connection)
+        return [number for (number,) in rows]
 
     def park(self, number: int, error: str) -> None:
         """Keep a commit, and do not send it."""
@@ -319,18 +367,29 @@ class Outbox:
         return OutboxStatistics(waiting, parked, lag)
 
 
+class OldCopy(Exception):
+    """The database has seen commits of this outbox that it does not know."""
+
+    def __str__(self) -> str:
+        return (
+            "the database has got later commits of this outbox: it is an old copy, "
+            "or the copy of another host's, and nobody knows what of it was sent"
+        )
+
+
 class OutboxRequest(Request):
     """Commits of an outbox, as a member of a batch.
 
-    The outcome is up to which one all are done, with those that are parked.
+    The outcome is up to which one all are done, with those that are parked;
+    or ``OldCopy``, and nothing is done.
     """
 
-    def __init__(self, identity: str, commits: Sequence[Waiting]) -> None:
-        self._identity = identity
+    def __init__(self, outset: Outset, commits: Sequence[Waiting]) -> None:
+        self._outset = outset
         self._commits = commits
 
     def statements(self) -> Sequence[tuple[str, Any]]:
-        mark = _SET_MARK, (self._identity, 0, "")
+        mark = _SET_MARK, (self._outset.identity, 0, "", "")
         return [
             mark,
             *(
@@ -340,21 +399,33 @@ class OutboxRequest(Request):
             ),
         ]
 
-    def run(self, stage: Stage) -> tuple[int, list[tuple[int, str]]]:
+    def run(self, stage: Stage) -> tuple[int, list[tuple[int, str]]] | OldCopy:
         writer = stage.writer
-        row = writer.connection.execute(_READ_MARK, [self._identity]).fetchone()
-        last = row[0] if row else 0
+        identity = self._outset.identity
+        row = writer.connection.execute(_READ_MARK, [identity]).fetchone()
+        last, token, said = row or (0, "", "[]")
+        if not self._knows(last, token):
+            return OldCopy()
         left = [one for one in self._commits if one.id > last]
         if not left:
-            return last, [(number, said) for number, said in json.loads(row[1])]
+            return last, [(number, error) for number, error in json.loads(said)]
         parked = []
         for one in left:
             if error := self._run_one(stage, one):
                 parked.append((one.id, error))
         last = left[-1].id
         # Who dies before it has settled this learns it from here.
-        writer.execute(_SET_MARK, (self._identity, last, json.dumps(parked)))
+        writer.execute(_SET_MARK, (identity, last, left[-1].token, json.dumps(parked)))
         return last, parked
+
+    def _knows(self, last: int, token: str) -> bool:
+        """Whether it was this outbox that the mark was set by.
+
+        A mark that is behind is of a database that was put back.
+        """
+        if last <= self._outset.settled:
+            return last < self._outset.settled or token == self._outset.token
+        return any(one.id == last and one.token == token for one in self._commits)
 
     def _run_one(self, stage: Stage, commit: Waiting) -> str:
         """Run one whole commit, or nothing of it; return what was wrong."""
@@ -368,8 +439,7 @@ class OutboxRequest(Request):
         except (Uncaptured, NotLoaded):
             raise
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code in _OF_THE_HOST or not writer.connection.in_transaction:
+            if is_of_the_host(error) or not writer.connection.in_transaction:
                 raise
             writer.connection.execute("ROLLBACK TO s3cache_commit")
             writer.touched = before
@@ -377,6 +447,14 @@ class OutboxRequest(Request):
             return f"{type(error).__name__}: {error}"
         writer.connection.execute("RELEASE s3cache_commit")
         return ""
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def _replacing(sql: str) -> str:
@@ -395,7 +473,10 @@ def _waiting(row: Sequence[Any]) -> Waiting:
     commands = [
         (sql, params, many) for sql, params, many in msgspec.msgpack.decode(body)
     ]
-    return Waiting(number, database, created, json.loads(tables), commands, error)
+    token = hashlib.blake2b(repr(created).encode() + body, digest_size=8).hexdigest()
+    return Waiting(
+        number, database, created, json.loads(tables), commands, token, error
+    )
 
 
 def _plain(command: Command) -> tuple[str, Any, bool]:

@@ -17,6 +17,7 @@ from django.db.models.functions import Concat
 
 from s3cache.db import base, behind
 from s3cache.db.behind import Behind
+from s3cache.replica.outbox import Outbox
 from s3cache.transactions import write_behind
 from tests.db import hosts as db_hosts
 from tests.db.hosts import (
@@ -52,6 +53,11 @@ def of_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def outbox_of(host: Host) -> Behind:
     return host.connection.behind
+
+
+def make_marks(host: Host) -> None:
+    """Have the database say what was sent, which it else does at the first."""
+    outbox_of(host)._make_marks(host.connection.replica.position().database)
 
 
 def names() -> list[str]:
@@ -188,7 +194,7 @@ def test_while_the_store_is_down_commits_are_taken_and_reads_go_on(
     host = hosts(storage="faulty", commit_timeout=0.1)
     host.catch_up()
     with host:
-        outbox_of(host)._make_marks()
+        make_marks(host)
         faulty.on("", "", lost_before)
         with write_behind():
             Category.objects.create(name="taken")
@@ -209,7 +215,7 @@ def test_a_lost_answer_sends_nothing_twice(
     host.catch_up()
     with host:
         made = Category.objects.create(name="")
-        outbox_of(host)._make_marks()
+        make_marks(host)
         for _ in range(3):
             with write_behind():
                 Category.objects.filter(pk=made.pk).update(name=ONE_MORE)
@@ -286,6 +292,100 @@ def test_commits_of_another_database_are_not_sent_to_this_one(host: Host) -> Non
     assert outbox.send().parked == 1
     [parked] = outbox.outbox.parked()
     assert parked.error == "it belongs to another database, another"
+
+
+def put_back(outbox: Outbox, copy: bytes) -> None:
+    """Have the file of an outbox be what it was when it was copied."""
+    outbox.close()
+    outbox.path.write_bytes(copy)
+
+
+@pytest.mark.parametrize("taken_since", [1, 3])
+def test_an_old_copy_that_is_put_back_loses_nothing_silently(
+    host: Host, hosts: MakeHost, caplog: pytest.LogCaptureFixture, taken_since: int
+) -> None:
+    """Its numbers are those of commits that are sent."""
+    behind = outbox_of(host)
+    write_one("first")
+    behind.send()
+    behind.outbox.close()
+    copy = behind.outbox.path.read_bytes()
+    write_one("second")
+    write_one("third")
+    behind.send()
+    put_back(behind.outbox, copy)
+    for number in range(taken_since):
+        write_one(f"since {number}")
+    sent = behind.send()
+    assert (sent.commits, sent.parked) == (0, taken_since)
+    assert "has got later commits of this outbox" in caplog.text
+    # It is somebody else now, and people may say that all is to be sent.
+    assert behind.outbox.retry() == taken_since
+    assert behind.send().commits == taken_since
+    since = [f"since {number}" for number in range(taken_since)]
+    assert committed(hosts()) == ["first", "second", *since, "third"]
+
+
+def test_the_copy_of_another_hosts_is_noticed(host: Host, hosts: MakeHost) -> None:
+    """As of a machine that was made from the image of another one."""
+    write_one("before")
+    outbox_of(host).send()
+    outbox_of(host).outbox.close()
+    copy = outbox_of(host).outbox.path.read_bytes()
+    other = hosts()
+    with other:
+        other.catch_up()
+        put_back(outbox_of(other).outbox, copy)
+        write_one("there")
+        assert outbox_of(other).send().commits == 1
+    write_one("here")
+    assert outbox_of(host).send().parked == 1
+
+
+def test_a_database_that_was_put_back_gets_what_waits(
+    host: Host, hosts: MakeHost
+) -> None:
+    """Its mark is behind, and that is no copy of the outbox."""
+    write_one("first")
+    outbox_of(host).send()
+    write_one("second")
+    outbox_of(host).send()
+    host.sql("UPDATE s3cache_outbox SET last = 1, token = ''")
+    write_one("third")
+    assert outbox_of(host).send().commits == 1
+    assert "third" in committed(hosts())
+
+
+def test_an_outbox_that_is_deleted_under_a_process_is_made_anew(
+    host: Host, hosts: MakeHost
+) -> None:
+    outbox = outbox_of(host).outbox
+    write_one("lost with its file")
+    for path in outbox.path.parent.glob(f"{outbox.path.name}*"):
+        path.unlink()
+    write_one("safe")
+    assert outbox.path.exists()
+    assert outbox.statistics().waiting == 1
+    outbox_of(host).send()
+    assert committed(hosts()) == ["safe"]
+
+
+def test_an_outbox_that_cannot_be_read_is_in_no_readers_way(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = outbox_of(host).outbox
+    write_one("waits")
+    outbox.close()
+    before = outbox.path.read_bytes()
+    outbox.path.write_bytes(b"not a database" * 100)
+    behind._all.clear()  # as a new process
+    host.connection.close()
+    assert names() == []
+    assert "file is not a database" in caplog.text
+    outbox_of(host).outbox.close()
+    outbox.path.write_bytes(before)
+    outbox_of(host)._retry_at = 0.0
+    assert names() == ["waits"]
 
 
 def test_a_full_disk_takes_nothing_and_says_so(
@@ -442,7 +542,7 @@ def test_flush_says_what_is_safe_when_the_store_is_down(
     host = hosts(storage="faulty", commit_timeout=0.1)
     host.catch_up()
     with host:
-        outbox_of(host)._make_marks()
+        make_marks(host)
         write_one("safe")
         faulty.on("", "", lost_before)
         with pytest.raises(CommandError, match="1 commits wait, and are safe"):
