@@ -245,6 +245,14 @@ def bucket_aliases() -> tuple[str, ...]:
     )
 
 
+def was_closed(alias: str, settings: dict[str, Any]) -> bool:
+    """Whether these are a tenant's settings that ``alias`` has no more.
+
+    Threads keep connections with them; see `s3cache.tenants`.
+    """
+    return TENANT in settings and connections.settings.get(alias) is not settings
+
+
 def lives_in_bucket(alias: str | None) -> bool:
     """Tell whether the database `alias` is in a bucket; a tenant's, too."""
     return alias in bucket_aliases() or (

@@ -72,6 +72,10 @@ _with_files: Final[OrderedDict[str, None]] = OrderedDict()
 """Aliases of those that may have files open, the last used one at the end."""
 _active: Final[Counter[str]] = Counter()
 """How many blocks of ``using`` there are, by alias."""
+_making: Final[dict[str, threading.Lock]] = {}
+"""Locks by alias: of those who create the same one, one does."""
+_changing: Final[dict[str, str]] = {}
+"""What is being done, by alias, to those that nobody may use meanwhile."""
 
 _current: Final[ContextVar[dict[str, str]]] = ContextVar("tenants")
 
@@ -86,16 +90,30 @@ def create(name: str, *, like: str | None = None, location: str | None = None) -
     of `like`. Returns the alias. Raise `TenantExists` if there is a database
     already: one that was only begun is made complete by the next call.
     """
-    alias = _register(name, like, location)
-    connection = _connection(alias)
+    from s3cache.replica.founding import create_in_place_of_dropped
+
+    with _lock:
+        is_new = _alias(name, _template(like)) not in _registered
+        alias = _register(name, like, location)
+        _active[alias] += 1
+        making = _making.setdefault(alias, threading.Lock())
+    is_made = False
     try:
-        if _is_complete(connection):
-            raise TenantExists(f"{_store(connection).name} holds a database already.")
-        call_command("migrate", database=alias, verbosity=0, interactive=False)
-        _used(alias)
-    except BaseException:
-        _forget(alias)
-        raise
+        with making:
+            connection = _connection(alias)
+            if _is_complete(connection):
+                place = _store(connection).name
+                raise TenantExists(f"{place} holds a database already.")
+            params = connection.get_connection_params()
+            create_in_place_of_dropped(params["store"], params["options"].signing_keys)
+            call_command("migrate", database=alias, verbosity=0, interactive=False)
+            _used(alias)
+            is_made = True
+    finally:
+        with _lock:
+            _active[alias] -= 1
+            if is_new and not is_made and not _active[alias]:
+                _forget(alias)
     return alias
 
 
@@ -107,8 +125,9 @@ def open(name: str, *, like: str | None = None, location: str | None = None) -> 
     keep files open: then those of the one that was not used for the longest
     time are closed, until it is used again. Again and again costs nothing.
     """
-    alias = _register(name, like, location)
-    _used(alias)
+    with _lock:
+        alias = _register(name, like, location)
+        _used(alias)
     return alias
 
 
@@ -123,12 +142,10 @@ def close(name: str, *, like: str | None = None) -> None:
     Forget a tenant in this process: its files are closed, its alias is gone.
 
     The replica stays where it is. Raise `UnknownTenant` if it is not open,
-    and `RuntimeError` within a block of `using` that it is used by.
+    and `RuntimeError` within a block of `using` that it is used by, and while
+    it is created, moved or dropped.
     """
-    alias = _known(name, like)
-    with _lock:
-        if _active[alias]:
-            raise RuntimeError(f"The tenant {name!r} is in use: leave using() first.")
+    with _alone(name, like, "closed") as alias, _lock:
         _forget(alias)
 
 
@@ -136,32 +153,32 @@ def drop(name: str, *, like: str | None = None) -> int:
     """
     Delete the database of a tenant, and its replica here; there is no undo.
 
-    Returns how many objects were deleted. Raise what `close` raises. If it
-    is interrupted, `open` and drop it again. Other hosts that have it open
-    get `LogDiverged` as soon as they ask.
+    Returns how many objects were deleted. One stays, the end of the log:
+    other hosts that have it open get `EntryFormatError` from it, or
+    `LogDiverged`, and write nothing there any more. A database that is made
+    in its place goes on from there. Raise what `close` raises. If it is
+    interrupted, `open` and drop it again.
     """
     from s3cache.db.behind import forget_behind
-    from s3cache.log.keys import HEAD
-    from s3cache.replica.file import delete_file
-    from s3cache.replica.replica import forget_replica
+    from s3cache.log.keys import HEAD, entry_key
+    from s3cache.replica.founding import end_log
+    from s3cache.replica.replica import drop_replica
     from s3cache.stores.failures import failure
 
-    alias = _known(name, like)
-    with _lock:
-        if _active[alias]:
-            raise RuntimeError(f"The tenant {name!r} is in use: leave using() first.")
+    with _alone(name, like, "dropped") as alias:
         connection = _connection(alias)
         store, path = _store(connection), Path(connection.settings_dict["NAME"])
-        _forget(alias)
+        # First, so that nobody takes what is left of it for a database.
+        last = end_log(store, "")
+        answer = store.delete(HEAD)
+        if answer.status not in (200, 404):
+            raise failure(answer, f"delete {HEAD}", store=store.name)
+        with _lock:
+            _forget(alias)
         forget_behind(path)
-        forget_replica(path)
-    # First, so that nobody takes what is left of it for a database.
-    answer = store.delete(HEAD)
-    if answer.status not in (200, 404):
-        raise failure(answer, f"delete {HEAD}", store=store.name)
-    deleted = int(answer.status == 200) + _delete_all(store)
-    delete_file(path)
-    return deleted
+        drop_replica(path)
+        kept = "" if last is None else entry_key(last + 1)
+        return (last is not None) + _delete_all(store, kept)
 
 
 def move(name: str, location: str, *, like: str | None = None) -> str:
@@ -176,25 +193,28 @@ def move(name: str, location: str, *, like: str | None = None) -> str:
     the store does.
     """
     from s3cache.keeper.restore import CannotRestore, restore
+    from s3cache.replica.founding import end_log
+    from s3cache.replica.replica import drop_replica
 
-    alias = _known(name, like)
-    with _lock:
-        if _active[alias]:
-            raise RuntimeError(f"The tenant {name!r} is in use: leave using() first.")
+    with _alone(name, like, "moved") as alias:
         connection = _connection(alias)
         target = _store(connection).at(location)
         replica = connection.replica
         if target.name == replica.store.name:
             raise CannotMove(f"{target.name} is where {name!r} is already.")
         connection.behind.send()
-        number = _end_log(replica.store, target.name)
+        number = end_log(replica.store, target.name)
         try:
             restore(replica, target, number)
         except CannotRestore as error:
             raise CannotMove(str(error)) from error
         template = connection.settings_dict[conf.TENANT]["like"]
-        _forget(alias)
-    return open(name, like=template, location=location)
+        with _lock:
+            _forget(alias)
+        drop_replica(replica.path)  # it is of a database with another id
+        with _lock:
+            del _changing[alias]
+            return open(name, like=template, location=location)
 
 
 @contextmanager
@@ -204,19 +224,20 @@ def using(name: str, *, like: str | None = None) -> Iterator[str]:
 
     For the thread or task that enters it, and what these call. Yields the
     alias, which ``transaction.atomic(using=...)`` needs. Raise
-    `UnknownTenant` if it is not open, and `ImproperlyConfigured` without a
-    `TenantRouter`.
+    `UnknownTenant` if it is not open, `RuntimeError` while it is moved or
+    dropped, and `ImproperlyConfigured` without a `TenantRouter`.
     """
     if TenantRouter.path not in django_settings.DATABASE_ROUTERS:
         raise ImproperlyConfigured(
             f"DATABASE_ROUTERS lacks {TenantRouter.path!r}: without it queries "
             f"would go to the database that all tenants have in common."
         )
-    alias = _known(name, like)
     with _lock:
+        alias = _known(name, like)
+        _used(alias)
         _active[alias] += 1
     try:
-        _used(alias)
+        _connection(alias)
         template = connections.settings[alias][conf.TENANT]["like"]
         token = _current.set({**_current.get({}), template: alias})
         try:
@@ -288,7 +309,28 @@ def _known(name: str, like: str | None) -> str:
     alias = _alias(name, _template(like))
     if alias not in _registered:
         raise UnknownTenant(f"The tenant {name!r} is not open: tenants.open() it.")
+    _check_unchanging(alias, name)
     return alias
+
+
+def _check_unchanging(alias: str, name: str) -> None:
+    if doing := _changing.get(alias):
+        raise RuntimeError(f"The tenant {name!r} is being {doing} by another thread.")
+
+
+@contextmanager
+def _alone(name: str, like: str | None, doing: str) -> Iterator[str]:
+    """Keep all others in this process from a tenant that nobody uses."""
+    with _lock:
+        alias = _known(name, like)
+        if _active[alias]:
+            raise RuntimeError(f"The tenant {name!r} is in use: leave using() first.")
+        _changing[alias] = doing
+    try:
+        yield alias
+    finally:
+        with _lock:
+            _changing.pop(alias, None)
 
 
 def _register(name: str, like: str | None, location: str | None) -> str:
@@ -301,6 +343,7 @@ def _register(name: str, like: str | None, location: str | None) -> str:
     template = _template(like)
     alias = _alias(name, template)
     with _lock:
+        _check_unchanging(alias, name)
         known = connections.settings.get(alias)
         if known is not None:
             if location not in (None, known["OPTIONS"]["location"]):
@@ -349,7 +392,15 @@ def _entry(name: str, like: str, location: str | None) -> dict[str, Any]:
 
 
 def _connection(alias: str) -> DatabaseWrapper:
+    """The connection of this thread; of a tenant that is open now.
+
+    And not that of one which has been closed since.
+    """
     connection: DatabaseWrapper = connections[alias]  # type: ignore[assignment]
+    if conf.was_closed(alias, connection.settings_dict):
+        connection.close()
+        del connections[alias]
+        connection = connections[alias]  # type: ignore[assignment]
     return connection
 
 
@@ -413,34 +464,8 @@ def _forget(alias: str) -> None:
         forget_store(options["storage"], options["location"])
 
 
-def _end_log(store: Store, moved_to: str) -> int:
-    """See to it that nothing follows the entry that is returned."""
-    from s3cache.log.entry import seal_end
-    from s3cache.log.head import decode_head
-    from s3cache.log.keys import HEAD, LOG, entry_key, entry_number
-    from s3cache.stores.failures import failure
-
-    head = store.get(HEAD)
-    if head.status != 200:
-        raise failure(head, f"read {HEAD}", store=store.name)
-    last, end = decode_head(head.body).trimmed, seal_end(moved_to)
-    while True:
-        page = store.list(LOG, start_after=entry_key(last))
-        if page.status != 200:
-            raise failure(page, "list its log", store=store.name)
-        last = max((entry_number(one.key) or 0 for one in page.keys), default=last)
-        if page.more:
-            continue
-        if store.get(entry_key(last)).body == end:
-            return last - 1
-        answer = store.put(entry_key(last + 1), end, if_none_match=True)
-        if answer.status == 200:
-            return last
-        if answer.status != 412:
-            raise failure(answer, f"end its log after {last}", store=store.name)
-
-
-def _delete_all(store: Store) -> int:
+def _delete_all(store: Store, kept: str) -> int:
+    """Delete all objects but ``kept``; return how many."""
     from s3cache.stores.failures import failure
 
     deleted = 0
@@ -448,7 +473,7 @@ def _delete_all(store: Store) -> int:
         page = store.list("", limit=_AT_ONCE)
         if page.status != 200:
             raise failure(page, "list what is to be deleted", store=store.name)
-        keys = [one.key for one in page.keys]
+        keys = [one.key for one in page.keys if one.key != kept]
         if not keys:
             return deleted
         answer = store.delete_many(keys)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 
 from s3cache import conf, tenants
 from s3cache.exceptions import EntryFormatError, LogDiverged
+from s3cache.log.keys import entry_key
 from s3cache.replica.replica import forget_replica
+from tests.db.hosts import MakeProcess, processes, together
 from tests.engine import Bucket, Host, MakeHost, bucket, host, hosts, tables
 from tests.testapp.models import Category, Product
 
-__all__ = ["bucket", "host", "hosts", "tables"]
+__all__ = ["bucket", "host", "hosts", "processes", "tables"]
 
 
 pytestmark = pytest.mark.parametrize("bucket", ["directory"], indirect=True)
@@ -32,6 +38,12 @@ def ready(host: Host, settings: Any) -> Iterator[None]:
         path = Path(connections.settings[f"default:{name}"]["NAME"])
         tenants.close(name)
         forget_replica(path)
+
+
+@pytest.fixture
+def no_migrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``create()`` makes a database without tables; see ``make``."""
+    monkeypatch.setattr(tenants, "call_command", lambda *args, **options: None)
 
 
 #: What the documentation says that a tenant keeps, and one with files open.
@@ -161,11 +173,131 @@ def test_what_is_dropped_is_gone(bucket: Bucket) -> None:
     store, path = connection.store, Path(connection.settings_dict["NAME"])
     before = len(store.list("").keys)
     assert tenants.drop("acme") == before
-    assert store.list("").keys == ()
-    assert not list(path.parent.glob("acme*"))
+    [end] = store.list("").keys
+    assert end.key == entry_key(3)
+    assert json.loads(store.get(end.key).body) == {"s3cache": 1, "dropped": True}
+    # What processes agree by stays: one of them may have it open.
+    assert [left.suffix for left in path.parent.glob("acme*")] == [".sqlite3-s3cache"]
     assert "default:acme" not in connections.settings
     with pytest.raises(tenants.UnknownTenant, match="'acme' is not open"):
         tenants.drop("acme")
+
+
+def test_one_that_was_never_made_leaves_nothing() -> None:
+    alias = tenants.open("acme")
+    store = connections[alias].get_connection_params()["store"]
+    assert tenants.drop("acme") == 0
+    assert store.list("").keys == ()
+
+
+def test_reading_makes_no_database_where_one_was_dropped() -> None:
+    make("acme")
+    tenants.drop("acme")
+    tenants.open("acme")
+    with tenants.using("acme"), pytest.raises(LogDiverged, match="was dropped"):
+        names_of()
+
+
+@pytest.mark.usefixtures("no_migrations")
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_who_has_not_noticed_does_no_harm_to_the_next_of_that_name(
+    hosts: MakeHost, *, is_behind: bool
+) -> None:
+    make("acme")
+    place = connections.settings["default:acme"]["OPTIONS"]["location"]
+    late = hosts("late", location=place)
+    late.catch_up()
+    with tenants.using("acme"):
+        Category.objects.create(name="of the first")
+    if not is_behind:
+        late.catch_up()
+    tenants.drop("acme")
+    tenants.create("acme")
+    make("acme")
+    expected = nullcontext() if is_behind else pytest.raises(EntryFormatError)
+    with late, expected:
+        # It writes to what is gone, or is told that it is.
+        Category.objects.create(name="late")
+    with tenants.using("acme"):
+        for number in range(3):
+            Category.objects.create(name=f"{number}")
+        assert names_of() == ["0", "1", "2"]
+    anew = hosts("anew", location=place)
+    with anew:
+        assert names_of() == ["0", "1", "2"]
+    late.connection.replica.side.remember("checked_at", 0.0)
+    late.catch_up()
+    with late:
+        assert names_of() == ["0", "1", "2"]
+
+
+@pytest.mark.usefixtures("no_migrations")
+def test_threads_that_used_the_one_before_use_the_next() -> None:
+    make("acme")
+
+    def write(name: str) -> list[str]:
+        with tenants.using("acme"):
+            Category.objects.create(name=name)
+            connections["default:acme"].close()  # as after a request
+            return names_of()
+
+    place = connections.settings["default:acme"]["OPTIONS"]["location"]
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(write, "1").result() == ["1"]
+        tenants.move("acme", f"{place}-new")
+        assert other.submit(write, "2").result() == ["1", "2"]
+        assert write("3") == ["1", "2", "3"]
+        tenants.drop("acme")
+        tenants.create("acme", location=f"{place}-new")
+        make("acme")
+        assert other.submit(write, "4").result() == ["4"]
+        assert write("5") == ["4", "5"]
+        other.submit(connections.close_all).result()
+
+
+def test_a_connection_from_before_is_used_no_more() -> None:
+    make("acme")
+
+    def read() -> None:
+        Category.objects.using("default:acme").count()
+
+    with ThreadPoolExecutor(1) as other:
+        other.submit(read).result()
+        before = other.submit(lambda: connections["default:acme"]).result()
+        tenants.drop("acme")
+        with pytest.raises(OperationalError, match="was closed for good"):
+            other.submit(read).result()
+        other.submit(before.close).result()
+        with pytest.raises(OperationalError, match=r"enter tenants\.using\(\) again"):
+            other.submit(before.ensure_connection).result()
+
+
+def drop_and_make(home: str) -> None:
+    """As in another process of this host, which is at ``home``."""
+    django_settings.DATABASE_ROUTERS = [tenants.TenantRouter.path]
+    tenants.open("acme", location=home)
+    tenants.drop("acme")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tenants, "call_command", lambda *args, **options: None)
+        tenants.create("acme", location=home)
+    make("acme")
+    with tenants.using("acme"):
+        Category.objects.create(name="of the next")
+
+
+def test_other_processes_of_the_host_notice(
+    host: Host, processes: MakeProcess, bucket: Bucket
+) -> None:
+    make("acme")
+    with tenants.using("acme"):
+        Category.objects.create(name="of the first")
+    home = connections.settings["default:acme"]["OPTIONS"]["location"]
+    path = Path(host.settings["NAME"])
+    processes(path.stem).call(drop_and_make, home)
+    with tenants.using("acme"):
+        assert names_of() == ["of the next"]
+        Category.objects.create(name="and more")
+        assert names_of() == ["and more", "of the next"]
 
 
 def test_another_host_notices_that_it_was_dropped(hosts: MakeHost) -> None:
@@ -217,6 +349,79 @@ def test_a_move_that_was_interrupted_is_done_by_the_next(
     tenants.move("acme", place)
     with tenants.using("acme"):
         assert names_of() == ["moved"]
+
+
+def test_what_is_moved_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    from s3cache.keeper import restore
+
+    make("acme", "bolt")
+    place = connections.settings["default:acme"]["OPTIONS"]["location"] + "-new"
+    write_database = restore.write_database
+
+    def look(*args: Any) -> Any:
+        with ThreadPoolExecutor(1) as other:
+            other.submit(use_bolt).result()
+        return write_database(*args)
+
+    def use_bolt() -> None:
+        with tenants.using("bolt"):
+            pass
+        for function in (tenants.open, tenants.drop, tenants.create):
+            with pytest.raises(RuntimeError, match="is being moved by another"):
+                function("acme")
+        with (
+            pytest.raises(RuntimeError, match="is being moved by another"),
+            tenants.using("acme"),
+        ):
+            pass
+
+    monkeypatch.setattr(restore, "write_database", look)
+    tenants.move("acme", place)
+    with tenants.using("acme"):
+        assert names_of() == []
+
+
+def test_of_those_who_create_one_at_once_one_does(settings: Any) -> None:
+    settings.MIGRATION_MODULES = {}
+    settings.INSTALLED_APPS = ["django.contrib.contenttypes", "s3cache"]
+
+    def create() -> str:
+        with suppress(tenants.TenantExists):
+            tenants.create("acme")
+            return "made"
+        with tenants.using("acme"):
+            return "there"
+
+    assert sorted(together([create] * 3)) == ["made", "there", "there"]
+
+
+def test_one_that_exists_stays_open_for_others(settings: Any) -> None:
+    settings.MIGRATION_MODULES = {}
+    settings.INSTALLED_APPS = ["django.contrib.contenttypes", "s3cache"]
+    tenants.create("acme")
+    with tenants.using("acme"), pytest.raises(tenants.TenantExists):
+        tenants.create("acme")
+    assert tenants.opened() == ["acme"]
+
+
+def test_threads_that_open_and_close_are_in_nobodys_way(settings: Any) -> None:
+    settings.S3CACHE = {"CACHE": None, "OPEN_TENANTS": 1}
+    names = ["acme", "bolt", "core"]
+
+    def open_and_close() -> None:
+        for number in range(60):
+            name = names[number % len(names)]
+            with suppress(RuntimeError, tenants.UnknownTenant):
+                tenants.open(name)
+                with tenants.using(name):
+                    pass
+                tenants.close(name)
+
+    together([open_and_close] * 4)
+    for name in names:
+        tenants.open(name)
+        tenants.close(name)
+    assert tenants.opened() == []
 
 
 def test_it_does_not_move_onto_another() -> None:

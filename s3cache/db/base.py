@@ -10,11 +10,17 @@ from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db import IntegrityError, NotSupportedError, connections
+from django.db import (
+    IntegrityError,
+    NotSupportedError,
+    OperationalError,
+    connections,
+)
 from django.db.backends.sqlite3 import base as sqlite_base
 from django.db.backends.utils import debug_transaction
 from django.utils.asyncio import async_unsafe
 
+from s3cache import conf
 from s3cache.conf import DatabaseOptions
 from s3cache.db import requests_log
 from s3cache.db.behind import Behind, behind_of
@@ -111,6 +117,11 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
         """A connection to the replica, which is made if there is none."""
+        if conf.was_closed(self.alias, self.settings_dict):
+            raise OperationalError(
+                f"The database {self.alias!r} was closed in this process, or moved, "
+                f"since this thread has used it: enter tenants.using() again."
+            )
         with requests_log.noted_by(self):
             replica = replica_at(**conn_params)
             # Nobody reads the records of a test database.

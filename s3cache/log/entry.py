@@ -108,6 +108,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 class _Version(msgspec.Struct):
     s3cache: int
     moved: str = ""
+    dropped: bool = False
 
 
 class _Header(msgspec.Struct, omit_defaults=True):
@@ -208,9 +209,11 @@ def unseal(
 def seal_end(moved_to: str) -> bytes:
     """What stands in the place of the entry after a log's last one.
 
-    Nobody can create that entry any more, and who reads it is told why.
+    Nobody can create that entry any more, and who reads it is told why: the
+    database is elsewhere now, or nowhere (``""``).
     """
-    return msgspec.json.encode({"s3cache": FORMAT, "moved": moved_to}) + b"\n"
+    why: dict[str, Any] = {"moved": moved_to} if moved_to else {"dropped": True}
+    return msgspec.json.encode({"s3cache": FORMAT, **why}) + b"\n"
 
 
 def token_of(sealed: bytes, *, key: str, signing_keys: Sequence[bytes] = ()) -> str:
@@ -277,6 +280,10 @@ def _split(sealed: bytes, key: str) -> tuple[_Header, bytes]:
             raise EntryFormatError(
                 f"{key} is the end of this log: the database was moved to {moved}. "
                 f"Open it there."
+            )
+        if first.dropped:
+            raise EntryFormatError(
+                f"{key} is the end of this log: the database was dropped."
             )
         if version > FORMAT:
             raise NewerFormat(newer_format(key, version, FORMAT))

@@ -14,8 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,8 +27,8 @@ from s3cache.log.catalog import Catalog
 from s3cache.log.catch_up import advance, catch_up, load, rebuild
 from s3cache.log.commit import CommitOptions, commit
 from s3cache.log.effects import Position, Staged, Steps, Turn
-from s3cache.log.head import Head, encode_head
-from s3cache.log.keys import HEAD, LOG
+from s3cache.log.head import Head
+from s3cache.log.keys import HEAD
 from s3cache.replica import clock, meta
 from s3cache.replica.absent import NotLoaded
 from s3cache.replica.analysis import Analyser
@@ -37,6 +36,7 @@ from s3cache.replica.batch import Committer, stage_batch
 from s3cache.replica.block import Block
 from s3cache.replica.connections import Registration, connect
 from s3cache.replica.file import ReplicaFile, delete_file
+from s3cache.replica.founding import create_database
 from s3cache.replica.ids import IdChunks
 from s3cache.replica.meta import Recent
 from s3cache.replica.needs import Needs
@@ -49,8 +49,6 @@ from s3cache.replica.tables import Schema, read_schema, schema_version
 from s3cache.replica.watch import Watch
 from s3cache.replica.writer import Writer
 from s3cache.stores.base import Store
-from s3cache.stores.failures import failure
-from s3cache.stores.probe import probe
 
 T = TypeVar("T")
 
@@ -112,6 +110,7 @@ class Replica:
         self._idle_readers: list[Reader] = []
         self._process = os.getpid()
         self._is_spoiled = False
+        self._is_retired = False
         self._is_opening = False
         self._held_for_fork = contextlib.ExitStack()
         self._side: SideFile | None = None
@@ -164,9 +163,8 @@ class Replica:
             with self._open_lock:
                 if self._side is None:
                     self.path.parent.mkdir(parents=True, exist_ok=True)
-                    self._side = SideFile(
-                        self.path.with_name(f"{self.path.name}-s3cache")
-                    )
+                    self._check_not_retired()
+                    self._side = SideFile(_side_path(self.path))
                 side = self._side
         return side
 
@@ -184,6 +182,7 @@ class Replica:
         # While one thread makes the replica, the others wait here.
         with self._open_lock:
             if self._open is None:
+                self._check_not_retired()
                 if self._is_spoiled:
                     raise self.forked()
                 self._is_opening = True
@@ -267,28 +266,8 @@ class Replica:
             # looking for it before would be one more request.
             if self.store.get(HEAD).status != 404:
                 raise
-            self._create_database()
+            create_database(self.store)
             self.catch_up()
-
-    def _create_database(self) -> None:
-        """Create ``_head`` in an empty location."""
-        page = self.store.list(LOG)
-        if page.status != 200:
-            raise failure(page, "list its keys", store=self.store.name)
-        if page.keys:
-            raise LogDiverged(
-                f"{self.store.name} has a log but no {HEAD}: it was deleted, or the "
-                f"location is another one. Restore {HEAD} from a version or a backup."
-            )
-        head = Head(
-            database=secrets.token_hex(8),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            probe=asdict(probe(self.store)),
-        )
-        answer = self.store.put(HEAD, encode_head(head), if_none_match=True)
-        # 412: another host was first, and its database is as good.
-        if answer.status not in (200, 412):
-            raise failure(answer, f"create {HEAD}", store=self.store.name)
 
     @property
     def file(self) -> ReplicaFile:
@@ -425,6 +404,26 @@ class Replica:
         opened.writer.close()
         opened.file.close()
         opened.analyser.close()
+
+    def retire(self, *, delete_side: bool = True) -> None:
+        """Be used no more, by whoever still has this object; close it first.
+
+        Another object may take its place at ``path``.
+        """
+        self._is_retired = True
+        with self._open_lock:
+            side, self._side = self._side, None
+            if side is not None and delete_side:
+                side.delete()
+            elif side is not None:
+                side.close()
+
+    def _check_not_retired(self) -> None:
+        if self._is_retired:
+            raise OperationalError(
+                f"{self.path} was closed for good in this process, and its "
+                f"database is opened anew by another connection, or dropped."
+            )
 
     def rebuild(self) -> None:
         """Make the replica anew from the store, whatever it holds.
@@ -918,6 +917,10 @@ class Replica:
             return meta.read_recent(connection, before, reached) or []
 
 
+def _side_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}-s3cache")
+
+
 def _host_name(path: Path) -> str:
     identity = hashlib.blake2b(str(path.absolute()).encode(), digest_size=3)
     return f"{socket.gethostname()}-{identity.hexdigest()}"
@@ -983,8 +986,33 @@ def forget_replica(path: Path) -> None:
         if replica.on_forget is not None:
             replica.on_forget()
         replica.close()
-        if replica._side is not None:
-            replica._side.delete()
+        replica.retire()
+
+
+def drop_replica(path: Path) -> None:
+    """Delete the replica at ``path``, which other processes may have open.
+
+    They notice when they use it, and do not find its database. The side file
+    stays, for they could not agree by two.
+    """
+    with _replicas_lock:
+        replica = _replicas.pop(path.resolve(), None)
+    side_path = _side_path(path)
+    if replica is not None and replica.on_forget is not None:
+        replica.on_forget()
+    if replica is not None:
+        replica.close()
+    if replica is None and not side_path.exists():
+        delete_file(path)
+        return
+    side = SideFile(side_path) if replica is None else replica.side
+    with side.opening.held(OPEN_TIMEOUT):
+        delete_file(path)
+        side.reset(0.0)
+    if replica is None:
+        side.close()
+    else:
+        replica.retire(delete_side=False)
 
 
 def _before_fork() -> None:

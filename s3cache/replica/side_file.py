@@ -225,12 +225,16 @@ class SideFile:
             self._numbers[index] = 0.0
         self._numbers[4] = generation
 
-    def delete(self) -> None:
-        """Delete the file: the replica is not used any more."""
+    def close(self) -> None:
+        """Close the file: this process does not use the replica any more."""
         self._seen.release()
         self._numbers.release()
         self._map.close()
         os.close(self._descriptor)
+
+    def delete(self) -> None:
+        """Close the file, and delete it: nobody uses the replica any more."""
+        self.close()
         self.path.unlink(missing_ok=True)
 
     def _locks(self) -> tuple[ProcessLock, ...]:
