@@ -14,7 +14,7 @@ import pytest
 from django.db import OperationalError, connection, transaction
 
 from s3cache.exceptions import LogDiverged, StoreError, StoreUnavailable
-from s3cache.replica import replica
+from s3cache.replica import connections
 from s3cache.stores import DirectoryStore
 from s3cache.stores.base import Answer
 from tests.db.hosts import FaultyStore, Turns, first, on, together
@@ -214,16 +214,15 @@ def test_a_file_that_is_removed_while_a_reader_connects(
     other, host = hosts(), hosts()
     write(other, "a")
     host.catch_up()
-    really = replica.connect
     removed: list[bool] = []
 
     def connect(path: Path, **how: Any) -> sqlite3.Connection:
         if how.get("read_only") and not removed:
             removed.append(True)
             remove_file(host)
-        return really(path, **how)
+        return connections.connect(path, **how)
 
-    monkeypatch.setattr(replica, "connect", connect)
+    monkeypatch.setattr("s3cache.replica.replica.connect", connect)
     assert names(host) == ["a"]
     assert removed
 
