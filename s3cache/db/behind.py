@@ -304,6 +304,8 @@ def behind_of(replica: Replica) -> Behind:
     """Return the outbox of a replica; one object per replica and process."""
     found = _all.get(replica.path)
     if found is None or found.replica is not replica:
+        if found is not None:
+            found.outbox.close()
         found = _all[replica.path] = Behind(replica)
         found.recover()
     return found

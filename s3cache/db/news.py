@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 from django.db import OperationalError
 
@@ -29,6 +30,9 @@ from s3cache.replica.replica import Replica
 __all__ = ["News", "news_of"]
 
 logger = logging.getLogger("s3cache.bus")
+
+PATIENCE: Final = 10.0
+"""Seconds that the end of a replica waits for what is being followed."""
 
 
 class News:
@@ -78,11 +82,19 @@ class News:
 
     def end(self) -> None:
         """Hear nothing more."""
-        if self._subscription is not None:
-            self._subscription.end()
-        if self.turns is not None:
-            self.turns.end()
+        subscription, turns = self._subscription, self.turns
         self._subscription = self.turns = None
+        if subscription is not None:
+            subscription.end()
+        if turns is not None:
+            turns.end()
+
+    def wait(self, seconds: float) -> None:
+        """Wait, so long at most, until nothing that was heard is followed."""
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            thread.join(seconds)
 
     def publish(self, number: int) -> None:
         """Tell the others of entry ``number``; never waits, never raises."""
@@ -107,9 +119,11 @@ class News:
 
     def _heard(self, message: bytes) -> None:
         number = int(message)
-        if self._pid != os.getpid() or self.replica.side.number >= number:
+        if self._pid != os.getpid():
             return
         with self._lock:
+            if self._subscription is None or self.replica.side.number >= number:
+                return
             self._wanted = max(self._wanted, number)
             if self._thread is None:
                 self._thread = threading.Thread(
@@ -123,7 +137,7 @@ class News:
         while True:
             with self._lock:
                 wanted, self._wanted = self._wanted, 0
-                if self.replica.side.number >= wanted:
+                if self._subscription is None or self.replica.side.number >= wanted:
                     self._thread = None
                     return
             try:
@@ -186,4 +200,5 @@ def end_news(replica: Replica) -> None:
     news = _news.pop(replica.path, None)
     if news is not None:
         news.end()
+        news.wait(PATIENCE)
     replica.on_use = replica.take_turn = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from django.core.cache import caches
 from django.db import connections
 
 from s3cache.db.news import News, news_of
-from s3cache.replica.replica import Replica
+from s3cache.replica.replica import Replica, forget_replica
 from s3cache.signals import rows_changed
 from tests.bus.conftest import until
 from tests.db.hosts import (
@@ -162,6 +164,31 @@ def test_a_database_without_redis_knows_nothing_of_it(host: Host) -> None:
     assert host.connection.replica.take_turn is None
 
 
+def test_a_replica_ends_when_what_was_heard_is_followed(
+    two: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = two
+    heard, replica = news(there), there.connection.replica
+    advance, begun, may_go_on = replica.advance, Event(), Event()
+
+    def slow(number: int) -> None:
+        begun.set()
+        may_go_on.wait(20)
+        advance(number)
+
+    monkeypatch.setattr(replica, "advance", slow)
+    write(here, "Ada")
+    assert begun.wait(20)
+    there.connection.close()
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(forget_replica, replica.path)
+        until(lambda: not heard.topic)
+        assert not ended.done()
+        may_go_on.set()
+        ended.result(20)
+    assert (heard.followed, heard.failed, heard._thread) == (1, 0, None)
+
+
 def test_another_redis_takes_the_place_of_one(
     two: tuple[Host, Host], settings: Any, redis_server: RedisServer
 ) -> None:
@@ -266,8 +293,9 @@ def test_a_host_that_dies_with_the_turn_holds_the_others_up_for_a_moment(
     writers[0].kill()
     for writer in writers[1:]:
         writer.result()
-    found = writers[1].call(author_names)
-    assert sum(name.startswith(("1 ", "2 ")) for name in found) == 40
+    for number in (1, 2):
+        found = writers[number].call(author_names)
+        assert sum(name.startswith(f"{number} ") for name in found) == 20
 
 
 def listens_in_child() -> bool:

@@ -253,6 +253,12 @@ def test_what_was_sent_before_it_could_be_removed_is_not_sent_again(
     assert committed(hosts()) == ["once"]
 
 
+def as_in_a_new_process() -> None:
+    for one in behind._all.values():
+        one.outbox.close()
+    behind._all.clear()
+
+
 def _dies(*args: Any) -> None:
     raise sqlite3.OperationalError("disk I/O error")
 
@@ -378,7 +384,7 @@ def test_an_outbox_that_cannot_be_read_is_in_no_readers_way(
     outbox.close()
     before = outbox.path.read_bytes()
     outbox.path.write_bytes(b"not a database" * 100)
-    behind._all.clear()  # as a new process
+    as_in_a_new_process()
     host.connection.close()
     assert names() == []
     assert "file is not a database" in caplog.text
@@ -490,7 +496,7 @@ def test_a_process_that_starts_goes_on_with_what_is_left(
 ) -> None:
     with write_behind():
         Category.objects.create(name="left")
-    behind._all.clear()  # as a new process
+    as_in_a_new_process()
     host.connection.replica.side.remember("pending", 0.0)  # after a reboot
     host.connection.close()
     assert names() == ["left"]
