@@ -304,11 +304,12 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
             self._build()
             self._ask_if_fresh()
             with take(self.query) as taken:
-                super()._fetch_all()
+                found = list(cast("Any", self)._iterable_class(self))
             if self._is_for_all():
                 shape, values = recorded
-                found = cast("list[Any]", self._result_cache)
                 shape.hot.learn_objects(shape, values, taken, found)
+            # Not before: a thread that shares this may change the objects.
+            self._result_cache = found
             return
         if self._fetched is not None:
             return  # it has its rows, and nothing else
@@ -455,9 +456,11 @@ _OF_S3QUERYSET = (
     "_clone",
     "_fetch_all",
     "_filter_or_exclude",
+    "_filter_or_exclude_inplace",
     "aggregate",
     "all",
     "count",
+    "db",
     "exclude",
     "exists",
     "filter",
@@ -491,7 +494,8 @@ class S3Manager(_ManagerFromS3QuerySet[_M]):
         elif hot is False:
             return None
         made: Hot[_M] | None = None
-        if not why_not_hot(type(self)):
+        is_bound = self._db is not None or self._hints  # type: ignore[attr-defined]
+        if not is_bound and not why_not_hot(type(self)):
             made = Hot(self.model, _queryset_class(type(self)))
         self._hot = made or False
         return made

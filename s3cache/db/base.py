@@ -76,12 +76,12 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
 
     connection: Connection | None
     _manual = False
+    _block: Block | None = None
     _in_atomic_block = False
     _is_marked_open = False
 
     def __init__(self, settings_dict: dict[str, Any], alias: str = "default") -> None:
         super().__init__(settings_dict, alias)
-        self._block: Block | None = None
         self._foreign_keys = True
         self.noted_requests: list[str] = []
         #: Set by ``s3cache.transactions.serializable``.
@@ -367,7 +367,8 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         self._mark_open()
 
     def _mark_open(self) -> None:
-        is_open = self._in_atomic_block or self._manual
+        # A block may also have been begun by hand.
+        is_open = self._in_atomic_block or self._manual or self._block is not None
         if is_open is not self._is_marked_open:
             self._is_marked_open = is_open
             open_blocks.mark(self.alias, is_open=is_open)
@@ -426,6 +427,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         verb = words(sql, 1)[0]
         if verb == "BEGIN":
             self._block = self._new_block()
+            self._mark_open()
             return Result()
         if verb == "SAVEPOINT":
             raise sqlite3.OperationalError("SAVEPOINT needs a transaction")
@@ -523,6 +525,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
 
     def _end_block(self, *, commit: bool) -> None:
         block, self._block = self._block, None
+        self._mark_open()
         if block is None:
             return
         if not commit:
@@ -672,6 +675,8 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
     # Foreign keys.
 
     def _foreign_keys_pragma(self, sql: str) -> Result | None:
+        if "CASE_SENSITIVE_LIKE" in sql.upper():
+            self.statements.redefine("like")  # for this connection alone
         found = words(sql.replace("=", " "), 3)
         if found[1:2] != ["FOREIGN_KEYS"]:
             return None

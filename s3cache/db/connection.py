@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from django.db import OperationalError
+from django.db import NotSupportedError, OperationalError
 
 from s3cache.replica.absent import NotLoaded
 from s3cache.replica.connections import Registration
 from s3cache.replica.reader import Reader
 from s3cache.replica.replica import Replica
 from s3cache.replica.results import Result
+from s3cache.replica.sql import why_refused
 from s3cache.results.statements import statements_of
 
 
@@ -40,8 +41,8 @@ class Connection:
         registration = Registration(method, args, kwargs)
         self.reader.register(registration)
         self.replica.register(registration)
-        if method != "create_collation":
-            self.statements.redefine(str(registration.args[0]))
+        name = registration.args[0] if args else registration.kwargs["name"]
+        self.statements.redefine(str(name))
 
     def create_function(self, *args: Any, **kwargs: Any) -> None:
         """See ``sqlite3.Connection.create_function``."""
@@ -57,6 +58,9 @@ class Connection:
 
     def execute(self, sql: str, params: Any = ()) -> Result:
         """Run a statement that reads."""
+        if reason := why_refused(sql):
+            # What it hides is a table that results of others are read from.
+            raise NotSupportedError(f"{sql[:100]} is not supported: {reason}.")
         if not self.reader.is_in_transaction():
             return self.replica.loading(lambda: self.reader.execute(sql, params))
         try:

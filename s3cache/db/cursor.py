@@ -34,6 +34,9 @@ class Cursor:
         """Execute a statement with Django's placeholders."""
         self._check_open()
         reading = query.reading if isinstance(query, QuerySQL) else None
+        if reading is not None and params is not reading.params:
+            # An execute wrapper has changed them: it is another query.
+            reading = None
         query, params = prepared(query, params)
         self._result = self._run(query, params, False, reading)
         return self

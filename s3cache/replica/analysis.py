@@ -7,9 +7,10 @@ compiles it. Nothing here parses SQL.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,19 +27,29 @@ _WRITES = frozenset(
 #: The operations of SQLite's programs that open a table, or an index of it.
 _OPENS = frozenset(["OpenRead", "ReopenIdx"])
 
+#: What names a function in a program, like ``upper(1)``.
+_CALL = re.compile(r"(.+)\(-?\d+\)", re.DOTALL)
+
+#: What names a collation: of a comparison, like ``NOCASE-8``, and of a key,
+#: like ``k(2,NOCASE,-B)``; a minus is for DESC, and ``N.`` for NULLS LAST.
+_COMPARES = re.compile(r"(.+)-(?:8|16le|16be)", re.DOTALL)
+_OF_KEY = re.compile(r"k\(\d+,(.*)\)", re.DOTALL)
+
 
 @dataclass(frozen=True, slots=True)
 class Access:
     """The lower-case names of the tables that a statement reads, writes.
 
-    ``functions`` are those that it calls, operators like LIKE among them.
-    ``virtual`` says that it reads a virtual table, such as ``json_each``. If
-    it is not ``known``, SQLite could not compile it.
+    ``functions`` are those that it calls, operators like LIKE among them, and
+    ``collations`` those that it compares by. ``virtual`` says that it reads a
+    virtual table, such as ``json_each``. If it is not ``known``, SQLite could
+    not compile it.
     """
 
     reads: frozenset[str]
     writes: frozenset[str]
     functions: frozenset[str] = frozenset()
+    collations: frozenset[str] = frozenset()
     virtual: bool = False
     known: bool = True
 
@@ -107,10 +118,14 @@ class Analyser:
                     for _n, opcode, _p1, root_page, database, *_ in program
                     if opcode in _OPENS and not database and root_page in self._table_at
                 )
+                # Nor of what generated columns call.
+                details = {str(row[5]).lower() for row in program if row[5]}
+                self._functions.update(_named(_CALL, details))
                 known = Access(
                     frozenset(self._reads),
                     frozenset(self._writes),
                     frozenset(self._functions),
+                    _collations(details),
                     any(row[1] == "VOpen" for row in program),
                 )
                 self._known[sql] = known
@@ -140,9 +155,26 @@ class Analyser:
             self._connection = None
 
 
-def _tables_by_root_page(connection: sqlite3.Connection) -> dict[int, str]:
-    return dict(
-        connection.execute(
-            "SELECT rootpage, lower(tbl_name) FROM main.sqlite_master WHERE rootpage"
-        )
+def _named(form: re.Pattern[str], details: Iterable[str]) -> Iterator[str]:
+    return (found[1] for one in details if (found := form.fullmatch(one)))
+
+
+def _collations(details: Collection[str]) -> frozenset[str]:
+    """The collations that a program names; also what only looks like one."""
+    keys = ",".join(_named(_OF_KEY, details)).split(",")
+    return frozenset(
+        [
+            *_named(_COMPARES, details),
+            *(one.removeprefix("-").removeprefix("n.") for one in keys),
+        ]
     )
+
+
+def _tables_by_root_page(connection: sqlite3.Connection) -> dict[int, str]:
+    # SQLite's lower() knows no letters but those of ASCII.
+    return {
+        page: name.lower()
+        for page, name in connection.execute(
+            "SELECT rootpage, tbl_name FROM main.sqlite_master WHERE rootpage"
+        )
+    }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -36,6 +37,9 @@ _UNSAFE = re.compile(r"[^\w.-]", re.ASCII)
 #: Characters of what a key says of a part.
 _LONGEST_PART: Final = 40
 
+#: Those that the project has registered, too, by type and protocol.
+_ADAPTERS: Final[Mapping[tuple[type, Any], object]] = sqlite3.adapters
+
 #: Types whose ``repr`` tells all of their values apart.
 _PLAIN: Final = frozenset([int, float, str, bytes, bool, type(None)])
 
@@ -50,11 +54,12 @@ def key_of(
     cannot be told apart safely.
     """
     if isinstance(params, Mapping):
-        params = sorted(params.items())
-        plain = _PLAIN.issuperset(type(value) for _name, value in params)
+        names = sorted(params)
+        values = _plain([params[name] for name in names])
+        params = values and list(zip(names, values, strict=True))
     else:
-        plain = _PLAIN.issuperset(map(type, params))
-    if not plain:
+        params = _plain(params)
+    if params is None:
         return None
     text = f"{_FORMAT}|{policy.key_version!r}|{params!r}|{sql}"
     digest = hashlib.blake2b(
@@ -67,6 +72,29 @@ def key_of(
     return f"{begin}:{label}:{action}:{readable(at.versions)}:{digest}"
 
 
+def _plain(params: Sequence[Any]) -> Sequence[Any] | None:
+    """``params`` as SQLite gets them, None if that cannot be told."""
+    if _PLAIN.issuperset(map(type, params)):
+        return params
+    found = tuple([_bound(value) for value in params])
+    return found if _PLAIN.issuperset(map(type, found)) else None
+
+
+def _bound(value: Any) -> Any:
+    """What ``sqlite3`` makes of text and numbers of a class of their own.
+
+    Such as the members of ``TextChoices``, which it takes for the text that
+    they are, whatever ``str()`` says of them.
+    """
+    kind = type(value)
+    if hasattr(kind, "__conform__") or (kind, sqlite3.PrepareProtocol) in _ADAPTERS:
+        return value  # which may make anything of it
+    if isinstance(value, str):
+        return str.__str__(value)
+    return int.__int__(value) if isinstance(value, int) else value
+
+
+@lru_cache(maxsize=1024)
 def label_in_key(label: str) -> str:
     """The word for a model in keys."""
     return _UNSAFE.sub("_", label)[:60]

@@ -79,8 +79,10 @@ def _required(
             yield from _required(child, alias, table, connection)
             continue
         lhs = getattr(child, "lhs", None)
-        if not isinstance(lhs, Col) or lhs.alias != alias:
+        if type(lhs) is not Col or lhs.alias != alias:
             continue
+        if not type(child).__module__.startswith("django.db.models."):
+            continue  # one of the project's own, which may compare as it likes
         column = lhs.target.column
         if column is None:
             continue
@@ -111,7 +113,8 @@ def _stored(
         return None
     stored = field.get_db_prep_value(value, connection, prepared=True)
     if isinstance(field, _TEXT) and isinstance(stored, str):
-        return str(stored) if affinity == "TEXT" else None
+        # Not str(), which is the name of some members of an Enum.
+        return str.__str__(stored) if affinity == "TEXT" else None
     if isinstance(field, _WHOLE) and isinstance(stored, int):
         return int(stored) if affinity in ("INTEGER", "NUMERIC") else None
     return None

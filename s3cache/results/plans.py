@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from django.db.backends.sqlite3._functions import register
+from django.db.models import Model
 
 from s3cache.replica.analysis import Access
 from s3cache.replica.tables import OWN_PREFIX
@@ -82,12 +83,16 @@ class Plan:
     """The tables that a statement reads, sorted, in lower case.
 
     ``cacheable`` is whether the same rows always give the same result;
-    ``repeats`` is what became of its results, as long as the plan is kept.
+    ``repeats`` is what became of its results, as long as the plan is kept, and
+    ``uses`` what `Statements` knows of the reads that it is for, by model.
     """
 
     tables: tuple[str, ...]
     cacheable: bool
     repeats: Repeats = field(default_factory=Repeats, compare=False, repr=False)
+    uses: dict[type[Model] | None, Any] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
 
 class Plans:
@@ -130,8 +135,8 @@ class Plans:
 def plan_of(access: Access, redefined: frozenset[str] = frozenset()) -> Plan:
     """What to do with a statement of which SQLite says ``access``.
 
-    ``redefined`` are functions that the project has registered, whatever
-    they are called.
+    ``redefined`` are functions and collations that the project has
+    registered, whatever they are called.
     """
     tables = tuple(sorted(access.reads - _SCHEMA))
     cacheable = (
@@ -139,7 +144,7 @@ def plan_of(access: Access, redefined: frozenset[str] = frozenset()) -> Plan:
         and not access.virtual
         and not access.writes
         and access.functions <= PURE_FUNCTIONS
-        and access.functions.isdisjoint(redefined)
+        and redefined.isdisjoint(access.functions | access.collations)
         and not any(table.startswith(_INTERNAL) for table in tables)
     )
     return Plan(tables, cacheable)

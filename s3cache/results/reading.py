@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final
 
 from django.db.models import Model
 from django.db.models.sql import AggregateQuery, Query
@@ -49,6 +50,9 @@ class Taken:
     ``was_kept``: it came from the cache, so somebody had asked for it before;
     ``was_stored``: it was put there; ``replaces``: whatever else is kept of it
     is not to be believed. ``repeats`` knows of whoever asks for it again.
+
+    ``thread`` is whose query it is: others may execute the same object at the
+    same time, and what they are told is of their results.
     """
 
     __slots__ = (
@@ -58,11 +62,13 @@ class Taken:
         "replaces",
         "scopes",
         "sql",
+        "thread",
         "was_kept",
         "was_stored",
     )
 
     def __init__(self) -> None:
+        self.thread = get_ident()
         self.at: At | None = None
         self.was_kept = self.was_stored = self.replaces = False
         self.scopes: tuple[Scope, ...] = ()
@@ -73,29 +79,40 @@ class Taken:
 
 @contextmanager
 def take(query: Query) -> Iterator[Taken]:
-    """Have ``query``, and what is derived from it now, tell of its result."""
+    """Have ``query``, and what is derived from it now, tell of its result.
+
+    Of threads that do so at once at most one is told.
+    """
     taken = Taken()
-    setattr(query, _TAKEN, taken)
+    attributes = vars(query)
+    attributes[_TAKEN] = taken
     try:
         yield taken
     finally:
-        delattr(query, _TAKEN)
+        attributes.pop(_TAKEN, None)
 
 
 class Reading:
     """A query that is being executed; ``keep``: its result may be kept.
 
+    ``params`` are those that Django compiled with its SQL, the same object.
     ``by_chunks``: for ``iterator()``, which is how forms read their choices,
     but also how whoever reads whole tables once does.
     """
 
-    __slots__ = ("by_chunks", "connection", "keep", "query")
+    __slots__ = ("by_chunks", "connection", "keep", "params", "query")
 
     def __init__(
-        self, query: Query, connection: DatabaseWrapper, *, by_chunks: bool = False
+        self,
+        query: Query,
+        connection: DatabaseWrapper,
+        params: Any = (),
+        *,
+        by_chunks: bool = False,
     ) -> None:
         self.query = query
         self.connection = connection
+        self.params = params
         self.by_chunks = by_chunks
         self.keep = not query.select_for_update
 
@@ -117,8 +134,9 @@ class Reading:
         """Who wants to know where the result belongs."""
         query: Query | None = self.query
         while query is not None:
-            if (taken := getattr(query, _TAKEN, None)) is not None:
-                return taken  # type: ignore[no-any-return]
+            taken: Taken | None = getattr(query, _TAKEN, None)
+            if taken is not None:
+                return taken if taken.thread == get_ident() else None
             # What counts or aggregates may be wrapped around it.
             query = getattr(query, "inner_query", None)
         return None

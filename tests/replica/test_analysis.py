@@ -19,6 +19,7 @@ def analyser(host: Host) -> Iterator[Analyser]:
         "CREATE TABLE a (id INTEGER PRIMARY KEY, x UNIQUE)",
         "CREATE TABLE b (id INTEGER PRIMARY KEY, x)",
         "CREATE TABLE C (id INTEGER PRIMARY KEY, x)",
+        'CREATE TABLE "Ä" (id INTEGER PRIMARY KEY, x COLLATE NOCASE, y AS (upper(x)))',
         "CREATE VIEW v AS SELECT a.id FROM a JOIN b USING (x)",
         "CREATE VIEW w AS SELECT id FROM v",
     )
@@ -39,6 +40,7 @@ def analyser(host: Host) -> Iterator[Analyser]:
         ("SELECT 1 FROM a, b", "a b"),
         ("SELECT a.id FROM a JOIN b USING (x)", "a b"),
         ("SELECT 1 FROM b NATURAL JOIN a", "a b"),
+        ('SELECT a.id FROM a JOIN "Ä" USING (x)', "a ä"),
         ("SELECT x FROM a WHERE x = 'only the index'", "a"),
         ("SELECT * FROM a LEFT JOIN b ON a.id = b.id", "a b"),
         ("SELECT (SELECT max(x) FROM c) FROM a", "a c"),
@@ -112,10 +114,33 @@ def test_a_schema_change_is_noticed(analyser: Analyser, host: Host) -> None:
         ("SELECT x ->> '$' FROM b ORDER BY random()", "->> random"),
         ("SELECT current_timestamp FROM a", "current_timestamp"),
         ("SELECT 1 FROM a WHERE x IN (SELECT upper(x) FROM b)", "upper"),
+        ('SELECT y FROM "Ä"', "upper"),
     ],
 )
 def test_functions(analyser: Analyser, sql: str, functions: str) -> None:
     assert analyser.access(sql, ()).functions == set(functions.split())
+
+
+@pytest.mark.parametrize(
+    ("sql", "by_case"),
+    [
+        ("SELECT x FROM b ORDER BY x", False),
+        ("SELECT id FROM b WHERE x = 'NOCASE'", False),
+        ("SELECT x FROM b ORDER BY x COLLATE NoCase", True),
+        ("SELECT x FROM b ORDER BY x COLLATE nocase DESC NULLS LAST", True),
+        ("SELECT x FROM b WHERE x COLLATE nocase < 'b'", True),
+        ('SELECT id FROM "Ä" WHERE x = ?', True),
+        ('SELECT min(x) FROM "Ä"', True),
+        ('SELECT id FROM "Ä" GROUP BY x', True),
+        ('SELECT DISTINCT x FROM "Ä"', True),
+        ('SELECT x FROM "Ä" UNION SELECT x FROM b', True),
+        ('SELECT rank() OVER (ORDER BY x) FROM "Ä"', True),
+    ],
+)
+def test_collations(analyser: Analyser, sql: str, by_case: bool) -> None:
+    access = analyser.access(sql, ["a"] * sql.count("?"))
+    assert access.known
+    assert ("nocase" in access.collations) is by_case
 
 
 @pytest.mark.parametrize(

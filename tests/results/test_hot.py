@@ -26,6 +26,7 @@ from django.shortcuts import get_object_or_404
 from django.test.utils import override_settings
 
 from s3cache.exceptions import RowChanged
+from s3cache.managers import S3Manager, S3QuerySet
 from s3cache.results.hot import NOT_HOT, Hot
 from tests.db.hosts import Turns, each_on, on, together
 from tests.db.test_reads import store_down
@@ -384,9 +385,19 @@ def test_managers_of_relations_and_of_other_databases_are_not_hot(host: Host) ->
     assert category.products._hot_path() is None
 
 
-def test_a_manager_with_a_queryset_of_its_own_is_not_hot(host: Host) -> None:
-    from s3cache.managers import S3Manager, S3QuerySet
+def test_a_manager_that_is_of_another_database_by_itself(host: Host) -> None:
+    class Elsewhere(S3Manager[Gear]):
+        def __init__(self) -> None:
+            super().__init__()
+            self._db = "elsewhere"
 
+    manager = Elsewhere()
+    manager.model = Gear
+    assert manager.filter(name="cog").db == "elsewhere"
+    assert manager._hot_path() is None
+
+
+def test_a_manager_with_a_queryset_of_its_own_is_not_hot(host: Host) -> None:
     class Filtering(S3Manager[Gear]):
         def get_queryset(self) -> Any:
             return super().get_queryset().filter(weight=1)
@@ -395,7 +406,17 @@ def test_a_manager_with_a_queryset_of_its_own_is_not_hot(host: Host) -> None:
         def filter(self, *args: Any, **kwargs: Any) -> Any:
             return super().filter(*args, **kwargs)
 
-    for manager in (Filtering(), S3Manager.from_queryset(Queryset)()):
+    class Inside(S3QuerySet[Gear]):
+        def _filter_or_exclude_inplace(self, *args: Any) -> None:
+            super()._filter_or_exclude_inplace(*args)  # type: ignore[misc]
+
+    class Routed(S3QuerySet[Gear]):
+        @property
+        def db(self) -> str:
+            return super().db
+
+    own = [S3Manager.from_queryset(one)() for one in (Queryset, Inside, Routed)]
+    for manager in (Filtering(), *own):
         manager.model = Gear
         assert manager._hot_path() is None
     assert isinstance(Gear.objects._hot_path(), Hot)
@@ -469,6 +490,18 @@ def test_without_autocommit_nothing_is_hot(gear: Gear) -> None:
     finally:
         transaction.set_autocommit(True)
     assert count() == 1
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_a_transaction_begun_by_hand_sees_what_it_wrote(gear: Gear, end: str) -> None:
+    get = warm(lambda: Gear.objects.get(pk=gear.pk))
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("UPDATE testapp_gear SET weight = 6")
+        assert get().weight == 6
+        cursor.execute(end)
+    assert warm(get)().weight == (6 if end == "COMMIT" else 5)
+    assert is_hot(get)
 
 
 def test_a_write_of_another_connection_is_seen(host: Host, gear: Gear) -> None:

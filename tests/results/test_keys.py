@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 import warnings
+from contextlib import closing
+from enum import Enum, IntEnum
 from typing import Any
 
 import pytest
 from django.core.cache.backends.base import memcache_key_warnings
+from django.db import models
+from django.utils.safestring import mark_safe
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,6 +70,35 @@ def test_the_cache_and_the_lifetime_are_not() -> None:
     assert key(policy=Policy("shop.product", "other", 1, 1)) == key()
 
 
+class Region(models.TextChoices):
+    EU = "eu"
+
+
+class Level(IntEnum):
+    HIGH = 3
+
+
+class Plain(str, Enum):  # noqa: UP042 (whose str() is its name)
+    EU = "eu"
+
+
+class Adapted(str):
+    def __conform__(self, protocol: object) -> str:
+        return "anything"
+
+
+@pytest.mark.parametrize(
+    ("value", "bound"),
+    [(Region.EU, "eu"), (Level.HIGH, 3), (Plain.EU, "eu"), (mark_safe("eu"), "eu")],
+)
+def test_a_value_is_what_sqlite_gets(value: Any, bound: object) -> None:
+    """Whatever its ``str()`` or ``repr()`` says."""
+    assert key(params=(value,)) == key(params=(bound,))
+    assert key(params={"a": value}) == key(params={"a": bound})
+    with closing(sqlite3.connect(":memory:")) as connection:
+        assert connection.execute("SELECT ?", (value,)).fetchone() == (bound,)
+
+
 @given(
     st.text(max_size=200),
     st.lists(st.tuples(st.integers(0, 2**53), st.text(max_size=8)), max_size=30),
@@ -85,6 +119,8 @@ def test_keys_suit_any_cache(
         assert list(memcache_key_warnings(found)) == []
 
 
-@pytest.mark.parametrize("params", [(object(),), ([1],), {"a": memoryview(b"")}])
+@pytest.mark.parametrize(
+    "params", [(object(),), ([1],), {"a": memoryview(b"")}, (Adapted("a"),)]
+)
 def test_parameters_that_cannot_be_told_apart_have_no_key(params: Any) -> None:
     assert key_of(POLICY, "list", AT, "SELECT ?", params) is None

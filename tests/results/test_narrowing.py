@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 import pytest
 from django.db import connection
-from django.db.models import Count, Exists, F, OuterRef, Q, Sum
+from django.db.models import CharField, Count, Exists, F, OuterRef, Q, Sum
 from django.db.models.expressions import RawSQL
+from django.db.models.lookups import Exact
+from django.test.utils import register_lookup
 
 from s3cache.replica import meta
 from s3cache.results import versions
@@ -248,6 +251,55 @@ def test_a_table_that_is_not_what_its_model_says(
         cursor.execute("UPDATE library_tag SET note = 'new' WHERE name = %s", [same])
     for name in (one, same):
         assert Tag.objects.get(name=name).note == "new"
+
+
+class AnyCase(Exact):
+    """A lookup of the project's, in the place of Django's."""
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        lhs, params = self.process_lhs(compiler, connection)
+        return f"lower({lhs}) = lower(%s)", [*params, self.rhs]
+
+
+def test_a_lookup_of_the_project_may_mean_other_rows_too(host: Host) -> None:
+    other = product("other", region="US")
+    query: Query = lambda: Product.objects.filter(region="EU").count()  # noqa: E731
+    with register_lookup(CharField, AnyCase, lookup_name="exact"):
+        assert query() == 0
+        Product.objects.filter(pk=other.pk).update(region="eu")
+        assert query() == 1
+
+
+class Region(str, Enum):  # noqa: UP042 (whose str() is its name)
+    EU = "EU"
+
+
+def test_a_value_is_the_text_that_it_is_whatever_it_is_called(host: Host) -> None:
+    product("1", region="EU")
+    query: Query = lambda: list(Product.objects.filter(region=Region.EU))  # noqa: E731
+    query()
+    assert events(query) == HIT
+    product("2", region="US")
+    assert events(query) == HIT
+    product("3", region="EU")
+    assert len(query()) == 2
+
+
+def test_parameters_that_a_wrapper_has_changed_are_of_another_row(host: Host) -> None:
+    one, other = Author.objects.create(name="one"), Author.objects.create(name="other")
+    query: Query = lambda: Author.objects.get(pk=one.pk).name  # noqa: E731
+
+    def look_at_the_other(
+        execute: Callable[..., Any], sql: str, params: Any, *rest: Any
+    ) -> Any:
+        return execute(sql, [other.pk, *params[1:]] if params else params, *rest)
+
+    with connection.execute_wrapper(look_at_the_other):
+        assert [query(), query()] == ["other"] * 2
+    assert query() == "one"
+    Author.objects.filter(pk=other.pk).update(name="new")
+    with connection.execute_wrapper(look_at_the_other):
+        assert query() == "new"
 
 
 def test_a_child_depends_on_its_parent_table(host: Host) -> None:

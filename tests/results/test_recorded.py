@@ -40,8 +40,9 @@ from django.db.models.sql import Query
 from django.test.utils import isolate_apps
 
 from s3cache.managers import S3Manager, S3QuerySet
+from s3cache.results import statements
 from s3cache.results.hot import Hot
-from tests.db.hosts import together
+from tests.db.hosts import on, together
 from tests.engine import Bucket, Host, MakeHost
 from tests.results.seen import directory, on_loop, totals
 from tests.results.test_hot import Usual, is_hot, memory_cache, warm
@@ -352,6 +353,58 @@ def test_threads_may_share_one(gears: list[Gear]) -> None:
         rows = Gear.objects.filter(weight__gt=0)
         start = threading.Barrier(4)
         assert together([partial(look_at, rows, start)] * 4) == [True] * 4
+
+
+@pytest.fixture
+def stored(gears: list[Gear]) -> QuerySet[Gear]:
+    """Recorded; its result is in the cache, and not hot yet."""
+    list(Gear.objects.filter(weight__gt=0))
+    rows = Gear.objects.filter(weight__gt=0)
+    assert rows._recorded is not None
+    return rows
+
+
+def test_threads_that_fetch_one_at_once_learn_of_their_own_rows(
+    host: Host, stored: QuerySet[Gear], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another thread reads later is of a later version."""
+    hit = statements._Call._hit
+
+    def write_and_fetch() -> int:
+        with on(host):
+            Gear.objects.create(name="z", weight=9)
+            return len(list(stored))
+
+    def hit_and_wait(call: Any, *args: Any) -> Any:
+        found = hit(call, *args)
+        monkeypatch.setattr(statements._Call, "_hit", hit)
+        assert together([write_and_fetch]) == [6]
+        return found
+
+    monkeypatch.setattr(statements._Call, "_hit", hit_and_wait)
+    list(stored)
+    assert [len(Gear.objects.filter(weight__gt=0)) for _ in range(3)] == [6] * 3
+
+
+def test_a_thread_may_change_what_another_is_about_to_learn(
+    host: Host, stored: QuerySet[Gear], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = Hot.learn_objects
+
+    def fetch_and_change() -> None:
+        with on(host):
+            for gear in stored:
+                gear.name = "changed"
+
+    def wait_and_learn(hot: Any, *args: Any) -> None:
+        together([fetch_and_change])
+        learn(hot, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Hot, "learn_objects", wait_and_learn)
+        list(stored)
+    for _ in range(3):
+        assert sorted(names(Gear.objects.filter(weight__gt=0))) == list("abcde")
 
 
 def look_at(rows: QuerySet[Gear], start: threading.Barrier) -> bool:

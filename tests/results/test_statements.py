@@ -10,8 +10,16 @@ from typing import Any
 import pytest
 from django.core.cache import caches
 from django.core.cache.backends.locmem import LocMemCache
-from django.db import OperationalError, connection, transaction
-from django.db.models import Count, Exists, F, OuterRef, QuerySet, Sum
+from django.db import NotSupportedError, OperationalError, connection, transaction
+from django.db.models import (
+    Count,
+    Exists,
+    F,
+    OuterRef,
+    QuerySet,
+    Sum,
+    TextChoices,
+)
 from django.db.models.functions import Now, Random
 
 from s3cache.db import base
@@ -287,6 +295,57 @@ def test_a_function_of_the_project_is_not_trusted_whatever_its_name(
     connection.connection.create_function("Upper", 1, lambda name: f"{name}!")
     assert run(sql) == [("Ann!",)]
     assert events(lambda: run(sql)) == BYPASS
+
+
+def test_a_function_of_the_project_in_a_generated_column(host: Host) -> None:
+    """SQLite's authorizer is not told of these."""
+    made = connection.connection
+    made.create_function("twice", 1, lambda name: name * 2, deterministic=True)
+    run("CREATE TABLE g (id INTEGER PRIMARY KEY, a TEXT, b TEXT AS (twice(a)))")
+    run("INSERT INTO g (a) VALUES ('x')")
+    assert [run("SELECT b FROM g")] * 2 == [[("xx",)]] * 2
+    made.create_function("twice", 1, lambda name: f"2 {name}", deterministic=True)
+    assert run("SELECT b FROM g") == [("2 x",)]
+
+
+def test_a_collation_of_the_project_is_not_trusted(host: Host) -> None:
+    """Also one that takes the place of one of SQLite's."""
+    Author.objects.bulk_create([Author(name="a"), Author(name="B")])
+    sql = "SELECT name FROM library_author ORDER BY name COLLATE NOCASE"
+    assert run(sql) == [("a",), ("B",)]
+    assert events(lambda: run(sql)) == HIT
+    connection.connection.create_collation("nocase", lambda a, b: (a < b) - (a > b))
+    assert run(sql) == [("a",), ("B",)]
+    assert events(lambda: run(sql)) == BYPASS
+    connection.connection.create_collation("nocase", lambda a, b: (a > b) - (a < b))
+    assert run(sql) == [("B",), ("a",)]
+    assert events(lambda: names()) == MISS
+    assert events(lambda: names()) == HIT
+
+
+def test_what_like_means_may_be_changed(host: Host) -> None:
+    Author.objects.create(name="Ann")
+    count = Author.objects.filter(name__contains="ann").count
+    assert count() == 1
+    run("PRAGMA case_sensitive_like = ON")
+    assert count() == 0
+    with transaction.atomic():
+        run("PRAGMA case_sensitive_like = OFF")
+    assert count() == 1
+
+
+def test_no_table_hides_that_of_a_model(host: Host) -> None:
+    with pytest.raises(NotSupportedError, match="temporary table"):
+        connection.connection.execute("CREATE TEMP TABLE library_author (name)")
+
+
+def test_members_of_choices_are_values_as_others(host: Host) -> None:
+    class Name(TextChoices):
+        ANN = "Ann"
+
+    Author.objects.create(name="Ann")
+    assert Author.objects.filter(name=Name.ANN).count() == 1
+    assert events(Author.objects.filter(name=Name.ANN).count) == HIT
 
 
 def test_what_is_too_large_is_not_kept(
