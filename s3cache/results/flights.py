@@ -41,6 +41,9 @@ class Flights(Generic[T]):
     """The computations of this process by key."""
 
     def __init__(self) -> None:
+        #: How many are over. Who finds another number than before has not
+        #: seen what has come of some of them.
+        self.landed = 0
         self.forget()
         _all.add(self)
 
@@ -59,6 +62,7 @@ class Flights(Generic[T]):
 
     def leave(self, key: str, flight: Flight[T]) -> None:
         """The flight is over, with an outcome or without."""
+        self.landed += 1  # if one of two is lost, it is another number still
         if self._by_key.get(key) is flight:
             del self._by_key[key]
         flight.land()

@@ -12,7 +12,6 @@ more query, or one more entry.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 __all__ = ["IN_VAIN", "Asked", "Repeats"]
@@ -55,10 +54,10 @@ class Asked:
 
         Also for what has no hash: nothing is known of it.
         """
-        if isinstance(params, Mapping):
-            params = params.items()
         try:
-            read = hash((sql, *params))
+            if type(params) is not tuple:
+                params = tuple(params.items() if type(params) is dict else params)
+            read = hash((sql, params))
         except TypeError:
             return True
         now = self._now

@@ -7,6 +7,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.core.cache import BaseCache, caches
@@ -14,8 +15,10 @@ from django.core.cache.backends.db import BaseDatabaseCache
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.db import OperationalError
+from django.db.models import Model
 
 from s3cache.caches import MemoryCache
+from s3cache.counting import Tick
 from s3cache.hints import NO_HINTS
 from s3cache.replica import meta
 from s3cache.replica.file import transaction
@@ -86,10 +89,10 @@ class Statements:
         alias: str = self._replica.alias
         return alias
 
-    def redefine(self, function: str) -> None:
-        """The project has a function of its own that is called so."""
-        if function.lower() not in self._redefined:
-            self._redefined |= {function.lower()}
+    def redefine(self, name: str) -> None:
+        """The project has a function or a collation of its own called so."""
+        if name.lower() not in self._redefined:
+            self._redefined |= {name.lower()}
             self.versions.plans = Plans()
 
     def plan(self, sql: str, params: Any) -> Plan:
@@ -128,8 +131,17 @@ class Statements:
             if watchers:
                 tell(*label_and_action(reading), "bypass", Why.EXCLUDED, plan.tables)
             return reader.execute(sql, params)
-        action = action_of(reading.query) if reading is not None else "query"
-        call = _Call(self, reader, sql, params, plan, policy, action, stale=stale)
+        use = self._use(plan, policy, reading, model)
+        by_chunks = reading is not None and reading.by_chunks
+        is_usual = (
+            use.is_alone
+            and hints is NO_HINTS
+            and is_known
+            and (reading is None or reading.keep)
+        )
+        if is_usual and not self._is_worth_it(plan, sql, params, by_chunks):
+            return self._pass_by(reader, sql, params, plan, use, stale=stale)
+        call = _Call(self, reader, sql, params, plan, use, stale=stale)
         if hints.skip_cache:
             return call.bypass(Why.SKIPPED)
         if not plan.cacheable:
@@ -142,10 +154,11 @@ class Statements:
         if isinstance(cache, UNSUITABLE):
             return call.bypass(Why.NO_CACHE)
         is_wanted = hints.fresh or hints.renew or hints.ttl is not None
-        by_chunks = reading is not None and reading.by_chunks
-        if not (is_wanted or self._is_worth_it(plan, sql, params, by_chunks)):
+        if not (
+            is_usual or is_wanted or self._is_worth_it(plan, sql, params, by_chunks)
+        ):
             if reading is None or isinstance(cache, _OF_ONE_PROCESS):
-                return call.pass_by()
+                return self._pass_by(reader, sql, params, plan, use, stale=stale)
             call.narrow(reading)
             return call.find_or_pass_by(cache)
         if reading is not None:
@@ -170,11 +183,61 @@ class Statements:
             return None
         if not (is_known and plan.cacheable and reading.keep):
             return None
-        action = action_of(reading.query)
-        call = _Call(self, reader, sql, params, plan, policy, action)
+        use = self._use(plan, policy, reading, reading.model)
+        call = _Call(self, reader, sql, params, plan, use)
         call.narrow(reading)
         key = call.key()
         return None if key is None else Place(policy.cache, key)
+
+    def _use(
+        self,
+        plan: Plan,
+        policy: Policy,
+        reading: Reading | None,
+        model: type[Model] | None,
+    ) -> _Use:
+        """How results of the plan are kept, as long as the settings say so."""
+        found: _Use | None = plan.uses.get(model)
+        if (
+            found is None
+            or found.policy is not policy
+            or found.cache_settings is not caches.settings
+        ):
+            action = action_of(reading.query) if reading is not None else "query"
+            found = plan.uses[model] = _Use(
+                database=self.database,
+                policy=policy,
+                label=policy.counted,
+                action=action,
+                cache_settings=caches.settings,
+                is_alone=plan.cacheable
+                and isinstance(caches[policy.cache], _OF_ONE_PROCESS),
+            )
+        return found
+
+    def _pass_by(
+        self,
+        reader: Reader,
+        sql: str,
+        params: Any,
+        plan: Plan,
+        use: _Use,
+        *,
+        stale: bool,
+    ) -> Result:
+        """The result, which probably nobody asks for again: not stored.
+
+        What most reads take that gain nothing by the cache, so it is short.
+        """
+        started = time.perf_counter()
+        result = reader.execute(sql, params)
+        use.count(("miss", ""))
+        if stale:
+            use.count(("stale", ""))
+        if watchers:
+            use.tell("miss", Why.FIRST, plan.tables, is_stale=stale)
+        use.note(sql, plan.tables, "miss", time.perf_counter() - started, result)
+        return result
 
     def _is_worth_it(self, plan: Plan, sql: str, params: Any, by_chunks: bool) -> bool:
         """Whether somebody may ask for the result again."""
@@ -251,7 +314,8 @@ class Statements:
         commit, and a newer result would get an older key.
         """
         versions = self.versions
-        with reader.held() as connection:
+        with reader.lock:
+            connection = reader.connection
             connection.execute("BEGIN")
             try:
                 at = versions.at(connection, scopes)
@@ -263,17 +327,69 @@ class Statements:
         return result, at if versions.plans.get(sql) is plan else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """How the results of a statement are kept, and what is counted of them.
+
+    ``label`` is what they are counted under. ``is_alone``: they may be kept,
+    in a cache that no other process has.
+    """
+
+    database: str
+    policy: Policy
+    label: str
+    action: str
+    cache_settings: object
+    is_alone: bool
+    _ticks: dict[tuple[str, str], Tick] = field(default_factory=dict)
+
+    def count(self, what: tuple[str, str]) -> None:
+        """Count an event, of results in a partition or in none."""
+        tick = self._ticks.get(what)
+        if tick is None:
+            event, partition = what
+            key = self.database, self.label, self.action, partition
+            tick = self._ticks[what] = counters.ticker(key, event)
+        tick()
+
+    def tell(
+        self, event: str, why: Why, tables: tuple[str, ...], *, is_stale: bool = False
+    ) -> None:
+        """Say what became of a read to who watches."""
+        tell(self.label, self.action, event, why, tables)
+        if is_stale:
+            tell(self.label, self.action, "stale", why, tables)
+
+    def note(
+        self,
+        sql: str,
+        tables: tuple[str, ...],
+        event: str,
+        seconds: float,
+        result: Result,
+    ) -> None:
+        """Have it among the statements that are read."""
+        queries.note(
+            self.database,
+            self.label,
+            self.action,
+            sql,
+            tables,
+            event,
+            seconds,
+            len(result.rows),
+        )
+
+
 class _Call:
     """One execution of one statement."""
 
     __slots__ = (
-        "_action",
         "_known_key",
         "_params",
         "_part",
         "_partition",
         "_plan",
-        "_policy",
         "_reader",
         "_reading",
         "_scopes",
@@ -281,6 +397,7 @@ class _Call:
         "_stale",
         "_started",
         "_statements",
+        "_use",
         "taken",
     )
 
@@ -291,8 +408,7 @@ class _Call:
         sql: str,
         params: Any,
         plan: Plan,
-        policy: Policy,
-        action: str,
+        use: _Use,
         *,
         stale: bool = False,
     ) -> None:
@@ -306,8 +422,7 @@ class _Call:
         self._sql = sql
         self._params = params
         self._plan = plan
-        self._policy = policy
-        self._action = action
+        self._use = use
         self._partition = ""
         self._stale = stale
         self._reading: Reading | None = None
@@ -315,32 +430,17 @@ class _Call:
 
     def count(self, event: str, why: Why = Why.ABSENT) -> None:
         """Count that this happened, and say why."""
-        label = self._policy.counted
-        counters.count(
-            label,
-            self._action,
-            event,
-            database=self._statements.database,
-            partition=self._partition,
-        )
+        self._use.count((event, self._partition))
         if watchers:
-            tell(label, self._action, event, why, self._plan.tables)
+            self._use.tell(event, why, self._plan.tables)
 
     def _end(self, event: str, why: Why, result: Result) -> None:
         """Count how it was answered: once, when it was."""
         self.count(event, why)
         if self._stale:
             self.count("stale")
-        queries.note(
-            self._statements.database,
-            self._policy.counted,
-            self._action,
-            self._sql,
-            self._plan.tables,
-            event,
-            time.perf_counter() - self._started,
-            len(result.rows),
-        )
+        seconds = time.perf_counter() - self._started
+        self._use.note(self._sql, self._plan.tables, event, seconds, result)
 
     def bypass(self, why: Why) -> Result:
         """The result, past the cache."""
@@ -348,21 +448,19 @@ class _Call:
         self._end("bypass", why, result)
         return result
 
-    def pass_by(self) -> Result:
-        """The result, which probably nobody asks for again: not stored."""
-        result = self._reader.execute(self._sql, self._params)
-        self._end("miss", Why.FIRST, result)
-        return result
-
     def find_or_pass_by(self, cache: BaseCache) -> Result:
-        """The same, unless somebody else has stored it: warmed it, perhaps.
+        """The result, which nobody asks for again, or has stored: warmed it.
 
         Not by this process, which would know of it.
         """
         at = self._at_now()
         key = self._key(at)
         found = None if key is None else self._look_up(cache, key)
-        return self.pass_by() if found is None else self._hit(found, at)
+        if found is not None:
+            return self._hit(found, at)
+        result = self._reader.execute(self._sql, self._params)
+        self._end("miss", Why.FIRST, result)
+        return result
 
     def _hit(self, found: Result, at: At) -> Result:
         self._end("hit", Why.KEPT, found)
@@ -396,27 +494,40 @@ class _Call:
         key = self._key(at)
         if key is None:
             return self.bypass(Why.NO_KEY)
+        flights = self._statements._flights
+        landed = flights.landed
         found = self._look_up(cache, key)
         if found is not None:
             return self._hit(found, at)
-        flight, is_mine = self._statements._flights.join(key)
+        flight, is_mine = flights.join(key)
         if not is_mine:
             outcome = flight.wait()
             if outcome is not None:
-                self._end("wait", Why.WAITED, outcome)
-                self._plan.repeats.in_vain = 0
+                self._wait_is_over(outcome)
                 return outcome.again()
             return self.compute_and_count(cache, ttl)
         try:
             # Those who wait have the same key: at the time of their call the
             # versions were those of this one's, or older.
-            flight.outcome = result = self._lead(cache, key, ttl)
+            flight.outcome = result = self._lead(
+                cache, key, ttl, look_again=flights.landed != landed
+            )
             return result.again()
         finally:
-            self._statements._flights.leave(key, flight)
+            flights.leave(key, flight)
 
-    def _lead(self, cache: BaseCache, key: str, ttl: float) -> Result:
-        """The result, computed by one process of those that share a cache."""
+    def _lead(
+        self, cache: BaseCache, key: str, ttl: float, *, look_again: bool
+    ) -> Result:
+        """The result, computed by one process of those that share a cache.
+
+        ``look_again``: another thread may have stored it since it was not
+        found.
+        """
+        found = self._look_up(cache, key) if look_again else None
+        if found is not None:
+            self._wait_is_over(found)
+            return found
         if isinstance(cache, _OF_ONE_PROCESS):
             return self.compute_and_count(cache, ttl)
         side = self._statements._replica.side
@@ -428,13 +539,16 @@ class _Call:
         try:
             found = self._look_up(cache, key) if has_waited else None
             if found is not None:
-                self._end("wait", Why.WAITED, found)
-                self._plan.repeats.in_vain = 0
+                self._wait_is_over(found)
                 return found
             return self.compute_and_count(cache, ttl)
         finally:
             if turn is not None:
                 side.end_flight(turn)
+
+    def _wait_is_over(self, found: Result) -> None:
+        self._end("wait", Why.WAITED, found)
+        self._plan.repeats.in_vain = 0
 
     def key(self) -> str | None:
         """Where the result is kept, if it is."""
@@ -447,8 +561,9 @@ class _Call:
     def _key(self, at: At) -> str | None:
         # Mostly, what is read is at the versions that were looked up.
         if self._known_key is None or self._known_key[0] != at:
+            use = self._use
             key = key_of(
-                self._policy, self._action, at, self._sql, self._params, self._part
+                use.policy, use.action, at, self._sql, self._params, self._part
             )
             self._known_key = at, key
         return self._known_key[1]
@@ -464,7 +579,7 @@ class _Call:
             # Any cache serves, so any error is possible. The replica has
             # the answer.
             self.count("failed")
-            logger.warning("The cache %r failed: %s", self._policy.cache, error)
+            logger.warning("The cache %r failed: %s", self._use.policy.cache, error)
         return None
 
     def compute_and_count(
@@ -501,7 +616,7 @@ class _Call:
                 self.taken.was_stored = True
         except Exception as error:  # as above
             self.count("failed")
-            logger.warning("The cache %r failed: %s", self._policy.cache, error)
+            logger.warning("The cache %r failed: %s", self._use.policy.cache, error)
 
 
 _statements: weakref.WeakKeyDictionary[Replica, Statements] = (

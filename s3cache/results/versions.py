@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3cache.replica import meta
 from s3cache.replica.meta import ALL_TABLES, Key, Recent, Version
@@ -65,8 +65,7 @@ class PartScope:
 Scope = str | RowScope | PartScope
 
 
-@dataclass(frozen=True, slots=True)
-class At:
+class At(NamedTuple):
     """What a result belongs to, read in the same transaction as its rows.
 
     ``schema`` stands for the database and its schema.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,13 @@ def hang_in(folder: str) -> int:
 def wait_then_count_in(folder: str) -> int:
     """Compute the same once the test says so, by a file."""
     share(folder)
+    hold_computing(Path(folder) / "go on")
+    return count()
+
+
+def hold_computing(go_on: Path) -> None:
+    """Say that something is computed, and wait for a file before it is."""
     compute = Statements.compute
-    go_on = Path(folder) / "go on"
 
     def computed(statements: Statements, *args: Any) -> Any:
         send("computing")
@@ -68,7 +74,20 @@ def wait_then_count_in(folder: str) -> int:
 
     hooks: Any = Statements
     hooks.compute = computed
-    return count()
+
+
+def count_by_threads(folder: str, threads: int) -> tuple[set[int], dict[str, int]]:
+    """What many threads count at once, in such a process."""
+    share(folder)
+    return set(together([count] * threads)), totals()
+
+
+def wait_then_count_by_threads(
+    folder: str, threads: int
+) -> tuple[set[int], dict[str, int]]:
+    """The same; the one that computes does so once the test says so."""
+    hold_computing(Path(folder) / "go on")
+    return count_by_threads(folder, threads)
 
 
 def share(folder: str) -> None:
@@ -285,3 +304,67 @@ def test_a_thousand_tasks_make_one_query(hosts: MakeHost, bucket: Bucket) -> Non
         assert on_loop(ask) == [1] * 1_000
     assert totals()["miss"] == 1
     assert sorted(of_all) == sorted(of_one)
+
+
+@s3
+def test_a_thousand_threads_make_one_query(hosts: MakeHost, bucket: Bucket) -> None:
+    with hosts():
+        Author.objects.create(name="Ann")
+    alone, host = hosts(), hosts()
+    with bucket.requests() as of_one, alone:
+        count()
+    caches["default"].clear()  # which hosts share
+    counters.clear()
+    with bucket.requests() as of_all:
+        assert together(each_on(host, count, 1_000)) == [1] * 1_000
+    found = totals()
+    assert found["miss"] == 1
+    assert sum(found.values()) == 1_000
+    assert sorted(of_all) == sorted(of_one)
+
+
+@s3
+def test_twenty_processes_of_fifty_threads_make_one_query(
+    hosts: MakeHost, bucket: Bucket, processes: MakeProcess, tmp_path: Path
+) -> None:
+    with hosts():
+        Author.objects.create(name="Ann")
+    with bucket.requests() as of_one:
+        processes("alone").call(count_in, str(tmp_path / "of its own"))
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    with bucket.requests() as of_all:
+        leader, *others = (processes("host") for _ in range(20))
+        leader.start(wait_then_count_by_threads, str(folder), 50)
+        assert leader.receive() == "computing"
+        for other in others:
+            other.start(count_by_threads, str(folder), 50)
+        for other in others:
+            assert other.receive() == "waiting"
+        (folder / "go on").touch()
+        found = [process.result() for process in (leader, *others)]
+    assert [counted for counted, _events in found] == [{1}] * 20
+    events = Counter[str]()
+    for _counted, its_events in found:
+        events.update(its_events)
+    assert events["miss"] == 1
+    assert events.total() == 1_000
+    assert sorted(of_all) == sorted(of_one)
+
+
+@directory
+def test_who_has_missed_before_another_one_stored_looks_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other flight is over, and there is no other one to join."""
+    Author.objects.create(name="Ann")
+    join = Flights.join
+
+    def join_late(flights: Any, key: str) -> Any:
+        monkeypatch.setattr(Flights, "join", join)
+        assert together(each_on(host, count, 1)) == [1]
+        return join(flights, key)
+
+    monkeypatch.setattr(Flights, "join", join_late)
+    assert count() == 1
+    assert totals() == {"miss": 1, "wait": 1}
