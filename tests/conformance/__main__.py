@@ -51,7 +51,10 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--engine",
         default="s3cache.db",
-        help="s3cache.db (the default), or hot: each read made until it is hot",
+        help=(
+            "s3cache.db (the default); hot: each read made until it is hot; or "
+            "hot-locmem, hot-files: in other caches than MemoryCache"
+        ),
     )
     add("--parallel", type=int, default=2, metavar="N", help="processes; default: 2")
     add("--seed", type=int, default=1, help="of what is lost when; default: 1")

@@ -40,4 +40,6 @@ BY_NAME = {
     "sqlite": "tests.conformance.engines.sqlite.PlainSQLite",
     "s3cache.db": "tests.conformance.engines.s3cache_db.S3CacheDirectory",
     "hot": "tests.conformance.engines.s3cache_hot.S3CacheHot",
+    "hot-locmem": "tests.conformance.engines.s3cache_hot.S3CacheHotElsewhere",
+    "hot-files": "tests.conformance.engines.s3cache_hot.S3CacheHotInFiles",
 }

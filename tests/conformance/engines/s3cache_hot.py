@@ -55,11 +55,32 @@ class S3CacheHot(S3CacheDirectory):
         for name in _OF_MANAGERS:
             setattr(S3Manager, name, _three_times(vars(S3Manager)[name]))
         cache = {
-            "BACKEND": "s3cache.caches.MemoryCache",
             "LOCATION": "hot",
             "OPTIONS": {"MAX_ENTRIES": 100_000},
+            **self.cache(folder),
         }
         return {**super().settings(folder), "CACHES": {"default": cache}}
+
+    def cache(self, folder: Path) -> dict[str, Any]:
+        """The backend, and what it needs beside a limit."""
+        return {"BACKEND": "s3cache.caches.MemoryCache"}
+
+
+class S3CacheHotElsewhere(S3CacheHot):
+    """In Django's own cache in memory, which has bytes instead of objects."""
+
+    def cache(self, folder: Path) -> dict[str, Any]:
+        return {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+
+
+class S3CacheHotInFiles(S3CacheHot):
+    """In a cache that processes could share."""
+
+    def cache(self, folder: Path) -> dict[str, Any]:
+        return {
+            "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+            "LOCATION": str(folder / "cache"),
+        }
 
 
 def _with_more(skips: Any) -> Any:
