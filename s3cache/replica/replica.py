@@ -658,9 +658,13 @@ class Replica:
         if age < max_age:
             self._ask_ahead(max_age)
             return
+        # Whoever waits for another caller's question to be answered needs no
+        # answer of its own if that was asked after it came: with `max_age` 0,
+        # all that wait share the next question, instead of asking in turn.
+        oldest = clock.now() - max_age
         with self._ask_lock:
-            if self._age() >= max_age:
-                self._ask(max_age)
+            if self._asked_before(oldest):
+                self._ask(max_age, oldest)
 
     def expect_news(self, max_age: float | None = None) -> None:
         """Make the next read ask the store, if the store can be reached.
@@ -676,6 +680,11 @@ class Replica:
         """Seconds since the store was last asked with success."""
         asked_at = self.side.asked_at
         return clock.now() - asked_at if asked_at else math.inf
+
+    def _asked_before(self, moment: float) -> bool:
+        """Whether the store was asked with success before ``moment``."""
+        asked_at = self.side.asked_at
+        return not asked_at or asked_at <= moment
 
     def _ask_ahead(self, max_age: float) -> None:
         """Ask in a thread, so that the answer is there when it is needed.
@@ -697,7 +706,7 @@ class Replica:
 
     def _ask_and_release(self, max_age: float, lock: threading.Lock) -> None:
         try:
-            self._ask(max_age * AHEAD)
+            self._ask(max_age, clock.now() - max_age * AHEAD)
         except (OperationalError, sqlite3.Error) as error:
             # The next read asks again, and is told.
             logger.info("%s could not be asked ahead: %s", self.store.name, error)
@@ -737,7 +746,8 @@ class Replica:
                 self._close_files(opened)
             self._opened()
 
-    def _ask(self, max_age: float) -> None:
+    def _ask(self, max_age: float, oldest: float) -> None:
+        """Ask the store, unless another process has since ``oldest``."""
         side = self.side
         age = self._age()
         may_be_stale = age < max_age + self.options.stale_if_error
@@ -746,7 +756,7 @@ class Replica:
             return
         try:
             with side.asking.held(self.options.commit_timeout):
-                if self._age() >= max_age:
+                if self._asked_before(oldest):
                     self.catch_up()
             if self.on_use is not None:
                 self.on_use(self)

@@ -17,7 +17,7 @@ from s3cache.exceptions import LogDiverged, StoreError, StoreUnavailable
 from s3cache.replica import connections
 from s3cache.stores import DirectoryStore
 from s3cache.stores.base import Answer
-from tests.db.hosts import FaultyStore, Turns, first, on, together
+from tests.db.hosts import FaultyStore, Turns, each_on, first, on, then, together
 from tests.engine import Bucket, Host, MakeHost
 from tests.library.models import Author, Tag
 from tests.testapp.models import Gear
@@ -71,6 +71,53 @@ def test_max_age_0_sees_every_commit_that_has_returned(hosts: MakeHost) -> None:
     for number in range(5):
         write((a, b)[number % 2], str(number))
         assert names(a) == names(b) == [str(n) for n in range(number + 1)]
+
+
+@directory
+def test_reads_that_wait_with_max_age_0_share_the_next_answer(
+    hosts: MakeHost, faulty: FaultyStore
+) -> None:
+    """Instead of asking in turn, which takes as many times as long."""
+    slow = hosts(max_age=0, storage="faulty")
+    assert names(slow) == []
+    asked: list[float] = []
+
+    def answer_late() -> None:
+        asked.append(time.monotonic())
+        time.sleep(0.2)
+
+    faulty.on("GET", "_log/", then(answer_late))
+    assert together(each_on(slow, Tag.objects.count, 20)) == [0] * 20
+    assert len(asked) < 10
+
+
+@directory
+def test_no_read_shares_an_answer_from_before_it_came(
+    hosts: MakeHost, faulty: FaultyStore
+) -> None:
+    a, b = hosts(), hosts(max_age=0, storage="faulty")
+    assert names(b) == []
+    turns = Turns()
+
+    def answered() -> None:
+        turns.say("the log is empty")
+        turns.wait("somebody else reads")
+
+    faulty.on("GET", "_log/", then(answered), times=1)
+
+    def early() -> int:
+        with on(b):
+            return Tag.objects.count()
+
+    def late() -> int:
+        turns.wait("the log is empty")
+        with on(a):
+            Tag.objects.create(name="a")
+        with on(b):
+            turns.say("somebody else reads")
+            return Tag.objects.count()
+
+    assert together([early, late])[1] == 1
 
 
 def test_own_writes_are_seen_at_once(host: Host) -> None:
