@@ -147,22 +147,26 @@ class Versions:
     def at(self, connection: sqlite3.Connection, scopes: Iterable[Scope]) -> At:
         """What a result of ``scopes`` belongs to that is read hereafter.
 
-        The caller has begun a transaction, and has read nothing in it yet.
+        The caller has begun a transaction, and has read nothing in it yet. If
+        it turns out to be older than what is known, it is begun again.
         """
+        # Without the lock: whoever asks SQLite lets other threads run, and
+        # they would all have to wait here until this one has its turn again.
+        which, now = _position(connection)
         with self._lock:
-            # Its snapshot is taken here, so none is older than what is known.
-            *which, number, token = connection.execute(
-                "SELECT generation, database, number, substr(token, 1, 8) "
-                "FROM main._s3cache_meta"
-            ).fetchone()
-            if which != [self._generation, self._database]:
+            if which != (self._generation, self._database) or now[0] < self._number:
+                # With the lock no snapshot is older than what is known.
+                connection.execute("ROLLBACK")
+                connection.execute("BEGIN")
+                which, now = _position(connection)
+            if which != (self._generation, self._database):
                 # Only when all is known may anybody go on from it.
                 self._generation = ""
                 self._database = which[1]
-                self._start_again(connection, (number, token))
+                self._start_again(connection, now)
                 self._generation = which[0]
-            elif number != self._number:
-                self._go_on(connection, (number, token))
+            elif now[0] != self._number:
+                self._go_on(connection, now)
             if not self._knows_partitions:
                 self._tables |= meta.read_versions(connection)
                 self._read_partitions(connection)
@@ -287,6 +291,20 @@ class Versions:
 #: Making them takes longer than all the rest of a hit. Values are text, whole
 #: numbers and None, of which no two are equal that are not the same.
 _part_name = lru_cache(maxsize=4096)(meta.part_scope)
+
+
+def _position(
+    connection: sqlite3.Connection,
+) -> tuple[tuple[str, str], Version]:
+    """Which replica of which database this is, and the newest entry in it.
+
+    The transaction's snapshot is taken here.
+    """
+    generation, database, number, token = connection.execute(
+        "SELECT generation, database, number, substr(token, 1, 8) "
+        "FROM main._s3cache_meta"
+    ).fetchone()
+    return (generation, database), (number, token)
 
 
 def _read_rows(

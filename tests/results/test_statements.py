@@ -620,6 +620,30 @@ def test_a_result_is_stored_under_the_versions_that_it_belongs_to(
     assert names() == ["new"]
 
 
+def test_a_snapshot_that_others_have_overtaken_is_taken_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its old rows would have got the versions that are known meanwhile."""
+    original = versions._position
+
+    def position(reading: sqlite3.Connection) -> Any:
+        found = original(reading)
+        monkeypatch.setattr(versions, "_position", original)
+        with on(host):
+            Author.objects.update(name="new")
+            assert names() == ["new"]
+            Author.objects.update(name="newest")
+            assert Author.objects.count() == 1  # the versions are those of now
+        return found
+
+    Author.objects.create(name="old")
+    assert names() == ["old"]
+    caches["default"].clear()
+    monkeypatch.setattr(versions, "_position", position)
+    assert names() == ["newest"]
+    assert names() == ["newest"]
+
+
 # Freshness by model
 
 
