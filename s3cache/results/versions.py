@@ -223,14 +223,16 @@ class Versions:
         # A replica that was not made from the first entry on does not know
         # what was before. Nothing was changed after now, that is enough.
         tables.setdefault(ALL_TABLES, now)
-        rows, since = _read_rows(connection, now)
+        entries, since = _read_rows(connection, now)
         self._rows_since = since[0]
         # What the window has no row of was last changed before it.
-        self._rest = {
-            table: since for table, version in tables.items() if version > since
-        }
-        self._rows, self._tables = {}, tables
-        self._add(rows)
+        rest = {table: since for table, version in tables.items() if version > since}
+        rows: dict[tuple[str, Key], Version] = {}
+        _add(entries, tables, rest, rows)
+        # Only when they are whole, and in this order; see of_row. Readers that
+        # came before would take a row that is still to be added for one that
+        # was not changed.
+        self._rest, self._rows, self._tables = rest, rows, tables
         self.schema, self.views = _schema(connection, self._database)
         self._read_partitions(connection)
         self.plans = Plans()
@@ -254,25 +256,10 @@ class Versions:
         ):
             self._start_again(connection, now)
             return
-        self._add(recent)
+        _add(recent, self._tables, self._rest, self._rows)
         self._number = number
         if number - self._rows_since >= 2 * _WINDOW or len(self._rows) > _MOST_ROWS:
             self._forget_rows(recent[-1].version)
-
-    def _add(self, entries: Iterable[Recent]) -> None:
-        for entry in entries:
-            version = entry.version
-            for table, keys in entry.touched.keys.items():
-                if keys is None:
-                    self._rest[table] = version
-                    self._rows = {
-                        row: its for row, its in self._rows.items() if row[0] != table
-                    }
-                else:
-                    self._rest.setdefault(table, self.of_table(table))
-                    self._rows.update(((table, key), version) for key in keys)
-            for scope in (*entry.touched.scopes, *entry.touched.keys):
-                self._tables[scope] = version
 
     def _forget_rows(self, now: Version) -> None:
         """Move the window on; the same way in all processes, if possible."""
@@ -286,6 +273,31 @@ class Versions:
             elif version > self._rest[row[0]]:
                 self._rest[row[0]] = version
         self._rows, self._rows_since = kept, start
+
+
+def _add(
+    entries: Iterable[Recent],
+    tables: dict[str, Version],
+    rest: dict[str, Version],
+    rows: dict[tuple[str, Key], Version],
+) -> None:
+    """Have the versions of tables, and of rows, that ``entries`` give them.
+
+    Others may read them meanwhile: ``rest`` before ``rows`` before ``tables``.
+    """
+    for entry in entries:
+        version = entry.version
+        for table, keys in entry.touched.keys.items():
+            if keys is None:
+                rest[table] = version
+                for row in [row for row in rows if row[0] == table]:
+                    del rows[row]
+            else:
+                if table not in rest:
+                    rest[table] = tables.get(table, tables.get(ALL_TABLES, _NEVER))
+                rows.update(((table, key), version) for key in keys)
+        for scope in (*entry.touched.scopes, *entry.touched.keys):
+            tables[scope] = version
 
 
 #: Making them takes longer than all the rest of a hit. Values are text, whole

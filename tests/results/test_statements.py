@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -766,6 +766,37 @@ def test_a_look_at_the_replica_that_fails_is_begun_again(
         seen = b.connection.statements.versions
         assert seen._generation == ""
         assert [Author.objects.count() for _ in range(2)] == [1, 1]
+
+
+def test_who_looks_on_while_all_is_looked_at_again_sees_no_older_version(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version of the row before it was changed has its old result."""
+    one = Author.objects.create(name="Ann")
+    for name in "bcd":
+        Author.objects.create(name=name)
+    Author.objects.filter(pk=one.pk).update(name="Bob")
+    known = connection.statements.versions
+    assert names() == ["Bob", "b", "c", "d"]
+    seen = set()
+
+    class Entries(list[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            for entry in super().__iter__():
+                seen.add(known.of_row("library_author", (one.pk,)))
+                yield entry
+
+    read_rows = versions._read_rows
+
+    def read(*args: Any) -> Any:
+        entries, since = read_rows(*args)
+        return Entries(entries), since
+
+    monkeypatch.setattr(versions, "_read_rows", read)
+    expected = known.of_row("library_author", (one.pk,))
+    known._generation, known.seen = "", (b"", 0.0)  # as of another replica
+    names()
+    assert seen == {expected}
 
 
 def test_a_fork_in_the_middle_of_a_look_begins_it_again(host: Host) -> None:
