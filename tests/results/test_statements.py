@@ -776,7 +776,7 @@ def test_who_looks_on_while_all_is_looked_at_again_sees_no_older_version(
     for name in "bcd":
         Author.objects.create(name=name)
     Author.objects.filter(pk=one.pk).update(name="Bob")
-    known = connection.statements.versions
+    known = connection.statements.versions  # type: ignore[attr-defined]
     assert names() == ["Bob", "b", "c", "d"]
     seen = set()
 
