@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db.models.sql import Query
 
-__all__ = ["FRESH", "NO_HINTS", "Hints", "give_hints", "hints_of", "set_hints"]
+__all__ = ["FRESH", "NO_HINTS", "RENEW", "Hints", "give_hints", "hints_of", "set_hints"]
 
 _ATTRIBUTE = "s3cache_hints"
 
@@ -36,6 +36,7 @@ class Hints:
 
 NO_HINTS = Hints()
 FRESH = Hints(fresh=True)
+RENEW = Hints(renew=True)
 
 
 def hints_of(query: Query) -> Hints:

@@ -14,7 +14,7 @@ from django.core.exceptions import FieldError
 from django.db import connections, models
 
 from s3cache import conf
-from s3cache.hints import FRESH, NO_HINTS, Hints, give_hints, hints_of, set_hints
+from s3cache.hints import FRESH, NO_HINTS, RENEW, Hints, give_hints, hints_of, set_hints
 from s3cache.remembered import remember_saved
 from s3cache.results.hot import NOT_HOT, Hot
 from s3cache.results.reading import take
@@ -65,7 +65,7 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
     _fetched: Recorded | None = None
 
     #: What was asked of the cache among these calls. Then the hot path does
-    #: not answer; what `fresh` finds takes the place of what it knows.
+    #: not answer; what is computed anew takes the place of what it knows.
     _asked: Hints = NO_HINTS
 
     def __getattr__(self, name: str) -> Any:
@@ -231,7 +231,7 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
 
     def _is_for_all(self) -> bool:
         """Whether the hot path may know what this has found."""
-        return self._asked in (NO_HINTS, FRESH)
+        return self._asked in (NO_HINTS, FRESH, RENEW)
 
     def fresh(self) -> Self:
         """

@@ -116,8 +116,9 @@ class Read:
     @property
     def connection(self) -> DatabaseWrapper:
         """The database that is read; `ImproperlyConfigured`: in no bucket."""
-        alias = self.queryset.db
-        if alias not in conf.bucket_aliases():
+        # Of a copy: a recorded queryset that is asked for this is built.
+        alias = self.queryset.all().db
+        if not conf.lives_in_bucket(alias):
             raise ImproperlyConfigured(
                 f"{self.model._meta.label} is read from the database {alias!r}, "
                 f"which lives in no bucket: its results are not kept. Those that do "
@@ -135,10 +136,15 @@ class Read:
         The same, with hints for the result cache; see `s3cache.hints`.
 
         Also with none it goes past the hot path: what looks at the query of a
-        recorded queryset makes it one that is built.
+        recorded queryset makes it one that is built. One that has hints may
+        stay recorded, so that the hot path learns what it finds.
         """
         rows = self.queryset.all()
-        set_hints(rows.query, **hints)
+        ask = getattr(rows, "_with_hints", None) if hints else None
+        if ask is not None:
+            rows = ask(**hints)
+        else:
+            set_hints(rows.query, **hints)
         return replace(self, queryset=rows)
 
     def perform(self) -> Any:

@@ -85,14 +85,19 @@ def warm(
         query = sql.reading.query
         # A queryset may have said for how long itself.
         set_hints(query, renew=True, **({} if ttl is None else {"ttl": ttl}))
-        with take(query) as taken:
+        if (taken := sql.reading.taken) is not None:  # the hot path's
             result = execute(sql, params, many, context)
+        else:
+            with take(query) as taken:
+                result = execute(sql, params, many, context)
         stored += taken.was_stored
         return result
 
     with connection.execute_wrapper(store):
         try:
-            data = read.asking().perform()
+            # What the hot path has is computed anew, too.
+            asking = read.asking(renew=True) if force_refresh else read.asking()
+            data = asking.perform()
         except _IsThere:
             return Warmed(0)
     return Warmed(stored, data)

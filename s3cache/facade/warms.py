@@ -207,7 +207,7 @@ class Warms(Base):
 
     def _warm_one(self, read: Read, **how: Unpack[How]) -> Warmed:
         """One read, in the cache of the namespace."""
-        return warm(read.asking(**self._hints), **how)
+        return warm(read.asking(**self._hints) if self._hints else read, **how)
 
     def _warm(
         self,

@@ -643,8 +643,15 @@ class Hot(Generic[_M]):
 
 
 def _is_repeated(shape: Shape, action: object, taken: Taken) -> bool:
-    """Whether the read was made before, or something may be kept of it."""
-    return taken.was_kept or (taken.replaces and action in shape.recipes)
+    """Whether the read was made before, or something may be kept of it.
+
+    Elsewhere something may be of which this process knows nothing.
+    """
+    return (
+        taken.was_kept
+        or taken.is_wanted
+        or (taken.replaces and action in shape.recipes)
+    )
 
 
 def _action(shape: Shape, action: object) -> str:

@@ -49,7 +49,8 @@ class Taken:
     depends on, in the order of the versions; ``sql`` is the statement.
     ``was_kept``: it came from the cache, so somebody had asked for it before;
     ``was_stored``: it was put there; ``replaces``: whatever else is kept of it
-    is not to be believed. ``repeats`` knows of whoever asks for it again.
+    is not to be believed, and ``is_wanted``: also by other processes.
+    ``repeats`` knows of whoever asks for it again.
 
     ``thread`` is whose query it is: others may execute the same object at the
     same time, and what they are told is of their results.
@@ -58,6 +59,7 @@ class Taken:
     __slots__ = (
         "at",
         "connection",
+        "is_wanted",
         "repeats",
         "replaces",
         "scopes",
@@ -70,7 +72,7 @@ class Taken:
     def __init__(self) -> None:
         self.thread = get_ident()
         self.at: At | None = None
-        self.was_kept = self.was_stored = self.replaces = False
+        self.was_kept = self.was_stored = self.replaces = self.is_wanted = False
         self.scopes: tuple[Scope, ...] = ()
         self.connection: DatabaseWrapper | None = None
         self.sql = ""

@@ -323,7 +323,8 @@ def aggregation(
         of, options = one._constructor_args
         if options or len(of) != 1 or type(of[0]) is not str or one.filter is not None:
             return None
-        found.append((name, type(one), of[0]))
+        # As Django calls it in the result.
+        found.append((name or f"{of[0]}__{one.name.lower()}", type(one), of[0]))
     return tuple(found) or None
 
 

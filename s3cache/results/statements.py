@@ -166,6 +166,7 @@ class Statements:
         ttl = policy.ttl if hints.ttl is None else hints.ttl
         if (hints.renew or hints.fresh) and call.taken is not None:
             call.taken.replaces = True
+            call.taken.is_wanted = hints.renew
         if hints.renew:
             return call.compute(cache, ttl)
         if hints.fresh:

@@ -26,6 +26,7 @@ from django.shortcuts import get_object_or_404
 from django.test.utils import override_settings
 
 from s3cache.exceptions import RowChanged
+from s3cache.facade import Read
 from s3cache.managers import S3Manager, S3QuerySet
 from s3cache.results.hot import NOT_HOT, Hot
 from tests.db.hosts import Turns, each_on, on, together
@@ -704,6 +705,71 @@ def test_what_is_fresh_replaces_what_is_hot(
     assert found != before
     assert read() == found
     assert is_hot(read)
+
+
+FORCED: dict[str, Callable[[models.QuerySet[Gear]], Read]] = {
+    "get": lambda gears: Read(gears, "get", {"name": "cog"}),
+    "list": lambda gears: Read(gears.filter(name="cog")),
+    "first": lambda gears: Read(gears.order_by("name")[:1]),
+    "count": lambda gears: Read(gears.filter(weight__gt=6), "count"),
+    "exists": lambda gears: Read(gears.filter(weight__gt=6), "exists"),
+    "aggregate": lambda gears: Read(
+        gears, "aggregate", {}, {"weight__max": models.Max("weight")}
+    ),
+    "absent": lambda gears: Read(gears, "get", {"weight": 7}),
+}
+
+
+@pytest.mark.parametrize("backend", ["memory", "locmem"])
+@pytest.mark.parametrize("name", FORCED)
+def test_what_is_computed_anew_by_hand_replaces_what_is_hot(
+    gear: Gear, settings: Any, name: str, backend: str
+) -> None:
+    """Planted as above; a facade is told to compute it, whatever is there."""
+    if backend == "locmem":
+        settings.CACHES = {
+            "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+        }
+
+    def read() -> object:
+        return HEAVY[name](Gear.objects.all())
+
+    before = read()
+    assert is_hot(warm(read))
+    with closing(sqlite3.connect(connection.replica.path)) as behind:  # type: ignore[attr-defined]
+        behind.execute("UPDATE testapp_gear SET weight = 7")
+        behind.commit()
+    assert read() == before
+    wanted = FORCED[name](Gear.objects.all())
+    assert Gear.objects.cache.warm_query(wanted, force_refresh=True) == 1
+    found = HEAVY[name](Gear.objects.skip_cache())
+    assert found != before
+    for _ in range(3):
+        assert read() == found
+    assert is_hot(read)
+    assert read() == found
+
+
+def test_a_write_while_something_is_computed_by_hand(host: Host, gear: Gear) -> None:
+    """What was read before it is not what is hot after it."""
+    is_written: list[bool] = []
+
+    def write_after(execute: Any, *args: Any) -> Any:
+        result = execute(*args)
+        if not is_written:
+            is_written.append(True)
+            with on(host):
+                Gear.objects.update(weight=9)
+        return result
+
+    def read() -> int:
+        return Gear.objects.filter(weight__gt=6).count()
+
+    assert is_hot(warm(read))
+    wanted = Read(Gear.objects.filter(weight__gt=6), "count")
+    with connection.execute_wrapper(write_after):
+        Gear.objects.cache.warm_query(wanted, force_refresh=True)
+    assert [read() for _ in range(3)] == [1, 1, 1]
 
 
 def test_get_of_a_queryset_is_hot(gear: Gear) -> None:
