@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, OperationalError, connections
+from django.db.models import Model
 from tqdm import tqdm
 
 from s3cache import conf
 from s3cache.db.base import DatabaseWrapper
+from s3cache.facade import cache_of
 from s3cache.stores.base import Request, observe
 
 
 class BucketCommand(BaseCommand):
-    """A command about one database that lives in a bucket, or all of them."""
+    """
+    A command about one database that lives in a bucket, or all of them.
+
+    Exit status 0: it is done; 1: it is not, or not all of it, and the last
+    line on stderr says why (`CommandError`); 2: the arguments are wrong.
+    """
 
     requires_system_checks = ()
 
@@ -67,6 +76,14 @@ class BucketCommand(BaseCommand):
             with observe(tell):
                 yield
 
+    @contextmanager
+    def about(self, alias: str) -> Iterator[None]:
+        """Have errors of a database, and of its settings, name it."""
+        try:
+            yield
+        except (DatabaseError, ImproperlyConfigured, sqlite3.Error) as error:
+            raise CommandError(f"{alias}: {error}") from error
+
     def chosen(self, database: str | None) -> dict[str, DatabaseWrapper]:
         """The databases that are asked for, by alias."""
         found: dict[str, DatabaseWrapper] = {}
@@ -86,3 +103,29 @@ class BucketCommand(BaseCommand):
                 f"there are {conf.listed(known)}."
             )
         return known if database is None else (database,)
+
+
+def models_called(labels: Iterable[str]) -> list[type[Model]]:
+    """
+    The models that are called ``app.Model``, and those of each ``app``.
+
+    Without proxies, unless one is named. Raise `CommandError`, naming those
+    that there are, for a model or an app that there is not.
+    """
+    found: dict[type[Model], None] = {}
+    for label in labels:
+        if "." in label:
+            try:
+                found[cache_of(label).model] = None
+            except LookupError as error:
+                raise CommandError(error.args[0]) from error
+            continue
+        configs = {one.label.lower(): one for one in apps.get_app_configs()}
+        if label.lower() not in configs:
+            known = sorted(name for name, one in configs.items() if one.models)
+            raise CommandError(
+                f"There is no app {label!r}. Apps with models are {conf.listed(known)}."
+            )
+        models = configs[label.lower()].get_models()
+        found |= {one: None for one in models if not one._meta.proxy}
+    return [*found]

@@ -7,9 +7,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from django.core.management.base import CommandError
-from django.db import OperationalError
-
 from s3cache.keeper.rounds import KeeperOptions, Kept
 from s3cache.keeper.run import keep_now
 from s3cache.management.base import BucketCommand
@@ -52,16 +49,13 @@ class KeepingCommand(BucketCommand):
         """Run the rounds, and tell of each by ``told``, or of all as JSON."""
         kept: dict[str, Round] = {}
         for alias, connection in self.chosen(database).items():
-            try:
-                with connection.wrap_database_errors:
-                    with self.progress(f"{alias}: packing", verbosity):
-                        connection.catch_up()
-                        packed = keep_now(connection.replica, how, wait=WAIT)
-                    with self.progress(f"{alias}: records", verbosity):
-                        recorded = record_now(connection.replica, records, wait=WAIT)
-                kept[alias] = Round(packed, recorded)
-            except OperationalError as error:
-                raise CommandError(f"{alias}: {error}") from error
+            with self.about(alias), connection.wrap_database_errors:
+                with self.progress(f"{alias}: packing", verbosity):
+                    connection.catch_up()
+                    packed = keep_now(connection.replica, how, wait=WAIT)
+                with self.progress(f"{alias}: records", verbosity):
+                    recorded = record_now(connection.replica, records, wait=WAIT)
+            kept[alias] = Round(packed, recorded)
             if verbosity and not as_json:
                 self.stdout.write(f"{alias}: {told(kept[alias])}")
         if as_json:

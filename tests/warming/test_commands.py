@@ -87,6 +87,43 @@ def test_without_names_everything(host: Host) -> None:
 
 
 @pytest.mark.usefixtures("gears")
+def test_an_app_is_all_its_models_whose_results_are_kept() -> None:
+    found = told("s3cache_warm", "testapp", "auth.User", "testapp.Gear")["default"]
+    assert found["by_source"].keys() >= {"testapp.Gear", "testapp.Product", "auth.User"}
+    assert {name.partition(".")[0] for name in found["by_source"]} == {
+        "auth",
+        "testapp",
+    }
+    assert found["by_source"]["testapp.Gear"]["reads"] == 5  # once
+    assert told("s3cache_warm", "TestApp")["default"]["stored"] == 0
+    cleared = told("s3cache_clear", "testapp")
+    assert cleared["testapp.Gear"] == 5
+    assert "auth.User" not in cleared
+
+
+@pytest.mark.usefixtures("gears")
+def test_another_cache_of_the_models(settings: Any, tmp_path: Any) -> None:
+    settings.CACHES = {
+        **settings.CACHES,
+        "slow": {
+            "BACKEND": "s3cache.caches.FileSystemCache",
+            "LOCATION": str(tmp_path / "slow"),
+        },
+    }
+    settings.S3CACHE = {"NAMESPACES": {"analytics": {"CACHE": "slow", "TTL": 86_400}}}
+    args = "testapp.Gear", "--query", "heavy gears", "--namespace", "Analytics"
+    assert told("s3cache_warm", *args)["default"]["stored"] == 7
+    assert events(Gear.objects.cached(namespace="analytics").count) == HIT
+    assert events(Gear.objects.heavy().cached(namespace="analytics").count) == HIT
+    assert events(Gear.objects.count) == MISS
+    assert told("s3cache_warm", *args)["default"]["stored"] == 0
+    assert told("s3cache_clear", "testapp", "--namespace", "analytics") == {
+        **dict.fromkeys(told("s3cache_clear", "testapp", "--dry-run"), 0),
+        "testapp.Gear": 7,
+    }
+
+
+@pytest.mark.usefixtures("gears")
 def test_a_dry_run_stores_nothing() -> None:
     out, _ = run("s3cache_warm", "testapp.Gear", "--dry-run")
     assert out == (
@@ -118,7 +155,10 @@ def test_what_was_read_at_this_hour(
     [
         (["testapp.Car"], r"no model 'testapp\.Car'\. Models are .*'testapp\.Gear'"),
         (["--query", "x"], "no query 'x'. Queries are .*'heavy gears'"),
-        (["sessions.Session"], r"Results of sessions\.Session are not kept"),
+        (["sessions.Session"], r"Results of sessions\.Session are not kept: it keeps"),
+        (["sessions"], "No model of 'sessions' has rows in 'default' whose results"),
+        (["shop"], "no app 'shop'. Apps with models are .*'auth'.*'testapp'"),
+        (["--namespace", "x"], "has no 'x'. Known are none"),
         (["--sample", "-1"], "--sample must be 0 or more"),
         (["--workers", "0"], "--workers 1 or more"),
         (["--database", "other"], "'other' is no database that lives in a bucket"),
@@ -127,6 +167,19 @@ def test_what_was_read_at_this_hour(
 def test_what_is_refused(host: Host, args: list[str], message: str) -> None:
     with pytest.raises(CommandError, match=message):
         run("s3cache_warm", *args)
+
+
+class Elsewhere:
+    """A router that has gears in another database."""
+
+    def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool | None:
+        return False if hints["model_name"] == "gear" else None
+
+
+def test_a_model_that_is_in_none_of_the_databases(host: Host, settings: Any) -> None:
+    settings.DATABASE_ROUTERS = [f"{__name__}.Elsewhere"]
+    with pytest.raises(CommandError, match="testapp.Gear has no rows in 'default'"):
+        run("s3cache_warm", "testapp.Gear")
 
 
 def test_reads_that_fail_are_an_exit_status(host: Host, declare: Declare) -> None:

@@ -6,11 +6,16 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from django.core.exceptions import FieldError, ValidationError
+from django.core.exceptions import (
+    FieldError,
+    ImproperlyConfigured,
+    ValidationError,
+)
 from django.core.management.base import CommandError, CommandParser
+from django.db.models import Model
 
-from s3cache.facade import Facade, cache_of, clear_everything
-from s3cache.management.base import BucketCommand
+from s3cache.facade import Facade, clear_everything
+from s3cache.management.base import BucketCommand, models_called
 from s3cache.warming.planning import models_in
 
 
@@ -24,7 +29,12 @@ class Command(BucketCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("models", nargs="*", metavar="app.Model")
+        parser.add_argument(
+            "labels",
+            nargs="*",
+            metavar="app[.Model]",
+            help="Models, and apps, whose models are meant.",
+        )
         parser.add_argument(
             "--partition",
             nargs="+",
@@ -38,8 +48,8 @@ class Command(BucketCommand):
 
     def handle(
         self,
-        *labels: str,
-        models: Sequence[str],
+        *args: str,
+        labels: Sequence[str],
         partition: Sequence[str] | None,
         namespace: str,
         database: str | None,
@@ -48,19 +58,26 @@ class Command(BucketCommand):
         **options: Any,
     ) -> None:
         aliases = self.aliases(database)
+        models = models_called(labels)
         if partition and len(models) != 1:
             raise CommandError("--partition takes one model.")
         told: dict[str, int] = {}
         try:
             if not (models or database or namespace):
                 told = clear_everything(dry_run=dry_run)
-            for facade in self._facades(models, namespace, database, aliases):
+            elif not models:
+                for alias in aliases:
+                    with self.about(alias):
+                        models += models_in(alias)
+            for facade in self._facades(models, namespace, database):
                 label = facade.model._meta.label
                 part = None if partition is None else _part(facade, *partition)
                 told[label] = facade.clear(part, dry_run=dry_run)
         except (LookupError, NotImplementedError) as error:
             raise CommandError(error.args[0]) from error
-        except (FieldError, ValidationError, ValueError) as error:
+        except ValidationError as error:
+            raise CommandError(" ".join(error.messages)) from error
+        except (FieldError, ImproperlyConfigured, ValueError) as error:
             raise CommandError(str(error)) from error
         if options["json"]:
             self.stdout.write(json.dumps(told))
@@ -74,20 +91,10 @@ class Command(BucketCommand):
             )
 
     def _facades(
-        self,
-        models: Sequence[str],
-        namespace: str,
-        database: str | None,
-        aliases: Sequence[str],
+        self, models: Sequence[type[Model]], namespace: str, database: str | None
     ) -> list[Facade]:
-        if models:
-            wanted = [cache_of(label).model for label in models]
-        elif database or namespace:
-            wanted = [model for alias in aliases for model in models_in(alias)]
-        else:
-            wanted = []
         found = []
-        for model in dict.fromkeys(wanted):
+        for model in dict.fromkeys(models):
             manager = model._default_manager
             facade = Facade(manager.db_manager(database) if database else manager)
             found.append(facade.namespace(namespace) if namespace else facade)

@@ -63,7 +63,7 @@ class Command(BucketCommand):
             return
         found = {alias: self._examine(alias, hosts) for alias in aliases}
         if options["json"]:
-            self.stdout.write(json.dumps(_for_programs(found), indent=2))
+            self.stdout.write(json.dumps(_for_programs(found)))
         else:
             for alias, findings in found.items():
                 self._print(alias, findings, verbosity)
@@ -77,8 +77,9 @@ class Command(BucketCommand):
         )
 
     def _examine(self, alias: str, hosts: int) -> list[Finding]:
-        options = self._options(alias)
-        return list(examine(store_for(options.storage), options, hosts=hosts))
+        with self.about(alias):
+            options = self._options(alias)
+            return list(examine(store_for(options.storage), options, hosts=hosts))
 
     def _print(self, alias: str, findings: list[Finding], verbosity: int) -> None:
         styles = {
@@ -87,10 +88,11 @@ class Command(BucketCommand):
             Level.WARNING: self.style.WARNING,
             Level.ERROR: self.style.ERROR,
         }
-        self.stdout.write(self.style.MIGRATE_HEADING(f"Database {alias!r}"))
-        for one in findings:
-            if verbosity < 1 and one.level < Level.WARNING:
-                continue
+        least = Level.WARNING if verbosity < 1 else Level.OK
+        shown = [one for one in findings if one.level >= least]
+        if shown:
+            self.stdout.write(self.style.MIGRATE_HEADING(f"Database {alias!r}"))
+        for one in shown:
             mark = styles[one.level](f"{one.level.name.lower():>8}")
             self.stdout.write(f"{mark}  {one.message}")
             if one.advice:
@@ -98,7 +100,8 @@ class Command(BucketCommand):
 
     def _print_policies(self, aliases: tuple[str, ...]) -> None:
         for alias in aliases:
-            store = store_for(self._options(alias).storage)
+            with self.about(alias):
+                store = store_for(self._options(alias).storage)
             if not isinstance(store, S3Store):
                 raise CommandError(
                     f"The database {alias!r} is in {store.name}, which needs no policy."

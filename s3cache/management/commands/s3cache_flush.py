@@ -42,7 +42,8 @@ class Command(BucketCommand):
         told: dict[str, Any] = {}
         is_bad = False
         for alias, connection in self.chosen(database).items():
-            behind = connection.behind
+            with self.about(alias):
+                behind = connection.behind
             sent: dict[str, int] = {}
             try:
                 if not dry_run:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.core.management.base import CommandError
-from django.db import OperationalError
 from tqdm import tqdm
 
 from s3cache.db.base import DatabaseWrapper
@@ -23,11 +21,9 @@ class Command(BucketCommand):
     def handle(self, *, database: str | None, verbosity: int, **options: Any) -> None:
         told: dict[str, dict[str, int]] = {}
         for alias, connection in self.chosen(database).items():
-            try:
+            with self.about(alias):
                 packs = load(connection, alias, verbosity)
                 told[alias] = {"number": connection.position, "packs": packs}
-            except OperationalError as error:
-                raise CommandError(f"{alias}: {error}") from error
             if verbosity and not options["json"]:
                 self.stdout.write(
                     f"{alias}: the replica has all rows at entry "

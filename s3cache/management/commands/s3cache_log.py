@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 from django.apps import apps
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.management.base import CommandError, CommandParser
-from django.db import OperationalError
+from django.db import DatabaseError
 from django.db.models import Model
 
 from s3cache.db.base import DatabaseWrapper
@@ -75,6 +75,8 @@ class Command(BucketCommand):
     ) -> None:
         if at is not None and not key:
             raise CommandError("--at needs the table and the primary key of a row.")
+        if options["limit"] < 1:
+            raise CommandError(f"--limit is {options['limit']}, but must be above 0.")
         (connection,) = self.chosen(database).values()
         try:
             connection.catch_up()
@@ -96,7 +98,12 @@ class Command(BucketCommand):
                 self._tell(told, options)
                 return
             row = past.row(name, row_key, at)
-        except (CannotRestore, NoSuchState, OperationalError) as error:
+        except (
+            CannotRestore,
+            DatabaseError,
+            ImproperlyConfigured,
+            NoSuchState,
+        ) as error:
             raise CommandError(f"{database}: {error}") from error
         self.stdout.write(_text(row))
         if row is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
-from django.db import OperationalError
+from django.db import DatabaseError
 
 from s3cache.keeper.restore import CannotRestore, restore
 from s3cache.management.base import BucketCommand
@@ -47,14 +47,14 @@ class Command(BucketCommand):
         **options: Any,
     ) -> None:
         (connection,) = self.chosen(database).values()
-        replica = connection.replica
         try:
+            replica = connection.replica
             target = store_at(replica.options.storage, location)
             if target.name == replica.store.name:
                 raise CommandError("--location is where the database is already.")
             with self.progress(f"{database}: restoring", verbosity):
                 head = restore(replica, target, to)
-        except (CannotRestore, ImproperlyConfigured, OperationalError) as error:
+        except (CannotRestore, DatabaseError, ImproperlyConfigured) as error:
             raise CommandError(f"{database}: {error}") from error
         if options["json"]:
             told = {"database": head.database, "number": head.trimmed}

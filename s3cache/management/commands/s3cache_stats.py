@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Iterator
 from time import localtime, sleep, strftime
 from typing import Any
@@ -57,14 +58,17 @@ class Command(BucketCommand):
         **options: Any,
     ) -> None:
         self.aliases(database)
-        if watch is not None and watch <= 0:
+        if watch is not None and not 0 < watch < threading.TIMEOUT_MAX:
             raise CommandError(f"--watch is {watch:g}, but must be above 0.")
         # So that where replicas are can be told.
-        for connection in self.chosen(database).values():
-            connection.ensure_connection()
+        for alias, connection in self.chosen(database).items():
+            with self.about(alias):
+                connection.replica.position()
         if reset:
             show.reset(database=database)
-            if verbosity:
+            if options["json"]:
+                self.stdout.write(json.dumps({"reset": True}))
+            elif verbosity:
                 self.stdout.write("Counting begins at 0 again; the history stays.")
             return
         while True:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.db import OperationalError
 
 from s3cache.db.base import DatabaseWrapper
 from s3cache.exceptions import EntryFormatError, LogDiverged
@@ -77,7 +76,7 @@ class Command(BucketCommand):
                 with self.progress(f"{alias}: verifying", shown):
                     return look(connection, records=not skip_records)
 
-            try:
+            with self.about(alias):
                 found = look_again()
                 if kinds and found:
                     self._adopt(alias, connection, found, kinds, shown)
@@ -87,8 +86,6 @@ class Command(BucketCommand):
                     with self.progress(f"{alias}: repairing", shown):
                         mend(connection, found)
                     found = look_again()
-            except OperationalError as error:
-                raise CommandError(f"{alias}: {error}") from error
             left[alias] = found
             self._tell(alias, found, shown)
         if options["json"]:
