@@ -38,11 +38,14 @@ from s3cache.db.elsewhere import observe_all, watch_elsewhere
 from s3cache.db.moments import Moment, Tables, look
 from s3cache.middleware.base import (
     has_credentials,
+    is_of_one_time,
     is_settled,
     meta_name,
     tables_of,
     vary_of,
+    who_asks,
 )
+from s3cache.middleware.cookies import see_cookies, values_of
 from s3cache.results.watching import (
     Read,
     Watch,
@@ -73,14 +76,16 @@ def depends_on(
     Answer 304 where nothing of `what` has changed, without calling the view.
 
     Other responses to GET and HEAD with status 200 get an `ETag` from the
-    versions of the tables, the language, the time zone, `version` and
-    `S3CACHE["KEY_VERSION"]`: change one of the last two when the view or its
-    templates change.
+    versions of the tables, the language, the time zone, the cookies that the
+    view reads, `version` and `S3CACHE["KEY_VERSION"]`: change one of the last
+    two when the view or its templates change.
 
     There is no ETag, and the view is called, for requests with credentials
     (with `credentials` there is one, of the visitor's own), in a transaction
     (`ATOMIC_REQUESTS`), and if the view reads what is not in `what`: another
-    table, which is logged, another database, `fresh()`, `random()`.
+    table, which is logged, another database, `fresh()`, `random()`. There is
+    none, either, where the response sets cookies, or has a CSRF token or a
+    CSP's nonce in it: a 304 brings no new ones.
 
     A queryset stands for the tables that it reads; what `prefetch_related()`
     loads must be named. Raise `ImproperlyConfigured`, at the first request,
@@ -145,7 +150,7 @@ class DependsOnMixin:
 
 @dataclass(frozen=True, slots=True)
 class _Tag:
-    """What an ETag is made of, but for the headers that ``Vary`` names.
+    """What an ETag is made of, but for headers and cookies.
 
     It is of before the view was called: content that is newer than its tag
     costs another request, content that is older would stay.
@@ -154,6 +159,7 @@ class _Tag:
     request: HttpRequest
     tables: Tables
     moment: Moment
+    who: Sequence[object]
 
 
 class _Condition:
@@ -167,6 +173,8 @@ class _Condition:
         self._version = version
         #: Headers that a response has named in its ``Vary``.
         self._vary: frozenset[str] = frozenset()
+        #: Cookies that were read for a response.
+        self._cookies: frozenset[str] = frozenset()
         self._told: set[str] = set()
 
     def concerns(self, request: HttpRequest) -> bool:
@@ -178,6 +186,7 @@ class _Condition:
         self, request: HttpRequest
     ) -> tuple[_Tag | None, HttpResponseBase | None]:
         """What tags the view's response, and 304 if the client has that."""
+        see_cookies(request)
         tables = self._tables()
         try:
             moment = look(tables)
@@ -185,7 +194,7 @@ class _Condition:
             return None, None  # the view will say so
         if moment is None:
             return None, None
-        tag = _Tag(request, tables, moment)
+        tag = _Tag(request, tables, moment, who_asks(request))
         etag = self._etag(tag)
         early = get_conditional_response(request, etag=etag)
         if early is None:
@@ -235,12 +244,18 @@ class _Condition:
             and not response.streaming
             and not response.has_header("ETag")
             and "*" not in vary
+            # A 304 brings none of these, and the body has what goes with them.
+            and not (response.cookies or response.has_header("Set-Cookie"))
+            and not is_of_one_time(tag.request, response)
+            # The view may have found out who it is by means unknown here.
+            and has_credentials(tag.request) is bool(tag.who)
             and not elsewhere
             and all(map(_is_settled, reads))
             and not self._unnamed(tag, reads)
         ):
             # Whoever does not know them yet makes tags that nobody has.
             self._vary |= {*vary}
+            self._cookies |= see_cookies(tag.request).asked
             response.headers["ETag"] = self._etag(tag)
 
     def _unnamed(self, tag: _Tag, reads: set[Read]) -> set[str]:
@@ -269,23 +284,16 @@ class _Condition:
         return {alias: tuple(sorted(names)) for alias, names in sorted(found.items())}
 
     def _etag(self, tag: _Tag) -> str:
-        meta, cookies = tag.request.META, tag.request.COOKIES
-        who: list[object] = []
-        if has_credentials(tag.request):
-            names = ("Authorization", *conf.settings().credentials)
-            who = [
-                cookies.get(settings.SESSION_COOKIE_NAME),
-                meta.get("REMOTE_USER"),
-                *((cookies.get(name), meta.get(meta_name(name))) for name in names),
-            ]
+        meta = tag.request.META
         words = (
             [(alias, at.schema, at.versions) for alias, at in tag.moment.at.items()],
             [(name, meta.get(meta_name(name))) for name in sorted(self._vary)],
+            values_of(tag.request, self._cookies),
             get_language(),
             get_current_timezone_name(),
             conf.settings().key_version,
             self._version,
-            who,
+            [*tag.who],
         )
         digest = hashlib.blake2b(
             repr(words).encode("utf-8", "surrogatepass"),
@@ -311,7 +319,7 @@ def _tables_of(one: Dependency) -> tuple[str, set[str]]:
     else:
         model = apps.get_model(one) if isinstance(one, str) else one
         alias = router.db_for_read(model)
-    if alias not in conf.bucket_aliases():
+    if not conf.lives_in_bucket(alias):
         raise ImproperlyConfigured(
             f"depends_on() names {model._meta.label}, which lives in no bucket."
         )

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import get_token
 from django.template import engines
 from django.template.response import TemplateResponse
 from django.test import AsyncRequestFactory, RequestFactory
@@ -362,6 +364,62 @@ def test_the_status_header_says_hit(authors: Any) -> None:
     status: Any = CacheStatusMiddleware(authors)
     response = ask(status, etag)
     assert (response.status_code, response["X-Cache-Status"]) == (304, "HIT")
+
+
+def test_the_cookies_that_a_view_reads_are_in_its_etag(host: Host) -> None:
+    @depends_on(Author)
+    def view(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(request.COOKIES.get("zone", "UTC"))
+
+    tokyo = ask(view, cookies={"zone": "Tokyo"})["ETag"]
+    assert ask(view, tokyo, cookies={"zone": "Lima"}).content == b"Lima"
+    assert ask(view, tokyo).content == b"UTC"
+    assert ask(view, tokyo, cookies={"zone": "Tokyo", "x": "1"}).status_code == 304
+
+
+def test_two_certificates_are_two_visitors(host: Host) -> None:
+    @depends_on(Author, credentials=True)
+    def view(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(request.META["SSL_CLIENT_S_DN"])
+
+    ann, bob = (
+        {"SSL_CLIENT_VERIFY": "SUCCESS", "SSL_CLIENT_S_DN": name}
+        for name in ("ann", "bob")
+    )
+    etag = ask(view, **ann)["ETag"]
+    assert ask(view, etag, **bob).content == b"bob"
+    assert ask(view, etag, **ann).status_code == 304
+
+
+@pytest.mark.parametrize("credentials", [False, True])
+def test_a_visitor_who_is_found_out_by_the_view(host: Host, credentials: bool) -> None:
+    @depends_on(Author, credentials=credentials)
+    def view(request: HttpRequest) -> HttpResponse:
+        request.user = User(pk=1)  # by what nobody here knows of
+        return HttpResponse("for 1")
+
+    assert "ETag" not in ask(view).headers
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda request: HttpResponse(get_token(request)),
+        lambda request: HttpResponse(request.__dict__.setdefault("_csp_nonce", "x")),
+        lambda request: HttpResponse(
+            headers={"Content-Security-Policy": "script-src 'nonce-x'"}
+        ),
+        lambda request: set_cookie(HttpResponse()),
+    ],
+    ids=["csrf", "nonce", "policy", "cookie"],
+)
+def test_what_a_304_would_not_bring_gives_no_etag(host: Host, make: Any) -> None:
+    assert "ETag" not in ask(depends_on(Author)(make)).headers
+
+
+def set_cookie(response: HttpResponse) -> HttpResponse:
+    response.set_cookie("seen", "1")
+    return response
 
 
 # Mistakes

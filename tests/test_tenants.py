@@ -14,10 +14,17 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connections, transaction
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
 
 from s3cache import conf, tenants
+from s3cache.conditional import depends_on
 from s3cache.exceptions import EntryFormatError, LogDiverged
+from s3cache.facade import cache_of
 from s3cache.log.keys import entry_key
+from s3cache.middleware import ReadYourWritesMiddleware, ResponseCacheMiddleware
+from s3cache.middleware.cookies import POSITION_COOKIE
+from s3cache.middleware.read_your_writes import SALT
 from s3cache.replica.replica import forget_replica
 from tests.db.hosts import MakeProcess, processes, together
 from tests.engine import Bucket, Host, MakeHost, bucket, host, hosts, tables
@@ -468,6 +475,87 @@ def test_tenants_are_no_databases_of_the_project() -> None:
     conf.bucket_aliases.cache_clear()
     assert conf.bucket_aliases() == ("default",)
     assert conf.lives_in_bucket("default:acme")
+
+
+# What people touch
+
+
+def visit(view: Any, tenant: str, **extra: Any) -> Any:
+    """What comes of a request for a tenant, with all middleware."""
+
+    def opening(request: HttpRequest) -> HttpResponse:
+        for one in reversed([ReadYourWritesMiddleware, ResponseCacheMiddleware]):
+            made.append(one(made[-1]))
+        with tenants.using(tenant):
+            response: HttpResponse = made[-1](request)
+            return response
+
+    made: list[Any] = [view]
+    headers = {name: value for name, value in extra.items() if value}
+    return opening(RequestFactory().get("/", **headers))
+
+
+def categories(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(",".join(names_of()))
+
+
+def test_visitors_see_what_they_wrote_in_a_tenant_on_each_host(
+    bucket: Bucket, hosts: MakeHost
+) -> None:
+    def write(request: HttpRequest) -> HttpResponse:
+        Category.objects.create(name="here")
+        return HttpResponse()
+
+    make("acme")
+    answer = visit(write, "acme")
+    asking = RequestFactory(HTTP_COOKIE=answer.cookies.output(header="")).get("/")
+    said = asking.get_signed_cookie(POSITION_COOKIE, salt=SALT)
+    alias, database, number = str(said).rsplit(":", 2)
+    assert alias == "default:acme"
+    location = connections.settings[alias]["OPTIONS"]["location"]
+    with hosts("other", location=location) as other:
+        other.catch_up()
+        Category.objects.create(name="there")
+    for written, seen in (number, "here"), (str(other.position), "here,there"):
+        position = f"{alias}:{database}:{written}"
+        answer.set_signed_cookie(POSITION_COOKIE, position, salt=SALT)
+        cookie = answer.cookies[POSITION_COOKIE].OutputString([])
+        assert visit(categories, "acme", HTTP_COOKIE=cookie).content.decode() == seen
+
+
+def test_a_tenant_that_was_dropped_in_the_request(bucket: Bucket) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        with tenants.using("bolt"):
+            Category.objects.create(name="new")
+        tenants.drop("bolt")
+        return HttpResponse("dropped")
+
+    make("acme", "bolt")
+    answer = visit(view, "acme")
+    assert (answer.content, {*answer.cookies}) == (b"dropped", set())
+
+
+def test_no_response_of_a_tenant_is_kept_for_another() -> None:
+    """Though nothing in the request tells them apart."""
+    make("acme", "bolt")
+    for name in ("acme", "bolt"):
+        with tenants.using(name):
+            Category.objects.create(name=name)
+    for name in ("acme", "bolt", "acme"):
+        assert visit(categories, name).content.decode() == name
+
+
+def test_the_facade_and_etags_are_of_the_tenant_in_use() -> None:
+    make("acme", "bolt")
+    view = depends_on(Category)(categories)
+    tags = set()
+    for name in ("acme", "bolt"):
+        with tenants.using(name):
+            assert cache_of(Category).warm_count() == 1
+            tags.add(visit(view, name)["ETag"])
+            tag = visit(view, name)["ETag"]
+            assert visit(view, name, HTTP_IF_NONE_MATCH=tag).status_code == 304
+    assert len(tags) == 2
 
 
 def handles() -> int:

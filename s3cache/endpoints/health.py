@@ -14,6 +14,7 @@ from django.views.decorators.http import require_safe
 
 from s3cache import conf
 from s3cache.db.base import DatabaseWrapper
+from s3cache.facade.statistics import driver_statistics
 from s3cache.replica import clock
 from s3cache.results.counters import counters
 
@@ -92,8 +93,14 @@ def _caches() -> dict[str, Any]:
     """Of the caches that keep statistics."""
     found: dict[str, Any] = {}
     for alias in settings.CACHES:
-        stats = getattr(caches[alias], "stats", None)
-        if stats is not None:
-            told = stats()
+        try:
+            told = driver_statistics(caches[alias])
+        except Exception as error:
+            # Any cache serves, so any error is possible; none of them keeps
+            # this process from answering.
+            logger.warning("The cache %r says nothing of itself: %s", alias, error)
+            found[alias] = {"error": type(error).__name__}
+            continue
+        if told:
             found[alias] = {name: told.get(name) for name in _OF_CACHES}
     return found

@@ -23,17 +23,18 @@ def refresh(request: HttpRequest, label: str) -> JsonResponse:
     that there is not or that lives in no bucket, 503 if the store does not
     answer. One GET, and one for each entry that is new.
     """
-    if not request.user.is_authenticated:
+    user = getattr(request, "user", None)
+    if user is None or not user.is_authenticated:
         return _refusal(403, "This needs a user.")
     try:
         model = apps.get_model(label)
     except (LookupError, ValueError):
         return _refusal(404, f"There is no model {label!r}.")
     options = model._meta
-    if not request.user.has_perm(f"{options.app_label}.view_{options.model_name}"):
+    if not user.has_perm(f"{options.app_label}.view_{options.model_name}"):
         return _refusal(403, "This needs the permission to view the model.")
     rows = model._base_manager.all()
-    if rows.db not in conf.bucket_aliases():
+    if not conf.lives_in_bucket(rows.db):
         return _refusal(404, f"{options.label} lives in no bucket.")
     connection = cast(DatabaseWrapper, connections[rows.db])
     try:

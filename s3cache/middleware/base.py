@@ -17,22 +17,25 @@ from s3cache.results.watching import Read, Why
 __all__ = [
     "Middleware",
     "has_credentials",
+    "is_of_one_time",
     "is_settled",
     "meta_name",
     "tables_of",
     "vary_of",
+    "who_asks",
 ]
 
 GetResponse = Callable[[HttpRequest], Any]
 
-#: Headers that say who asks, as WSGI has them; the last two come from a
-#: server in front, for REMOTE_USER and certificates.
-_HEADERS: Final = (
-    "HTTP_AUTHORIZATION",
-    "HTTP_PROXY_AUTHORIZATION",
-    "REMOTE_USER",
-    "SSL_CLIENT_VERIFY",
-)
+#: Headers that say who asks, as WSGI has them; the last one comes from a
+#: server in front.
+_HEADERS: Final = ("HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION", "REMOTE_USER")
+
+#: What a server in front says of the client's certificate begins like this.
+_CERTIFICATE: Final = "SSL_CLIENT_"
+
+#: Where Django has the user of a request, once somebody has asked for it.
+_USERS: Final = ("user", "_cached_user", "_acached_user")
 
 
 class Middleware:
@@ -51,21 +54,70 @@ class Middleware:
 def has_credentials(request: HttpRequest) -> bool:
     """Whether a request says who the visitor is, as far as can be known.
 
-    By a session, a header of HTTP's, one of ``S3CACHE["CREDENTIALS"]``, or a
-    user that something has found out already. Does not load a session.
+    By a session, a header of HTTP's, a certificate, one of
+    ``S3CACHE["CREDENTIALS"]``, or a user that something has found out already.
+    Does not load a session.
     """
-    if any(request.META.get(name) for name in _HEADERS):
-        return True
-    cookies = request.COOKIES
-    if settings.SESSION_COOKIE_NAME in cookies:
-        return True
-    for name in conf.settings().credentials:
-        if name in cookies or meta_name(name) in request.META:
-            return True
-    user = request.__dict__.get("user")
-    if isinstance(user, SimpleLazyObject) and user.__dict__["_wrapped"] is empty:
-        return False  # nobody has asked, so nothing depends on it
-    return bool(getattr(user, "is_authenticated", False))
+    meta, cookies = request.META, request.COOKIES
+    return (
+        any(meta.get(name) for name in _HEADERS)
+        or meta.get(f"{_CERTIFICATE}VERIFY", "NONE") not in ("", "NONE")
+        or settings.SESSION_COOKIE_NAME in cookies
+        or any(
+            name in cookies or meta_name(name) in meta
+            for name in conf.settings().credentials
+        )
+        or bool(_users(request))
+    )
+
+
+def who_asks(request: HttpRequest) -> list[object]:
+    """What tells the visitor of a request from others; [] without credentials.
+
+    What `has_credentials` goes by, with its values: two visitors never come to
+    the same. Ask before the view is called: it may find out more.
+    """
+    if not has_credentials(request):
+        return []
+    meta, cookies = request.META, request.COOKIES
+    names = conf.settings().credentials
+    certificate = sorted(name for name in meta if name.startswith(_CERTIFICATE))
+    return [
+        cookies.get(settings.SESSION_COOKIE_NAME),
+        [(name, meta.get(name)) for name in (*_HEADERS, *certificate)],
+        [(name, cookies.get(name), meta.get(meta_name(name))) for name in names],
+        [
+            (type(user).__qualname__, str(getattr(user, "pk", user)))
+            for user in _users(request)
+        ],
+    ]
+
+
+def _users(request: HttpRequest) -> list[Any]:
+    """Who is known to be logged in; nobody who is yet to be found out."""
+    found = []
+    for name in _USERS:
+        user = request.__dict__.get(name)
+        if isinstance(user, SimpleLazyObject) and user.__dict__["_wrapped"] is empty:
+            continue  # nobody has asked, so nothing depends on it
+        if getattr(user, "is_authenticated", False):
+            found.append(user)
+    return found
+
+
+def is_of_one_time(request: HttpRequest, response: HttpResponseBase) -> bool:
+    """Whether it holds a secret of its own: a CSRF token, or a CSP's nonce."""
+    return (
+        bool(request.META.get("CSRF_COOKIE_NEEDS_UPDATE"))
+        or bool(getattr(request, "_csp_nonce", None))
+        or any(
+            "'nonce-" in response.headers.get(name, "")
+            for name in (
+                "Content-Security-Policy",
+                "Content-Security-Policy-Report-Only",
+            )
+        )
+    )
 
 
 def tables_of(reads: Iterable[Read]) -> dict[str, tuple[str, ...]]:

@@ -12,8 +12,15 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_cache_control, patch_vary_headers
 
+from s3cache.db.elsewhere import observe_all, watch_elsewhere
 from s3cache.db.moments import look
-from s3cache.middleware.base import Middleware, has_credentials, tables_of
+from s3cache.middleware.base import (
+    GetResponse,
+    Middleware,
+    has_credentials,
+    tables_of,
+)
+from s3cache.middleware.cookies import see_cookies, values_of
 from s3cache.results.watching import Read, Watch, Why, watch
 
 __all__ = ["CacheControlMiddleware"]
@@ -29,11 +36,16 @@ class CacheControlMiddleware(Middleware):
     until then this host would not ask the store either. `public` only if the
     request has no credentials and the response sets no cookie, else
     `private`, and with `Vary: Cookie`, so that a browser asks again after a
-    write that `ReadYourWritesMiddleware` has seen.
+    write that `ReadYourWritesMiddleware` has seen. `Vary: Cookie`, too, if a
+    cookie was read for it: then it is `private` if the request has that.
 
     Only for GET and HEAD with status 200 or 304, and only where nothing else
     has set `Cache-Control` and all that was read is in buckets' tables.
     """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        super().__init__(get_response)
+        observe_all()
 
     def __call__(
         self, request: HttpRequest
@@ -41,16 +53,18 @@ class CacheControlMiddleware(Middleware):
         """Answer, and say for how long that holds."""
         if self.is_async:
             return self._acall(request)
-        with watch(Watch()) as seen:
+        see_cookies(request)
+        with watch(Watch()) as seen, watch_elsewhere() as elsewhere:
             response: HttpResponseBase = self.get_response(request)
-        if _is_eligible(request, response, seen.reads):
+        if not elsewhere and _is_eligible(request, response, seen.reads):
             _control(request, response, seen.reads)
         return response
 
     async def _acall(self, request: HttpRequest) -> HttpResponseBase:
-        with watch(Watch()) as seen:
+        see_cookies(request)
+        with watch(Watch()) as seen, watch_elsewhere() as elsewhere:
             response: HttpResponseBase = await self.get_response(request)
-        if _is_eligible(request, response, seen.reads):
+        if not elsewhere and _is_eligible(request, response, seen.reads):
             await sync_to_async(_control)(request, response, seen.reads)
         return response
 
@@ -84,8 +98,10 @@ def _control(
         if moment is None:
             return
         left = moment.left
+    asked = see_cookies(request).asked
     is_private = (
         has_credentials(request)
+        or any(value for name, value in values_of(request, asked))
         or bool(response.cookies)
         or response.has_header("Set-Cookie")
     )
@@ -94,7 +110,7 @@ def _control(
         max_age=max(0, math.floor(left)),
         **{"private" if is_private else "public": True},
     )
-    if is_private:
+    if is_private or asked:
         # So a browser asks again after the visitor has written something:
         # ReadYourWritesMiddleware has set a cookie then.
         patch_vary_headers(response, ["Cookie"])

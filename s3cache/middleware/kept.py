@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
-from django.conf import settings
 from django.core.cache import caches
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import get_conditional_response
@@ -21,6 +21,7 @@ from django.utils.http import parse_http_date_safe
 from s3cache import conf
 from s3cache.db.moments import Moment
 from s3cache.middleware.base import meta_name
+from s3cache.middleware.cookies import ALL, values_of
 from s3cache.middleware.status import STATUS_HEADER, TABLES_HEADER
 from s3cache.results.keys import NAMESPACE
 
@@ -44,6 +45,8 @@ class Known(msgspec.Struct, array_like=True, frozen=True):
     tables: dict[str, tuple[str, ...]]
     #: Names of headers, in lower case and in order.
     vary: tuple[str, ...]
+    #: Names of cookies that it goes by, in order.
+    cookies: tuple[str, ...]
     #: Whether those of requests with credentials are kept, too.
     credentials: bool
 
@@ -51,13 +54,14 @@ class Known(msgspec.Struct, array_like=True, frozen=True):
         self,
         tables: dict[str, tuple[str, ...]],
         vary: tuple[str, ...],
+        cookies: Iterable[str],
         *,
         credentials: bool,
     ) -> Known:
         """This and what a response has besides.
 
-        Another one may read other tables and name other headers. A header
-        that was named once counts for all.
+        Another one may read other tables, name other headers and go by other
+        cookies. What one has named counts for all.
         """
         return Known(
             {
@@ -65,6 +69,7 @@ class Known(msgspec.Struct, array_like=True, frozen=True):
                 for alias, names in sorted((self.tables | tables).items())
             },
             tuple(sorted({*self.vary, *vary})),
+            tuple(sorted({*self.cookies, *cookies})),
             credentials,
         )
 
@@ -122,10 +127,6 @@ def address_of(request: HttpRequest, host: str, method: str) -> str:
         # not.
         request.path,
         request.META.get("QUERY_STRING", ""),
-        # What LocaleMiddleware goes by and names in no Vary.
-        request.COOKIES.get(settings.LANGUAGE_COOKIE_NAME, "")
-        if settings.USE_I18N
-        else "",
         conf.settings().key_version,
     )
     return f"{NAMESPACE}:{LABEL}:{digest}"
@@ -136,25 +137,21 @@ def key_of(
     address: str,
     known: Known,
     moment: Moment,
-    *,
-    with_credentials: bool,
+    who: Sequence[object],
 ) -> str:
     """Where the response is that shows its tables as at ``moment``.
 
-    With credentials it is nobody else's.
+    With credentials, of ``who_asks()``, it is nobody else's, and for all the
+    cookies of the request.
     """
     meta = request.META
     headers = [(name, meta.get(meta_name(name), "")) for name in known.vary]
-    who: list[object] = []
-    if with_credentials:
-        names = ("cookie", "authorization", *conf.settings().credentials)
-        who = [meta.get(meta_name(name), "") for name in names]
-        who.append(meta.get("REMOTE_USER", ""))
+    cookies = values_of(request, [ALL] if who else known.cookies)
     versions = [
         (alias, known.tables[alias], at.schema, at.versions)
         for alias, at in moment.at.items()
     ]
-    return f"{address}:{_digest(headers, who, versions)}"
+    return f"{address}:{_digest(headers, cookies, [*who], versions)}"
 
 
 def _digest(*words: object) -> str:

@@ -17,9 +17,8 @@ from s3cache import conf
 from s3cache.db.base import DatabaseWrapper, max_ages
 from s3cache.db.commits import Commits, watch_commits
 from s3cache.middleware.base import Middleware
+from s3cache.middleware.cookies import POSITION_COOKIE
 
-#: Where the positions of a visitor's writes are kept; signed.
-POSITION_COOKIE: Final = "s3cache_position"
 SALT: Final = "s3cache.middleware.position"
 
 #: Seconds that a page may take to arrive and the next request to be answered.
@@ -40,7 +39,8 @@ class ReadYourWritesMiddleware(Middleware):
 
     The cookie is kept until each host has asked by itself, and has the
     domain, path, `Secure` and `SameSite` of the session's. Place it before
-    whatever reads the database, such as `SessionMiddleware`.
+    whatever reads the database, such as `SessionMiddleware`, and behind what
+    opens tenants, if there are any.
 
     While the store is down the request is answered from what the host has.
     """
@@ -79,12 +79,11 @@ def _wanted_by(request: HttpRequest) -> _Wanted:
     if POSITION_COOKIE not in request.COOKIES:
         return {}
     text = request.get_signed_cookie(POSITION_COOKIE, default="", salt=SALT)
-    known = conf.bucket_aliases()
     wanted: _Wanted = {}
     for part in (text or "").split("/"):
-        alias, _, position = part.partition(":")
-        database, _, number = position.partition(":")
-        if alias in known and number:
+        # A tenant's alias has a colon in it.
+        alias, database, number = ["", "", *part.rsplit(":", 2)][-3:]
+        if conf.lives_in_bucket(alias) and number.isdecimal():
             wanted[alias] = database, int(number)
     return wanted
 
@@ -109,8 +108,14 @@ def _set_cookie(response: HttpResponseBase, wanted: _Wanted, commits: Commits) -
     """Say how far the log was, for as long as a host may not know it."""
     wanted = {
         **wanted,
-        **{alias: (at.database, at.number) for alias, at in commits.items()},
+        **{
+            alias: (at.database, at.number)
+            for alias, at in commits.items()
+            if conf.lives_in_bucket(alias)  # a tenant may have been dropped
+        },
     }
+    if not wanted:
+        return
     longest = max(map(_longest_age, wanted))
     if not longest:
         return  # every read asks the store

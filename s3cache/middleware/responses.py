@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -21,11 +21,12 @@ from s3cache.db.moments import look
 from s3cache.middleware.base import (
     GetResponse,
     Middleware,
-    has_credentials,
     tables_of,
     vary_of,
+    who_asks,
 )
 from s3cache.middleware.cache_control import CacheControlMiddleware
+from s3cache.middleware.cookies import see_cookies
 from s3cache.middleware.kept import (
     LABEL,
     Known,
@@ -76,7 +77,8 @@ class _Lookup:
     address: str | None = None
     known: Known | None = None
     response: HttpResponse | None = None
-    has_credentials: bool = False
+    #: With credentials: whose request it is.
+    who: Sequence[object] = ()
     #: Where the replicas were.
     before: Mapping[Replica, tuple[float, int]] = field(default_factory=dict)
 
@@ -86,16 +88,18 @@ class ResponseCacheMiddleware(Middleware):
     Answer GET and HEAD with responses that were made before.
 
     A response with status 200 is kept for `S3CACHE["RESPONSE_TTL"]` seconds
-    in the cache of `S3CACHE["CACHE"]`, under scheme, host, path, query and
-    the headers that its `Vary` names, and under the versions of the tables
-    that it was made of: after a write to one of them it is not found.
+    in the cache of `S3CACHE["CACHE"]`, under scheme, host, path, query, the
+    headers that its `Vary` names and the cookies that were read for it, and
+    under the versions of the tables that it was made of: after a write to one
+    of them it is not found.
 
     Not kept are responses to requests with credentials or a body, those that
     set cookies, stream, say `private`, `no-store`, `no-cache` or `Vary: *`,
     have a CSP nonce, come from a request that has written, or have read what
     has no versions: another database, `fresh()`, `skip_cache()`, `random()`,
-    models that are excluded from the cache or in a cache of their own. What a
-    view reads in threads that it starts itself is not seen.
+    models that are excluded from the cache or in a cache of their own, the
+    database of a tenant. What a view reads in threads that it starts itself
+    is not seen.
 
     See `cache_response` for what a view can ask for.
 
@@ -149,7 +153,8 @@ def _look_up(request: HttpRequest) -> _Lookup:
         host = request.get_host()
     except DisallowedHost:
         return lookup  # the view will say so
-    lookup.has_credentials = has_credentials(request)
+    see_cookies(request)
+    lookup.who = who_asks(request)
     method = cast("str", request.method)
     lookup.address = address_of(request, host, method)
     # A HEAD is answered by what a GET was, but not the other way round.
@@ -157,7 +162,7 @@ def _look_up(request: HttpRequest) -> _Lookup:
         known = read(address, Known)
         if address == lookup.address:
             lookup.known = known
-        if known is None or (lookup.has_credentials and not known.credentials):
+        if known is None or (lookup.who and not known.credentials):
             continue
         lookup.response = _find(request, lookup, address, known)
         if lookup.response is not None:
@@ -177,9 +182,7 @@ def _find(
         return None  # the view will say so
     if moment is None:
         return None
-    key = key_of(
-        request, address, known, moment, with_credentials=lookup.has_credentials
-    )
+    key = key_of(request, address, known, moment, lookup.who)
     stored = read(key, Stored)
     if stored is None:
         return None
@@ -202,9 +205,7 @@ def _is_to_be_kept(
         witnessed.seen.reads or asked_of(response).is_explicit
     ):
         return False
-    is_one = may_be_kept(
-        request, response, witnessed, had_credentials=lookup.has_credentials
-    )
+    is_one = may_be_kept(request, response, witnessed, had_credentials=bool(lookup.who))
     method = cast("str", request.method).lower()
     counters.count(LABEL, method, "miss" if is_one else "bypass")
     return is_one
@@ -214,10 +215,13 @@ def _keep(
     request: HttpRequest, response: HttpResponse, lookup: _Lookup, witnessed: Witness
 ) -> None:
     address = cast("str", lookup.address)
-    before = lookup.known or Known({}, (), False)
+    before = lookup.known or Known({}, (), (), False)
     asked, ttl = asked_of(response), ttl_of(response)
     known = before.merged(
-        tables_of(witnessed.reads), vary_of(response), credentials=asked.credentials
+        tables_of(witnessed.reads),
+        vary_of(response),
+        see_cookies(request).asked,
+        credentials=asked.credentials,
     )
     if ttl <= 0 or any(keeps_elsewhere(names) for names in known.tables.values()):
         return
@@ -229,9 +233,7 @@ def _keep(
     # Had somebody written meanwhile, older content would get a newer key.
     if moment is None or not moment.is_as_at(lookup.before):
         return
-    key = key_of(
-        request, address, known, moment, with_credentials=lookup.has_credentials
-    )
+    key = key_of(request, address, known, moment, lookup.who)
     write(key, Stored.of(response), ttl)
     if known != lookup.known:
         write(address, known, max(ttl, _KNOWN_FOR))

@@ -11,14 +11,20 @@ from typing import Any, Final, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction
 from django.conf import settings
+from django.contrib.messages.storage.cookie import CookieStorage
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from s3cache import conf
 from s3cache.db.commits import Commits, watch_commits
 from s3cache.db.elsewhere import watch_elsewhere
-from s3cache.middleware.base import has_credentials, is_settled, vary_of
-from s3cache.middleware.read_your_writes import POSITION_COOKIE
+from s3cache.middleware.base import (
+    has_credentials,
+    is_of_one_time,
+    is_settled,
+    vary_of,
+)
+from s3cache.middleware.cookies import POSITION_COOKIE
 from s3cache.results.watching import Read, Watch, Why, watch
 
 __all__ = [
@@ -66,8 +72,9 @@ def cache_response(
     With `credentials`, responses to visitors that are logged in are kept, for
     each of them apart. With `cookies`, responses that set cookies are kept,
     and their cookies with them: whoever gets the response gets these, so that
-    those of the session, of CSRF and of `ReadYourWritesMiddleware` are never
-    kept. Raise `ValueError` unless `ttl` is None or above 0.
+    those of the session, of CSRF, of messages and of
+    `ReadYourWritesMiddleware` are never kept. Raise `ValueError` unless `ttl`
+    is None or above 0.
     """
     if ttl is not None and not (conf.is_number(ttl) and ttl > 0):
         raise ValueError(f"cache_response(ttl={ttl!r}): ttl must be above 0.")
@@ -158,11 +165,12 @@ def may_be_kept(
         and not witness.commits
         and (asked.is_explicit or (bool(reads) and not witness.elsewhere))
         and all(is_settled(read) or _is_asked_for(read, asked) for read in reads)
+        # By what a tenant is told is in no key.
+        and all(read.alias in conf.bucket_aliases() for read in reads)
         and not {"no-store", "private", "no-cache"}
         & _directives(response.headers.get("Cache-Control", ""))
         and "*" not in vary_of(response)
-        and not _has_nonce(request, response)
-        and not request.META.get("CSRF_COOKIE_NEEDS_UPDATE")
+        and not is_of_one_time(request, response)
         and _may_keep_cookies(response, asked)
         # A view may find out who it is by other means than are known here.
         and has_credentials(request) is had_credentials
@@ -200,20 +208,10 @@ def _may_keep_cookies(response: HttpResponseBase, asked: Asked) -> bool:
         POSITION_COOKIE,
         settings.CSRF_COOKIE_NAME,
         settings.SESSION_COOKIE_NAME,
+        CookieStorage.cookie_name,
         *conf.settings().credentials,
     }
     return not cookies or (asked.cookies and not cookies & own)
-
-
-def _has_nonce(request: HttpRequest, response: HttpResponseBase) -> bool:
-    """Whether it may be used only once, for a nonce of the CSP."""
-    return bool(getattr(request, "_csp_nonce", None)) or any(
-        "'nonce-" in response.headers.get(name, "")
-        for name in (
-            "Content-Security-Policy",
-            "Content-Security-Policy-Report-Only",
-        )
-    )
 
 
 def _directives(header: str) -> set[str]:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from django.core.cache.backends.locmem import LocMemCache
 from django.db import OperationalError
 from django.test import Client
 from django.urls import include, path
@@ -50,6 +51,27 @@ def test_it_asks_no_more_often_than_reads_do(host: Host, bucket: Bucket) -> None
         for _ in range(20):
             ready()
     assert seen == []
+
+
+def test_a_cache_that_says_nothing_leaves_it_ready(
+    host: Host, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.CACHES = {
+        **settings.CACHES,
+        "broken": {"BACKEND": "tests.endpoints.test_health.Broken"},
+    }
+    status, told = ready()
+    assert status == 200
+    assert told["caches"]["broken"] == {"error": "OSError"}
+    assert "The cache 'broken' says nothing of itself: down" in caplog.messages
+
+
+class Broken(LocMemCache):
+    def __init__(self, *args: Any) -> None:
+        super().__init__("broken", {})
+
+    def stats(self) -> dict[str, Any]:
+        raise OSError("down")
 
 
 @pytest.fixture

@@ -92,6 +92,11 @@ def new_session(request: HttpRequest) -> HttpResponse:
     return HttpResponse(names())
 
 
+def zone(request: HttpRequest) -> HttpResponse:
+    called.append("zone")
+    return HttpResponse(f"{names()} in {request.COOKIES.get('zone', 'UTC')}")
+
+
 def form(request: HttpRequest) -> HttpResponse:
     return HttpResponse(f"{names()} {get_token(request)}")
 
@@ -103,6 +108,11 @@ def message(request: HttpRequest) -> HttpResponse:
 
 def language(request: HttpRequest) -> HttpResponse:
     return HttpResponse(f"{names()} {gettext('Yes')}")
+
+
+@cache_response(cookies=True)
+def kept_message(request: HttpRequest) -> HttpResponse:
+    return message(request)
 
 
 @never_cache
@@ -181,6 +191,7 @@ urlpatterns = [
             cookie,
             form,
             kept_cookie,
+            kept_message,
             language,
             message,
             missing,
@@ -196,6 +207,7 @@ urlpatterns = [
             template,
             variants,
             writes,
+            zone,
         )
     ),
     path("echo/<path:rest>", echo),

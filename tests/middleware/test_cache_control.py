@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import connections
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory
@@ -13,7 +14,7 @@ from django.utils.cache import patch_cache_control
 
 from s3cache.db.base import max_ages
 from s3cache.middleware import CacheControlMiddleware
-from s3cache.middleware.read_your_writes import POSITION_COOKIE
+from s3cache.middleware.cookies import POSITION_COOKIE
 from tests.engine import Host, MakeHost
 from tests.library.models import Author, Tag
 from tests.middleware import site
@@ -139,3 +140,40 @@ def test_fresh_is_fresh_for_everybody(host: Host) -> None:
         "max-age=0",
         "public",
     }
+
+
+@pytest.mark.parametrize(
+    ("cookies", "whose"),
+    [({}, "public"), ({"a": "1"}, "public"), ({"zone": "1"}, "private")],
+)
+def test_what_goes_by_a_cookie_is_of_who_has_it(
+    host: Host, cookies: dict[str, str], whose: str
+) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        authors()
+        return HttpResponse(request.COOKIES.get("zone"))
+
+    request = RequestFactory().get("/")
+    request.COOKIES.update(cookies)
+    response: Any = CacheControlMiddleware(view)(request)
+    assert response["Cache-Control"].endswith(whose)
+    assert response["Vary"] == "Cookie"
+
+
+def test_what_a_kept_response_goes_by_counts_too(host: Host, settings: Any) -> None:
+    settings.ROOT_URLCONF = "tests.middleware.site"
+    settings.MIDDLEWARE = site.MIDDLEWARE
+    for _ in range(2):
+        response: Any = Client().get("/zone/")
+        assert "Cookie" in response["Vary"]
+    assert response["X-Cache-Status"] == "HIT"
+
+
+def test_of_another_database_nobody_knows_how_old_it_is(
+    host: Host, elsewhere: str
+) -> None:
+    def other() -> None:
+        with connections[elsewhere].cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+    assert said(authors, other) == set()

@@ -13,7 +13,8 @@ from django.test import AsyncRequestFactory, RequestFactory
 
 from s3cache.exceptions import StoreUnavailable
 from s3cache.middleware import ReadYourWritesMiddleware
-from s3cache.middleware.read_your_writes import POSITION_COOKIE, SALT
+from s3cache.middleware.cookies import POSITION_COOKIE
+from s3cache.middleware.read_your_writes import SALT
 from tests.engine import Bucket, Host, MakeHost
 from tests.library.models import Author
 

@@ -344,6 +344,84 @@ def test_a_user_that_is_found_out_by_other_means(host: Host) -> None:
     assert totals("response") == {"bypass": 2}
 
 
+@pytest.mark.parametrize(
+    "extra", [{}, {"headers": {"Authorization": "Bearer x"}}], ids=["session", "header"]
+)
+def test_what_is_made_for_a_visitor_never_gets_into_the_cache(
+    ann: Author, extra: dict[str, Any]
+) -> None:
+    """Not under a key of its own, either."""
+    client = Client() if extra else log_in("editor")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("s3cache.middleware.responses.write", pytest.fail)
+        assert get("/person/", client, **extra)
+
+
+def test_what_a_view_asked_for_once_holds_until_it_does_not(host: Host) -> None:
+    """What was kept for a visitor is given only while the view asks for it."""
+    asks = [True, False, True]
+
+    def view(request: HttpRequest) -> HttpResponse:
+        list(Tag.objects.all())
+        who = request.headers.get("Authorization", "nobody")
+        response = HttpResponse(f"{who} {len(asks)}")
+        if not asks.pop(0):
+            return response
+        asking = cache_response(credentials=True)(lambda request: response)
+        return asking(request)
+
+    middleware: Any = ResponseCacheMiddleware(view)
+
+    def ask(**headers: str) -> bytes:
+        response: HttpResponse = middleware(RequestFactory().get("/", headers=headers))
+        return response.content
+
+    assert [ask(Authorization="ann") for _ in range(2)] == [b"ann 3", b"ann 3"]
+    assert ask() == b"nobody 2"
+    assert ask(Authorization="ann") == b"ann 1"
+
+
+@pytest.mark.parametrize(
+    ("ann_s", "bob_s"),
+    [
+        (
+            {"SSL_CLIENT_VERIFY": "SUCCESS", "SSL_CLIENT_S_DN": "CN=ann"},
+            {"SSL_CLIENT_VERIFY": "SUCCESS", "SSL_CLIENT_S_DN": "CN=bob"},
+        ),
+        ({"HTTP_PROXY_AUTHORIZATION": "ann"}, {"HTTP_PROXY_AUTHORIZATION": "bob"}),
+        ({"HTTP_AUTHORIZATION": "ann"}, {"HTTP_AUTHORIZATION": "bob"}),
+        ({"HTTP_X_API_KEY": "ann"}, {"HTTP_X_API_KEY": "bob"}),
+        ({"HTTP_COOKIE": "token=ann"}, {"HTTP_COOKIE": "token=bob"}),
+        ({"REMOTE_USER": "ann"}, {"REMOTE_USER": "bob"}),
+        ({"user": User(pk=1)}, {"user": User(pk=2)}),
+    ],
+    ids=lambda extra: [*extra][-1],
+)
+def test_asked_for_visitors_are_told_apart_by_whatever_says_who_they_are(
+    host: Host, settings: Any, ann_s: dict[str, Any], bob_s: dict[str, Any]
+) -> None:
+    settings.S3CACHE = {"CREDENTIALS": ["X-Api-Key", "token"]}
+    made: list[dict[str, Any]] = []
+
+    @cache_response(credentials=True)
+    def view(request: HttpRequest) -> HttpResponse:
+        list(Tag.objects.all())
+        made.append(extra)
+        return HttpResponse(str(extra))
+
+    middleware: Any = ResponseCacheMiddleware(view)
+    for extra in (ann_s, bob_s, ann_s, bob_s):
+        request = RequestFactory().get("/")
+        request.META.update({n: one for n, one in extra.items() if n != "user"})
+        vars(request).update({n: one for n, one in extra.items() if n == "user"})
+        assert middleware(request).content.decode() == str(extra)
+    assert made == [ann_s, bob_s]
+
+
+def test_who_shows_no_certificate_has_no_credentials(ann: Author) -> None:
+    assert kept("/authors/", SSL_CLIENT_VERIFY="NONE")
+
+
 def test_asked_for_it_is_kept_for_each_visitor(ann: Author) -> None:
     clients = {name: log_in(name) for name in ("one", "two")}
     for _ in range(2):
@@ -369,16 +447,32 @@ def test_asked_for_it_is_kept_with_its_cookies(ann: Author) -> None:
     )
 
 
-def test_a_message_is_shown_once_and_to_nobody_else(ann: Author) -> None:
+def test_visitors_are_told_apart_by_the_cookies_that_a_view_reads(ann: Author) -> None:
+    """Though it says nothing of that in ``Vary``, as for a time zone."""
+    for _ in range(2):
+        for zone, seen in (("Tokyo", "1"), ("Tokyo", "2"), ("Lima", "1"), ("", "3")):
+            client = Client()
+            client.cookies["seen"] = seen  # which it does not read
+            if zone:
+                client.cookies["zone"] = zone
+            assert get("/zone/", client) == f"Ann in {zone or 'UTC'}"
+    assert site.called == ["zone"] * 3
+
+
+@pytest.mark.parametrize("path", ["message", "kept_message"])
+def test_a_message_is_shown_once_and_to_nobody_else(ann: Author, path: str) -> None:
     from django.contrib.messages.storage.base import Message
     from django.contrib.messages.storage.cookie import CookieStorage
 
     reader = Client()
     storage: Any = CookieStorage(RequestFactory().get("/"))
     reader.cookies["messages"] = storage._encode([Message(20, "Saved")])
-    assert get("/message/", reader) == "Ann ['Saved']"
-    assert get("/message/") == "Ann []"
-    assert get("/message/", reader) == "Ann []"
+    assert get(f"/{path}/") == "Ann []"
+    assert get(f"/{path}/", reader) == "Ann ['Saved']"
+    assert get(f"/{path}/") == "Ann []"
+    assert get(f"/{path}/", reader) == "Ann []"
+    reader.cookies["messages"] = storage._encode([Message(20, "Saved")])
+    assert get(f"/{path}/", reader) == "Ann ['Saved']"
 
 
 # What is not kept
