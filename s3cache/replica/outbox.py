@@ -407,9 +407,11 @@ class OutboxRequest(Request):
         if not self._knows(last, token):
             return OldCopy()
         left = [one for one in self._commits if one.id > last]
+        # Of an attempt that could not settle them: they are still there.
+        here = {one.id for one in self._commits}
+        parked = [(one, error) for one, error in json.loads(said) if one in here]
         if not left:
-            return last, [(number, error) for number, error in json.loads(said)]
-        parked = []
+            return last, parked
         for one in left:
             if error := self._run_one(stage, one):
                 parked.append((one.id, error))

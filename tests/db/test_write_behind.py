@@ -259,6 +259,28 @@ def as_in_a_new_process() -> None:
     behind._all.clear()
 
 
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_what_was_parked_before_it_could_be_settled_stays_parked(
+    host: Host, hosts: MakeHost, monkeypatch: pytest.MonkeyPatch, attempts: int
+) -> None:
+    """Though more has come meanwhile, which moves the mark on."""
+    outbox = outbox_of(host)
+    database = host.connection.replica.position().database
+    nowhere = [("INSERT INTO nowhere VALUES (1)", (), False)]
+    outbox.outbox.append(database, [TABLE], nowhere)
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox.outbox, "settle", _dies)
+        for number in range(attempts):
+            with pytest.raises(sqlite3.OperationalError):
+                outbox.send()
+            write_one(f"{number}")
+    sent = outbox.send()
+    assert (sent.commits, sent.parked) == (attempts, 1)
+    [parked] = outbox.outbox.parked()
+    assert parked.error == "OperationalError: no such table: nowhere"
+    assert committed(hosts()) == [f"{number}" for number in range(attempts)]
+
+
 def _dies(*args: Any) -> None:
     raise sqlite3.OperationalError("disk I/O error")
 
