@@ -281,7 +281,7 @@ class Behind:
     def recover(self) -> None:
         """Go on with what a process has left that died."""
         try:
-            if not self.outbox.path.exists() or not self.outbox.recount():
+            if self.outbox.is_empty_file() or not self.outbox.recount():
                 return
         except sqlite3.Error as error:
             # A full disk, perhaps: the thread looks again and again, and so

@@ -197,6 +197,16 @@ class Outbox:
             )
         connection.execute("COMMIT")
 
+    def is_empty_file(self) -> bool:
+        """Whether nothing was ever taken: there is no file, or nothing in it.
+
+        SQLite writes there first. On a full disk it may not come to that.
+        """
+        try:
+            return not self.path.stat().st_size
+        except FileNotFoundError:
+            return True
+
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         with self._lock:

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -414,6 +415,19 @@ def test_an_outbox_that_cannot_be_read_is_in_no_readers_way(
     outbox.path.write_bytes(before)
     outbox_of(host)._retry_at = 0.0
     assert names() == ["waits"]
+
+
+def test_an_outbox_that_a_full_disk_left_empty_is_none(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    host.connection.close()
+    behind._all.clear()  # as a new process
+    path = Path(f"{host.connection.settings_dict['NAME']}-outbox")
+    path.unlink(missing_ok=True)
+    path.touch()
+    with host.connection.cursor():
+        assert not path.stat().st_size
+    assert str(path) not in caplog.text
 
 
 def test_a_full_disk_takes_nothing_and_says_so(
