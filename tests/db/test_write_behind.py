@@ -421,7 +421,7 @@ def test_an_outbox_that_a_full_disk_left_empty_is_none(
     host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
     host.connection.close()
-    behind._all.clear()  # as a new process
+    as_in_a_new_process()
     path = Path(f"{host.connection.settings_dict['NAME']}-outbox")
     path.unlink(missing_ok=True)
     path.touch()
