@@ -231,8 +231,14 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         if watchers:
             self._tell_of(sql, params, reading)
         if (
+            kind_of(sql) is Kind.SCHEMA
+            and not block.changes_schema
+            and not block.is_behind
+        ):
+            self._send_all_behind()
+        if (
             self._connected.replica.side.pending
-            and not block.has_looked
+            and not (block.has_looked or block.changes_schema)
             and not (block.is_behind and kind_of(sql) is Kind.WRITE)
         ):
             access = self._connected.replica.analyser.access(
@@ -404,14 +410,19 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             with requests_log.noted_by(self):
                 self.behind.send_for(tables, must=must)
 
+    def _send_all_behind(self) -> None:
+        """Send what waits before a change of the schema keeps it from that."""
+        if self._connected.replica.side.pending:
+            with requests_log.noted_by(self):
+                self.behind.send()
+
     @property
     def behind(self) -> Behind:
         """What is written behind: commits that wait on this host."""
         return behind_of(self.replica)
 
     def _change_schema(self, sql: str, params: Any, many: bool) -> Result:
-        if self._connected.replica.side.pending:
-            self.behind.send()
+        self._send_all_behind()
         block = self._new_block()
         try:
             with requests_log.noted_by(self):
@@ -539,14 +550,11 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             finally:
                 block.rollback()
             return
-        if has_changes and self._connected.replica.side.pending:
-            changed = block.changed_tables
+        changed = block.changed_tables
+        if changed and self._connected.replica.side.pending:
             try:
                 # What was written before must not win over this.
-                if changed is None:
-                    self.behind.send()
-                else:
-                    self._send_behind(changed, must=True)
+                self._send_behind(changed, must=True)
             except BaseException:
                 block.rollback()
                 raise

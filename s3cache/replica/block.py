@@ -89,6 +89,11 @@ class Block:
         return self._schema_block is not None or bool(self._delta)
 
     @property
+    def changes_schema(self) -> bool:
+        """Whether it does; then it keeps all others of the host waiting."""
+        return self._schema_block is not None
+
+    @property
     def changed_tables(self) -> set[str] | None:
         """The lower-case names of the changed tables; None: any may be."""
         if self._schema_block is not None:

@@ -67,6 +67,9 @@ IDLE_READERS = 32
 #: Seconds that a fork waits for other threads' statements and snapshots.
 PATIENCE = 2.0
 
+#: How often files are opened that are deleted before all are open.
+OPEN_TRIES = 5
+
 #: Seconds that a process waits for another one that makes the replica.
 OPEN_TIMEOUT = 600.0
 
@@ -187,7 +190,7 @@ class Replica:
                     raise self.forked()
                 self._is_opening = True
                 try:
-                    self._open_files()
+                    self._open_what_stays()
                 finally:
                     self._is_opening = False
             if self._open is None:
@@ -203,6 +206,16 @@ class Replica:
             f"(uWSGI: py-call-uwsgi-fork-hooks) or load the application after "
             f"the fork."
         )
+
+    def _open_what_stays(self) -> None:
+        """Open the files; again, where somebody deletes them meanwhile."""
+        for left in reversed(range(OPEN_TRIES)):
+            try:
+                self._open_files()
+                return
+            except sqlite3.Error:
+                if not left or self.path.exists():
+                    raise
 
     def _open_files(self) -> None:
         with self.side.opening.held(OPEN_TIMEOUT):

@@ -255,16 +255,20 @@ def test_a_file_that_is_removed_before_the_first_statement(hosts: MakeHost) -> N
 
 
 @directory
-def test_a_file_that_is_removed_while_a_reader_connects(
-    hosts: MakeHost, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how_it_is_opened", [{"read_only": True}, {"create": False}])
+def test_a_file_that_is_removed_while_somebody_connects(
+    hosts: MakeHost, monkeypatch: pytest.MonkeyPatch, how_it_is_opened: dict[str, bool]
 ) -> None:
+    """A reader, or who opens all that a process has."""
     other, host = hosts(), hosts()
     write(other, "a")
     host.catch_up()
+    if "create" in how_it_is_opened:
+        host.restart()
     removed: list[bool] = []
 
     def connect(path: Path, **how: Any) -> sqlite3.Connection:
-        if how.get("read_only") and not removed:
+        if how.items() >= how_it_is_opened.items() and not removed:
             removed.append(True)
             remove_file(host)
         return connections.connect(path, **how)

@@ -443,6 +443,24 @@ def test_a_full_disk_takes_nothing_and_says_so(
     assert outbox.statistics().waiting == 0
 
 
+def test_a_migration_comes_after_what_waits_and_waits_for_nothing_else(
+    host: Host, hosts: MakeHost
+) -> None:
+    """It keeps others from committing, and would keep itself from it."""
+    write_one("before")
+    with connection.schema_editor() as editor:
+        editor.execute("CREATE TABLE other (id integer PRIMARY KEY)")
+        position = host.connection.replica.position().database
+        insert = f"INSERT INTO {TABLE} (id, name) VALUES ('2', 'meanwhile')"  # noqa: S608
+        outbox_of(host).outbox.append(position, [TABLE], [(insert, (), False)])
+        assert names() == ["before"]  # and does not wait for the other one
+    assert outbox_of(host).outbox.statistics().waiting == 1
+    assert committed(hosts()) == ["before"]
+    assert "other" in connection.introspection.table_names()
+    outbox_of(host).send()
+    assert committed(hosts()) == ["before", "meanwhile"]
+
+
 # What is refused
 
 
