@@ -59,6 +59,9 @@ BUCKET = "soak"
 READ_TIMEOUT = 1.0
 COMMIT_TIMEOUT = 4.0
 
+#: How often ``Process.receive`` may wait in vain until its process hangs.
+SILENT_AT_MOST = 4
+
 #: Seconds after which a process that should end hangs.
 HANGS_AFTER = 90.0
 
@@ -217,10 +220,15 @@ class Soak:
 
     def _listen(self, machine: Machine, process: Process, name: str) -> None:
         """Take down what a process says, until it ends."""
+        silent = 0
         while True:
             try:
                 said = process.receive()
+                silent = 0
             except TimeoutError:
+                silent += 1
+                if silent < SILENT_AT_MOST:
+                    continue  # it sleeps, or waits for one that does
                 self.wrong(name, "hangs; its threads are above")
                 os.kill(process.pid, signal.SIGUSR1)
                 return
