@@ -149,7 +149,11 @@ class Store:
         wanted = asked.headers.get("if-match")
         if wanted not in (None, "*", found.etag):
             return error(412, "PreconditionFailed", asked.key)
-        if asked.headers.get("if-none-match") in ("*", found.etag):
+        # With quotes or without, as S3 takes it.
+        if asked.headers.get("if-none-match", "").strip('"') in (
+            "*",
+            found.etag.strip('"'),
+        ):
             return Said(304, b"", headers)
         part = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.headers.get("range", ""))
         if part is None:
