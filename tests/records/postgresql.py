@@ -17,10 +17,11 @@ class Unavailable(Exception):
 
 
 @contextmanager
-def server() -> Iterator[Path]:
+def server(*, durable: bool = False) -> Iterator[Path]:
     """The folder with the socket of a server that nobody else uses.
 
-    It listens nowhere else. PostgreSQL does not run as root: then it is its
+    It listens nowhere else. Only a ``durable`` one waits until the disk has
+    what it was told to keep. PostgreSQL does not run as root: then it is its
     own user who starts it.
     """
     programs = _programs()
@@ -42,7 +43,8 @@ def server() -> Iterator[Path]:
 
         data = str(folder / "data")
         run("initdb", "-D", data, "-U", "test", "-A", "trust", "-E", "UTF8", "-N")
-        settings = f"-c listen_addresses='' -c fsync=off -k {folder}"
+        fsync = "on" if durable else "off"
+        settings = f"-c listen_addresses='' -c fsync={fsync} -k {folder}"
         log = str(folder / "log")
         run("pg_ctl", "-D", data, "-o", settings, "-l", log, "-w", "start")
         try:

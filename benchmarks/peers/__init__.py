@@ -1,0 +1,1 @@
+"""s3cache next to what else there is."""
