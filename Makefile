@@ -13,14 +13,16 @@ SEED ?=
 # Which troubles the soak has, and whether each of them alone: EACH=1
 TROUBLES ?=
 EACH ?=
+# The page that quotes what bench-peers and bench-load find.
+PEERS := docs/explanation/peers.md
 # How long to visit the example site before its pictures are taken.
 MINUTES ?= 20
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # pytest's closing lines come last
 .PHONY: help demo test lint format typecheck pytest coverage test-all conformance \
-	simulate soak bench bench-large bench-peers docs messages screenshots install \
-	system-deps clean
+	simulate soak bench bench-large bench-peers bench-load docs messages screenshots \
+	install system-deps bench-deps clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -75,9 +77,13 @@ bench: $(STAMP)  ## The benchmarks that the documentation quotes
 bench-large: $(STAMP)  ## A table of a million rows: loaded, packed, begun with
 	$(BIN)/python -m benchmarks.large
 
-bench-peers: $(STAMP)  ## Next to SQLite, PostgreSQL, django-cachalot, cacheops
+bench-peers: $(STAMP)  ## s3cache next to others, for docs/explanation/peers.md
 	$(BIN)/python -m pip install --quiet --editable '.[peers]'
-	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.peers --install --markdown $(PEERS)
+
+bench-load: $(STAMP)  ## A site under load, with caches and without, for that page
+	$(BIN)/python -m pip install --quiet --editable '.[peers]'
+	$(BIN)/python -m benchmarks.load --markdown $(PEERS)
 
 docs: $(STAMP)  ## The documentation, as HTML; a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html \
@@ -95,6 +101,9 @@ install: $(STAMP)  ## Only make .venv
 
 system-deps:  ## Install from Debian what some tests need beside Python
 	.ci/system-deps
+
+bench-deps:  ## The same for bench-peers and bench-load: wrk, npm
+	.ci/system-deps wrk $(if $(shell command -v npm),,npm)
 
 clean:  ## Remove the environments and what tools left
 	rm -rf .venv* .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov docs/_build

@@ -1,0 +1,1 @@
+"""A site under load: with s3cache's caches, and without."""
