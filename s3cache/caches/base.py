@@ -28,6 +28,7 @@ __all__ = [
     "resolved",
     "share",
     "whole",
+    "wildcards",
 ]
 
 Timeout: TypeAlias = Any
@@ -56,6 +57,20 @@ def share(path: str, value: object) -> float:
     if not is_number(value) or not 0 <= value <= 1:
         raise refuse(path, value, "a number from 0 to 1")
     return value
+
+
+def wildcards(pattern: str, wild: str = "*") -> re.Pattern[str]:
+    """Return a regular expression in which `wild` stands for anything.
+
+    For ``fullmatch``. It takes no longer the more of them there are: what
+    stands between two is found where it is first, and stays there.
+    """
+    first, *rest = (re.escape(one) for one in pattern.split(wild))
+    if not rest:
+        return re.compile(first)
+    *middle, last = rest
+    between = "".join(f"(?>.*?{one})" for one in middle)
+    return re.compile(f"{first}{between}.*{last}", re.DOTALL)
 
 
 def portable(key: str) -> bool:
@@ -133,7 +148,7 @@ class Cache(BaseCache):
     def _pattern(self, pattern: str, version: int | None) -> re.Pattern[str]:
         """A regular expression for the keys that `pattern` means."""
         made = self.make_key(pattern.replace("*", _WILD), version)
-        return re.compile(".*".join(map(re.escape, made.split(_WILD))), re.DOTALL)
+        return wildcards(made, _WILD)
 
     def _named(self, made: str, version: int | None = None) -> str:
         """The caller's key of a made one, where that can be told."""

@@ -9,7 +9,6 @@ view the model that they are of; all other keys, and all values, to superusers.
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +22,9 @@ from django.core.cache import BaseCache, caches
 from django.utils.translation import gettext as _
 
 from s3cache import conf
+from s3cache.caches.base import wildcards
 from s3cache.caches.getting import GettingCache
-from s3cache.facade.removing import keys_of
+from s3cache.facade.removing import iter_keys_of
 from s3cache.results import codec, elsewhere
 from s3cache.results.keys import NAMESPACE
 
@@ -35,13 +35,18 @@ __all__ = ["Entry", "Found", "delete", "find", "may_see_key", "usual_cache"]
 #: Keys that are listed at once.
 KEYS: Final = 50
 
-#: How many keys are looked at for those that somebody may see.
+#: How many keys that match are looked at for those that somebody may see, and
+#: how many are looked at in all, in a cache that does not match them itself.
 LOOKED_AT: Final = 2_000
+SCANNED: Final = 50_000
 
 #: Rows and characters of a value that are shown.
 ROWS: Final = 20
 CHARACTERS: Final = 4_000
 CELL: Final = 200
+
+#: Bytes beyond which a value is not laid out, which would take seconds.
+PRETTY: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,8 +152,8 @@ def _keys(cache: BaseCache, pattern: str) -> list[str]:
     """Keys that match; many, for not everybody may see all of them."""
     if isinstance(cache, GettingCache):
         return cache.keys(pattern, limit=LOOKED_AT)
-    matches = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
-    found = keys_of(cache, pattern.partition("*")[0])
+    matches = wildcards(pattern)
+    found = islice(iter_keys_of(cache, pattern.partition("*")[0]), SCANNED)
     return list(islice(filter(matches.fullmatch, found), LOOKED_AT))
 
 
@@ -191,6 +196,8 @@ def _shown(value: Any) -> dict[str, Any]:
                 [str(number + 1) for number in range(len(rows[0]))] if rows else []
             )
         except codec.Undecodable:
+            if _size(value) > PRETTY:
+                return {"text": _cut(repr(value), CHARACTERS)}
             text = pformat(value, width=100, compact=True)
             return {"text": _cut(text, CHARACTERS)}
     return {

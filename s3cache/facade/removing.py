@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from django.core.cache.backends.base import BaseCache, default_key_func
@@ -11,7 +11,7 @@ from django.core.cache.backends.redis import RedisCache
 
 from s3cache.caches.composed import ComposedCache
 
-__all__ = ["keys_of", "remove"]
+__all__ = ["iter_keys_of", "keys_of", "remove"]
 
 #: Keys that Redis looks at in one step.
 _AT_ONCE = 1000
@@ -24,8 +24,12 @@ def keys_of(cache: BaseCache, prefix: str) -> list[str]:
     `prefix` has none of the characters that patterns give a meaning. Raise
     `NotImplementedError` for a cache that cannot list its keys.
     """
-    listed = _listed(cache, prefix)
-    return [key for key in listed if key.startswith(prefix)]
+    return list(iter_keys_of(cache, prefix))
+
+
+def iter_keys_of(cache: BaseCache, prefix: str) -> Iterator[str]:
+    """The same, some at a time where the cache can do that."""
+    return (key for key in _listed(cache, prefix) if key.startswith(prefix))
 
 
 def remove(cache: BaseCache, keys: Sequence[str]) -> int:
@@ -51,9 +55,9 @@ def _listed(cache: Any, prefix: str) -> Iterable[str]:
         elif isinstance(cache, RedisCache):
             client = cache._cache.get_client(None)
             found = client.scan_iter(f"{before}{prefix}*", count=_AT_ONCE)
-            made = [key.decode() for key in found]
+            made = (key.decode() for key in found)
         if made is not None:
-            return [key.removeprefix(before) for key in made if key.startswith(before)]
+            return (key.removeprefix(before) for key in made if key.startswith(before))
     raise NotImplementedError(
         f"{type(cache).__name__} does not list its keys, so that those of a model "
         f"cannot be found in it. What a write has changed is not read any more, and "

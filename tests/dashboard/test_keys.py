@@ -71,6 +71,25 @@ def test_a_result_is_shown_as_its_rows(superuser: Client) -> None:
     assert "10 more rows" in text
 
 
+@pytest.mark.parametrize(
+    "backend",
+    ["s3cache.caches.MemoryCache", "django.core.cache.backends.locmem.LocMemCache"],
+    indirect=True,
+)
+def test_a_pattern_with_many_stars_is_found_at_once(superuser: Client) -> None:
+    """Backtracking would take longer than the world is old."""
+    cache.set("a" * 240, 1)
+    assert listed(superuser, "*a" * 40 + "*b") == []
+    assert listed(superuser, "*a" * 40) == ["a" * 240]
+
+
+def test_a_large_value_is_cut(superuser: Client) -> None:
+    cache.set("mine", list(range(1_000_000)), 100)
+    text = shown(superuser, "mine")
+    assert len(text) < 20_000
+    assert "[0, 1, 2" in text
+
+
 def test_age_and_time_and_size(superuser: Client) -> None:
     cache.set("mine", b"x" * 2048, 100)
     text = shown(superuser, "mine")
