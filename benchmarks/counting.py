@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.book import fill
 from benchmarks.hot import BUCKET, MEMORY, configure, reads
 
 #: Nanoseconds that counting may add to a warm get(pk).
@@ -24,8 +25,6 @@ MOST_NANOSECONDS = 60
 #: Seconds that reading all figures may take.
 MOST_SECONDS = 0.05
 
-MODELS, HOSTS, MONTH = 200, 20, 720
-ACTIONS = ("get", "list", "page", "count", "exists")
 ROUNDS, REPEAT = 60, 5_000
 
 
@@ -79,41 +78,6 @@ def _loop(repeat: int) -> float:
     return (time.process_time() - start) / repeat
 
 
-def fill() -> None:
-    """A book of 200 models and 20 hosts after a month."""
-    from s3cache.metrics import fleet, keeping
-    from s3cache.metrics.book import HOUR, MINUTE
-
-    keeping.flush()
-    book = keeping.book()
-    if book is None:
-        raise RuntimeError("there is no book")
-    names = [f"shop{number % 10}.thing{number}" for number in range(MODELS)]
-    numbers = {"hit": 900.0, "miss": 50.0, "bypass": 5.0, "GET": 60.0, "PUT": 3.0}
-    numbers |= {f"b{bucket}": 2.0 for bucket in range(60, 90)}
-    of_models = {name: {"hit": 7.0, "miss": 2.0, "moved": 1.0} for name in names}
-    tally = {
-        ("read", BUCKET, name, action, "", event): 1000.0
-        for name in names
-        for action in ACTIONS
-        for event in ("hit", "miss")
-    }
-    now = time.time()
-    with book.writing(now) as writer:
-        for scope in ("host", "others"):
-            writer.add(scope, tally)
-            for step in range(MONTH):
-                at = now - step * HOUR
-                writer.add_bucket(scope, HOUR, BUCKET, at, numbers)
-                writer.add_models(scope, BUCKET, at, of_models)
-            for step in range(1440):
-                writer.add_bucket(scope, MINUTE, BUCKET, now - step * 60, numbers)
-    page = fleet._encode(fleet.own_page(book))
-    with book.writing(now) as writer:
-        for number in range(HOSTS - 1):
-            writer.write_page("host", f"host-{number}", page)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure all; return 1 if ``--check`` finds a target missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.counting")
@@ -126,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"get(pk), counted    {counted:8.0f} ns")
         print(f"get(pk), a no-op    {uncounted:8.0f} ns")
         missed = count > MOST_NANOSECONDS
-        fill()
+        fill(BUCKET)
         for name, took in shown():
             print(f"{name:19} {1000 * took:8.1f} ms")
             missed |= took > MOST_SECONDS

@@ -55,6 +55,8 @@ __all__ = [
     "Namespace",
     "Settings",
     "bucket_aliases",
+    "counted_as",
+    "counted_databases",
     "lives_in_bucket",
     "namespace",
     "settings",
@@ -64,6 +66,9 @@ ENGINE: Final = "s3cache.db"
 
 TENANT: Final = "TENANT"
 """What marks an entry of DATABASES that `s3cache.tenants` has made."""
+
+TENANT_ROUTER: Final = "s3cache.tenants.TenantRouter"
+"""Without it in DATABASE_ROUTERS, no tenant's database is used."""
 
 #: Characters of a namespace, which is a part of keys.
 _LONGEST_SLUG: Final = 24
@@ -258,6 +263,26 @@ def lives_in_bucket(alias: str | None) -> bool:
     return alias in bucket_aliases() or (
         alias in connections.settings and TENANT in connections.settings[alias]
     )
+
+
+def counted_as(alias: str) -> str:
+    """
+    Return what statistics call the database `alias`.
+
+    Those of all tenants that are like the same one are one there, called
+    ``<like>:*``: tenants come and go, and there may be thousands.
+    """
+    if alias in connections.settings and TENANT in connections.settings[alias]:
+        return f"{connections.settings[alias][TENANT]['like']}:*"
+    return alias
+
+
+def counted_databases() -> tuple[str, ...]:
+    """Return all that `counted_as` returns, in order."""
+    aliases = bucket_aliases()
+    if TENANT_ROUTER in django_settings.DATABASE_ROUTERS:
+        return (*aliases, *(f"{alias}:*" for alias in aliases))
+    return aliases
 
 
 @receiver(setting_changed, dispatch_uid="s3cache.conf")

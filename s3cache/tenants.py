@@ -263,7 +263,7 @@ class TenantRouter(S3Router):
     with ``default`` as that one, all models that no other router claims.
     """
 
-    path: Final = "s3cache.tenants.TenantRouter"
+    path: Final = conf.TENANT_ROUTER
 
     def db_for_read(self, model: type[Model], **hints: Any) -> str | None:
         return self._place(super().db_for_read(model, **hints), hints.get("instance"))

@@ -67,6 +67,9 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "hosts": ("scopes",),
 }
 
+#: What may be done to a page.
+SAFE: Final = ["GET", "HEAD"]
+
 #: Where the steps of long work go in its page.
 _HERE: Final = "<!-- steps -->"
 
@@ -109,6 +112,8 @@ class StatisticsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         def guarded(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
             if not self.has_view_permission(request):
                 raise PermissionDenied
+            if request.method not in (methods := ["POST"] if name == "do" else SAFE):
+                return HttpResponseNotAllowed(methods)
             request.current_app = self.admin_site.name
             return view(request, **kwargs)
 
@@ -214,8 +219,6 @@ class StatisticsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             raise Http404
         if not self.has_change_permission(request):
             raise PermissionDenied
-        if request.method != "POST":
-            return HttpResponseNotAllowed(["POST"])
         try:
             target = action.read(request.POST, request.user)
         except Refused as error:
@@ -225,19 +228,34 @@ class StatisticsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             return self._confirm(request, action, target)
         asked = f"{action.label}: {target.shown}"
         # Before it is begun: whoever stops a process does not erase a trace.
-        self.log_change(request, Statistics(name=target.name), asked)
+        try:
+            self.log_change(request, Statistics(name=target.name), asked)
+        except DatabaseError as error:
+            return self._failed(request, name, asked, error, target)
         if action.is_long:
             return self._work(request, action, target)
         try:
             outcome = action.run(target, lambda step: None, request.user)
         except Refused as error:
             self.message_user(request, str(error), messages.ERROR)
-        except (DatabaseError, OSError) as error:
-            logger.warning("%s failed: %s", name, error)
-            said = f"{asked}: {type(error).__name__}: {error}"
-            self.message_user(request, said, messages.ERROR)
+        except Exception as error:
+            # Any cache serves, and any store, so any error is possible.
+            return self._failed(request, name, asked, error, target)
         else:
             self.message_user(request, f"{asked}. {outcome}", messages.SUCCESS)
+        return HttpResponseRedirect(self._back(target))
+
+    def _failed(
+        self,
+        request: HttpRequest,
+        name: str,
+        asked: str,
+        error: Exception,
+        target: Target,
+    ) -> HttpResponse:
+        logger.warning("%s failed", name, exc_info=error)
+        said = f"{asked}: {type(error).__name__}: {error}"
+        self.message_user(request, said, messages.ERROR)
         return HttpResponseRedirect(self._back(target))
 
     def _back(self, target: Target) -> str:

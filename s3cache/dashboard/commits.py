@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, cast
 
-from django.db import DatabaseError, connections
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error, connections
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -22,7 +24,10 @@ from s3cache.replica import meta
 
 logger = logging.getLogger("s3cache.dashboard")
 
-__all__ = ["Commit", "last_commits"]
+__all__ = ["UNUSABLE", "Commit", "last_commits"]
+
+#: What a database raises that cannot be opened, or not be read.
+UNUSABLE: Final = (Error, sqlite3.Error, ImproperlyConfigured, OSError)
 
 #: Commits that are shown of one database, from its replica.
 SHOWN: Final = 30
@@ -58,11 +63,11 @@ def last_commits(
     for alias in conf.bucket_aliases():
         if database not in (None, alias):
             continue
-        connection = cast(DatabaseWrapper, connections[alias])
         try:
+            connection = cast(DatabaseWrapper, connections[alias])
             read = _from_log if with_times else _from_replica
             yield alias, read(connection), ""
-        except DatabaseError as error:
+        except UNUSABLE as error:
             # What it says may name a bucket: that is for the log.
             logger.warning("The commits of %s cannot be read: %s", alias, error)
             yield alias, [], type(error).__name__

@@ -6,12 +6,13 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import nsmallest
 from typing import Any, Final, Literal, cast
 from urllib.parse import urlencode
 
 from django.apps import apps
 from django.core.paginator import Paginator
-from django.db import DatabaseError, connections
+from django.db import connections
 from django.db.models import Model as DjangoModel
 from django.http import QueryDict
 from django.utils.functional import Promise
@@ -20,8 +21,9 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from s3cache import conf
 from s3cache.dashboard import numbers
+from s3cache.dashboard.commits import UNUSABLE
 from s3cache.dashboard.selection import Selection
-from s3cache.dashboard.series import Slot, charts_of, slots, span_of, table_of
+from s3cache.dashboard.series import Slot, charts_of, history_of, slots, table_of
 from s3cache.db.base import DatabaseWrapper
 from s3cache.metrics import show
 from s3cache.metrics.figures import (
@@ -97,21 +99,19 @@ class Row:
 
 def overview(selection: Selection, *, with_table: bool = False) -> Context:
     """The figures that matter most, over time, and what to look at."""
-    _look_for_news(selection)
-    snapshot = show.snapshot(selection.scope, database=selection.database)
-    money = show.money(selection.scope, database=selection.database)
-    history = show.history(
-        span_of(selection), selection.scope, database=selection.database
-    )
-    steps = slots(history, selection.period)
-    advice = show.advice(database=selection.database)
-    worst = [row for row in _rows(snapshot, advice, {}) if row.is_worth_a_look]
+    unusable = _look_for_news(selection)
+    source = show.gather(selection.scope)
+    snapshot = show.snapshot(source, database=selection.database)
+    money = show.money(source, database=selection.database, models=())
+    steps = slots(history_of(source, selection), selection.period)
+    advice = show.advice(source, database=selection.database)
+    worst = [row for row in _rows(snapshot, (), {}) if row.is_worth_a_look]
     return {
         "tiles": list(_tiles(snapshot, money, steps)),
-        "findings": list(_findings(snapshot)),
+        "findings": [*unusable, *_findings(snapshot)],
         "charts": charts_of(steps),
         "table": table_of(steps) if with_table else None,
-        "worst": sorted(worst, key=_by_rate)[:FEW],
+        "worst": nsmallest(FEW, worst, key=_by_rate),
         "advice": [(_name(one.model), one) for one in advice[:FEW]],
         "prices": money.source,
         "since": snapshot.since,
@@ -120,9 +120,10 @@ def overview(selection: Selection, *, with_table: bool = False) -> Context:
 
 def models(selection: Selection, query: QueryDict) -> Context:
     """Reads by model and action, the worst hit rates first."""
-    snapshot = show.snapshot(selection.scope, database=selection.database)
-    money = show.money(selection.scope, database=selection.database)
-    advice = show.advice(database=selection.database)
+    source = show.gather(selection.scope)
+    snapshot = show.snapshot(source, database=selection.database)
+    money = show.money(source, database=selection.database)
+    advice = show.advice(source, database=selection.database)
     saved: dict[str, float] = {}
     for one in money.models:
         saved[one.model] = saved.get(one.model, 0.0) + one.saved_today
@@ -158,22 +159,17 @@ def model(
     if selection.period == "hour":
         # Of one model there are figures by the hour.
         selection = replace(selection, period="day")
-    snapshot = show.snapshot(selection.scope, database=selection.database)
+    source = show.gather(selection.scope)
+    snapshot = show.snapshot(source, database=selection.database, models=[label])
     reads = [one for one in snapshot.reads if one.model == label]
     if found is None and not reads:
         return None
-    money = show.money(selection.scope, database=selection.database)
-    steps = slots(
-        show.history(
-            span_of(selection),
-            selection.scope,
-            database=selection.database,
-            model=label,
-        ),
-        selection.period,
-    )
+    money = show.money(source, database=selection.database, models=[label])
+    steps = slots(history_of(source, selection, label), selection.period)
     advice = [
-        one for one in show.advice(database=selection.database) if one.model == label
+        one
+        for one in show.advice(source, database=selection.database)
+        if one.model == label
     ]
     mine = [one for one in money.models if one.model == label]
     total = sum((one.reads for one in reads), Reads())
@@ -220,7 +216,7 @@ def model(
 
 def caches(selection: Selection) -> Context:
     """The caches with their tiers or shards."""
-    snapshot = show.snapshot(selection.scope, database=selection.database)
+    snapshot = show.snapshot(selection.scope, database=selection.database, models=())
     by_alias: dict[str, list[CacheFigures]] = {}
     for one in snapshot.caches:
         by_alias.setdefault(one.alias, []).append(one)
@@ -229,10 +225,11 @@ def caches(selection: Selection) -> Context:
 
 def hosts(selection: Selection) -> Context:
     """Databases, hosts, and the processes of this host."""
-    _look_for_news(selection)
-    snapshot = show.snapshot(selection.scope, database=selection.database)
+    unusable = _look_for_news(selection)
+    snapshot = show.snapshot(selection.scope, database=selection.database, models=())
     now = snapshot.taken_at
     return {
+        "findings": unusable,
         "databases": snapshot.databases,
         "hosts": [(one, now - one.seen) for one in snapshot.hosts],
         "processes": [
@@ -248,8 +245,9 @@ def hosts(selection: Selection) -> Context:
 
 def queries(selection: Selection) -> Context:
     """The slowest reads, and those that were made most often."""
-    slow = show.slow_queries(ROWS // 2, database=selection.database)
-    top = show.top_queries(ROWS // 2, database=selection.database)
+    source = show.gather("host")
+    slow = show.slow_queries(ROWS // 2, source, database=selection.database)
+    top = show.top_queries(ROWS // 2, source, database=selection.database)
     return {
         "slow": [(one, _in_short(one.sql)) for one in slow],
         "top": [(one, _in_short(one.sql)) for one in top],
@@ -276,8 +274,10 @@ ORDERS: Final[Mapping[str, str | Promise]] = {
 
 
 def _by_rate(row: Row) -> tuple[bool, float, int]:
-    rate = row.hit_rate
-    return not row.is_worth_a_look, 2.0 if rate is None else rate, -row.reads.number
+    reads = row.reads
+    asked = reads.asked
+    rate = reads.answered / asked if asked else 2.0
+    return asked < ENOUGH, rate, -reads.number
 
 
 _KEYS: Final[Mapping[str, Any]] = {
@@ -390,15 +390,23 @@ def _findings(snapshot: Snapshot) -> Iterator[Finding]:
             )
 
 
-def _look_for_news(selection: Selection) -> None:
-    """Do what a read does first, so that "asked long ago" means "in vain"."""
+def _look_for_news(selection: Selection) -> list[Finding]:
+    """Do what a read does first, so that "asked long ago" means "in vain".
+
+    Returns which databases could not even be read as they were.
+    """
+    found = []
     for alias in conf.bucket_aliases():
         if selection.database in (None, alias):
             try:
                 cast(DatabaseWrapper, connections[alias]).refresh()
-            except DatabaseError as error:
-                # What the figures then say is what the reader wants to know.
-                logger.info("%s cannot be asked for news: %s", alias, error)
+            except UNUSABLE as error:
+                # What it says may name a bucket: that is for the log.
+                logger.warning("%s cannot be asked for news: %s", alias, error)
+                text = _("The database %(name)s cannot be read: %(error)s.")
+                its = {"name": alias, "error": type(error).__name__}
+                found.append(Finding(text % its))
+    return found
 
 
 def _of_database(one: DatabaseFigures) -> Iterator[Finding]:

@@ -59,7 +59,7 @@ class Selection:
         return cls(
             scope if scope in SCOPES else "fleet",
             period if period in PERIODS else "hour",
-            database if database in conf.bucket_aliases() else None,
+            database if database in conf.counted_databases() else None,
         )
 
     @property
@@ -101,7 +101,7 @@ class Selection:
     @property
     def databases(self) -> list[Choice]:
         """The databases, if there are several."""
-        return list(self._databases()) if len(conf.bucket_aliases()) > 1 else []
+        return list(self._databases()) if len(conf.counted_databases()) > 1 else []
 
     def _databases(self) -> Iterator[Choice]:
         yield Choice(
@@ -109,7 +109,7 @@ class Selection:
             replace(self, database=None).query,
             self.database is None,
         )
-        for alias in conf.bucket_aliases():
+        for alias in conf.counted_databases():
             yield Choice(
                 alias, replace(self, database=alias).query, alias == self.database
             )

@@ -14,16 +14,19 @@ from django.utils.translation import gettext as _
 from s3cache.dashboard import numbers
 from s3cache.dashboard.charts import Chart, Series
 from s3cache.dashboard.selection import Period, Selection
+from s3cache.metrics import show
+from s3cache.metrics.book import DAY, HOUR, MINUTE, MONTH, QUARTER, SIX_HOURS
 from s3cache.metrics.figures import History, Point, Span
 from s3cache.metrics.histogram import Histogram
+from s3cache.metrics.source import Source
 
-__all__ = ["Slot", "Table", "charts_of", "slots", "span_of", "table_of"]
+__all__ = ["Slot", "Table", "charts_of", "history_of", "slots", "table_of"]
 
 #: Of each period: what to ask for, how long it is, and a step of a chart.
-_PERIODS: Final[dict[Period, tuple[Span, float, float]]] = {
-    "hour": ("day", 3600.0, 60.0),
-    "day": ("day", 86_400.0, 900.0),
-    "month": ("month", 30 * 86_400.0, 6 * 3600.0),
+_PERIODS: Final[dict[Period, tuple[Span, int, int]]] = {
+    "hour": ("day", HOUR, MINUTE),
+    "day": ("day", DAY, QUARTER),
+    "month": ("month", MONTH, SIX_HOURS),
 }
 
 KINDS: Final = ("GET", "LIST", "PUT", "DELETE")
@@ -85,9 +88,19 @@ class Table:
     rows: Sequence[tuple[str, Sequence[str]]]
 
 
-def span_of(selection: Selection) -> Span:
-    """Which history to ask for."""
-    return _PERIODS[selection.period][0]
+def history_of(
+    source: Source, selection: Selection, model: str | None = None
+) -> History:
+    """What a chart of that period shows, and no more."""
+    span, length, step = _PERIODS[selection.period]
+    return show.history(
+        span,
+        source,
+        database=selection.database,
+        model=model,
+        since=source.now - length,
+        step=step,
+    )
 
 
 def slots(history: History, period: Period) -> list[Slot]:
@@ -98,9 +111,9 @@ def slots(history: History, period: Period) -> list[Slot]:
     shown again does not draw all of them anew.
     """
     _span, length, step = _PERIODS[period]
-    step = max(step, history.step)
+    step = max(step, int(history.step))
     newest = history.end // step * step
-    count = int(length / step)
+    count = length // step
     first = newest - (count - 1) * step
     found = [Slot(first + index * step) for index in range(count)]
     for point in history.points:

@@ -126,7 +126,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             replica = replica_at(**conn_params)
             # Nobody reads the records of a test database.
             is_test = STORE_DIRECTORY in self.settings_dict
-            replica.alias = self.alias
+            replica.alias = conf.counted_as(self.alias)
             behind_of(replica)  # which goes on with what it finds
             replica.on_entry = keep_after if is_test else _keep_record_and_tell
             if not is_test and (news := news_of(replica)) is not None:

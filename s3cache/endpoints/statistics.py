@@ -17,8 +17,9 @@ def statistics(request: HttpRequest) -> HttpResponse:
     """All figures as JSON; ``?scope=`` process, host or fleet (default)."""
     for scope in SCOPES:
         if request.GET.get("scope", "fleet") == scope:
+            source = show.gather(scope)
             return JsonResponse(
-                as_json(show.snapshot(scope), show.money(scope), show.advice())
+                as_json(show.snapshot(source), show.money(source), show.advice(source))
             )
     return HttpResponseBadRequest(f"scope must be one of {', '.join(SCOPES)}")
 

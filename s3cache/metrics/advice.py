@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 import msgspec
 from django.utils.translation import gettext as _
 
 from s3cache import conf
-from s3cache.metrics.book import Book
+from s3cache.metrics.book import Book, Page
 from s3cache.metrics.figures import Advice, Reads
-from s3cache.metrics.series import changes_of, reads_of
-from s3cache.metrics.tally import Tally
+from s3cache.metrics.series import changes_of, reads_of, sums_of
+from s3cache.metrics.tally import Groups
 
 __all__ = ["LEAST_READS", "TARGET", "advise", "warn"]
 
@@ -30,6 +31,10 @@ _GOOD: Final = 0.9
 #: Reads for one change from which on a model is worth caching.
 _WORTH_IT: Final = 2
 
+#: Rows from which on a model is very large: reads that are spread over so many
+#: are seldom the same, and what is kept of them pushes other results out.
+_LARGE: Final = 100_000
+
 _EVERY: Final = 60.0
 
 #: A model is named again when its hit rate has been low for so many minutes.
@@ -37,12 +42,19 @@ _AGAIN: Final = 60
 
 
 def advise(
-    database: str, models: Mapping[str, Mapping[str, float]], slow: Collection[str]
+    database: str,
+    models: Mapping[str, Mapping[str, float]],
+    slow: Collection[str],
+    rows_of: Callable[[str], int],
 ) -> Iterable[Advice]:
-    """What to try, by the numbers of each model; ``slow`` are slow ones."""
+    """What to try, by the numbers of each model; ``slow`` are slow ones.
+
+    ``rows_of`` tells about how many rows a model has, 0: nobody knows.
+    """
     for model, numbers in models.items():
         reads, changes = reads_of(numbers), changes_of(numbers, "fleet")
-        for kind, message in _findings(model, reads, changes, model in slow):
+        findings = _findings(model, reads, changes, model in slow, rows_of)
+        for kind, message in findings:
             yield Advice(
                 database=database,
                 model=model,
@@ -53,7 +65,11 @@ def advise(
 
 
 def _findings(
-    model: str, reads: Reads, changes: int, is_slow: bool
+    model: str,
+    reads: Reads,
+    changes: int,
+    is_slow: bool,
+    rows_of: Callable[[str], int],
 ) -> Iterable[tuple[str, str]]:
     if changes >= LEAST_READS and changes * _WORTH_IT > reads.number:
         yield (
@@ -85,6 +101,16 @@ def _findings(
                 "Add it to EXCLUDE."
             )
             % {"model": model, "reads": reads.asked},
+        )
+    elif reads.hit_rate < TARGET and (rows := rows_of(model)) >= _LARGE:
+        yield (
+            "large",
+            _(
+                "%(model)s is very large, about %(rows)d rows, and only %(rate)d %% "
+                "of its reads are hits: what is kept of it takes the room of others. "
+                "Add it to EXCLUDE, or give it a cache of its own (S3Meta.cache)."
+            )
+            % {"model": model, "rows": rows, "rate": 100 * reads.hit_rate},
         )
     elif reads.hit_rate < 0.5:
         yield (
@@ -125,7 +151,15 @@ class _Seen(msgspec.Struct):
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(_Seen).decode
+_decode_seen: Final = msgspec.msgpack.Decoder(_Seen).decode
+
+
+def _decode(page: Page | None) -> _Seen:
+    """Nothing, if it is of another release."""
+    with contextlib.suppress(msgspec.MsgspecError):
+        if page is not None:
+            return _decode_seen(page.content)
+    return _Seen()
 
 
 def warn(book: Book) -> None:
@@ -138,7 +172,7 @@ def warn(book: Book) -> None:
         last = next((p for p in writer.pages("turn") if p.name == "hit rates"), None)
         if last is not None and abs(now - last.seen) < _EVERY:
             return
-        seen = _decode(last.content) if last is not None else _Seen()
+        seen = _decode(last)
         named = list(_judge(seen, _by_model(writer.totals("host")), threshold))
         writer.write_page("turn", "hit rates", _encode(seen))
     for model, rate in named:
@@ -150,15 +184,15 @@ def warn(book: Book) -> None:
         )
 
 
-def _by_model(totals: Tally) -> dict[str, tuple[int, int]]:
+def _by_model(totals: Groups) -> dict[str, tuple[int, int]]:
     """Reads that asked the cache, and those that it answered."""
-    sums: dict[str, Reads] = {}
-    for key, number in totals.items():
+    sums = {}
+    for key, numbers in totals.items():
         if key[0] == "read":
-            name = f"{key[2]} ({key[1]})"
-            event = Reads(**{key[5]: int(number)})
-            sums[name] = sums.get(name, Reads()) + event
-    return {name: (one.asked, one.answered) for name, one in sums.items()}
+            reads, _ = sums_of({key: numbers})
+            one = Reads(**reads)
+            sums[f"{key[2]} ({key[1]})"] = one.asked, one.answered
+    return sums
 
 
 def _judge(

@@ -6,6 +6,9 @@ process that ended, whoever comes next goes on from them, and of one that was
 killed only its last seconds are missing. It holds numbers about the database,
 not the database: where it is damaged it is made anew.
 
+All of it is bounded: by what there is to be counted, and over time by numbers
+of buckets, which a clock that jumps does not change.
+
 A connection is open only within a method and under a lock that a fork waits
 for, since SQLite would mix up parent and child.
 """
@@ -17,44 +20,61 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from s3cache.metrics.tally import Key, Tally
+from s3cache.metrics.tally import SEPARATOR, Groups, Tally, add_to, grouped
+from s3cache.results.queries import MOST_SLOW, MOST_STATEMENTS, Slow, Statement
 
 __all__ = [
     "DAY",
     "HOUR",
     "MINUTE",
+    "MODEL_WIDTHS",
     "MONTH",
+    "QUARTER",
+    "SIX_HOURS",
+    "WIDTHS",
     "Book",
     "Bucket",
     "Page",
-    "add_to",
+    "Paid",
     "book_at",
 ]
 
 logger = logging.getLogger("s3cache.metrics")
 
 MINUTE: Final = 60
-HOUR: Final = 3600
+QUARTER: Final = 15 * MINUTE
+HOUR: Final = 60 * MINUTE
+SIX_HOURS: Final = 6 * HOUR
 DAY: Final = 24 * HOUR
 MONTH: Final = 30 * DAY
 
-#: For how long buckets of each width, in seconds, are kept.
-_KEPT: Final = {MINUTE: DAY, HOUR: MONTH}
+#: For how long buckets are kept, by their widths, all in seconds. The same
+#: numbers are in each: whoever shows a day need not add up its minutes. A day
+#: may have 25 hours.
+WIDTHS: Final = {MINUTE: DAY, QUARTER: DAY + HOUR, HOUR: MONTH, SIX_HOURS: MONTH}
 
-_LAYOUT: Final = 1
+#: The same of models, of which there may be hundreds.
+MODEL_WIDTHS: Final = {HOUR: DAY, SIX_HOURS: MONTH}
+
+#: Statements that nobody has read for so many seconds are forgotten.
+_STATEMENTS_KEPT: Final = DAY
+
+_LAYOUT: Final = 2
 
 _CREATE: Final = f"""
     PRAGMA user_version = {_LAYOUT};
     -- Of the host and, without it, of the others of its fleet.
     CREATE TABLE totals (
-        scope TEXT, key TEXT, number REAL NOT NULL, PRIMARY KEY (scope, key)
+        scope TEXT, kind TEXT, of TEXT, name TEXT, numbers BLOB NOT NULL,
+        PRIMARY KEY (scope, kind, of, name)
     ) WITHOUT ROWID;
     -- What happened in the `width` seconds from `start` on, as MessagePack.
     CREATE TABLE buckets (
@@ -66,28 +86,49 @@ _CREATE: Final = f"""
         PRIMARY KEY (kind, name)
     ) WITHOUT ROWID;
     CREATE TABLE marks (name TEXT PRIMARY KEY, number REAL NOT NULL) WITHOUT ROWID;
+    CREATE TABLE statements (
+        database TEXT, sql TEXT, seen REAL NOT NULL, about BLOB NOT NULL,
+        hit INTEGER NOT NULL, miss INTEGER NOT NULL, wait INTEGER NOT NULL,
+        bypass INTEGER NOT NULL, cache_seconds REAL NOT NULL,
+        db_seconds REAL NOT NULL,
+        PRIMARY KEY (database, sql)
+    ) WITHOUT ROWID;
+    CREATE TABLE slow (id INTEGER PRIMARY KEY, read BLOB NOT NULL);
 """
 
 #: Errors that speak against the file itself.
 _UNUSABLE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
-#: Seconds that a process waits for another one that writes.
-_PATIENCE: Final = 2.0
-
-#: Between the parts of a key.
-_SEPARATOR: Final = "\x1f"
+#: Seconds that a process waits for another one that writes: what it could not
+#: add it adds later, so whoever is served does not wait for long. At the end
+#: of a process there is no later.
+_PATIENCE: Final = 0.25
+LAST_PATIENCE: Final = 2.0
 
 Bucket = dict[str, float]
 """The numbers of a minute or an hour, by name."""
 
 #: What hours of models are of, behind the database.
-_MODELS: Final = f"{_SEPARATOR}models"
+_MODELS: Final = f"{SEPARATOR}models"
 
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder(dict[str, float]).decode
 _unpack_models: Final = msgspec.msgpack.Decoder(dict[str, dict[str, float]]).decode
-#: Of one model: those of the others are passed over.
-_unpack_raw: Final = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
+_unpack_about: Final = msgspec.msgpack.Decoder(tuple[str, str, tuple[str, ...]]).decode
+_unpack_slow: Final = msgspec.msgpack.Decoder(Slow).decode
+
+
+@lru_cache(maxsize=64)
+def _unpack_one(model: str) -> Callable[[bytes], Any]:
+    """What decodes the numbers of one model, and passes over the others."""
+    only = msgspec.defstruct(
+        "Only", [("its", dict[str, float] | None, None)], rename={"its": model}
+    )
+    return msgspec.msgpack.Decoder(only).decode
+
+
+#: What may become of a read, as the columns are called.
+_ANSWERS: Final = ("hit", "miss", "wait", "bypass")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +140,25 @@ class Page:
     content: bytes
 
 
+class Paid(msgspec.Struct):
+    """What of a minute or an hour is a matter of money."""
+
+    hit: float = 0
+    wait: float = 0
+    GET: float = 0
+    PUT: float = 0
+    LIST: float = 0
+    DELETE: float = 0
+
+
+_unpack_paid: Final = msgspec.msgpack.Decoder(Paid).decode
+
+
 class Book:
-    """The book at ``path``, of this process; made when it is first used."""
+    """The book at ``path``, of this process; made when it is first used.
+
+    What cannot be decoded is damage like any other: ``sqlite3.DatabaseError``.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -110,12 +168,13 @@ class Book:
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def writing(self, now: float) -> Iterator[Writer]:
+    def writing(self, now: float, patience: float | None = None) -> Iterator[Writer]:
         """Change it within the context, all or nothing.
 
-        Raises ``sqlite3.Error``, or ``OSError``, if that cannot be done.
+        Raises ``sqlite3.Error``, or ``OSError``, if that cannot be done; for
+        one, because another process writes for more than ``patience`` seconds.
         """
-        with self._opened() as connection:
+        with self._opened(patience) as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield Writer(connection, now)
@@ -135,21 +194,29 @@ class Book:
                 connection.execute("ROLLBACK")
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, contextlib.closing(self._connect()) as connection:
+    def _opened(self, patience: float | None = None) -> Iterator[sqlite3.Connection]:
+        with self._lock, contextlib.closing(self._connect(patience)) as connection:
             try:
                 yield connection
             except sqlite3.DatabaseError as error:
                 if _is_unusable(error):
                     self._start_anew(error)
                 raise
+            except msgspec.MsgspecError as error:
+                damage = sqlite3.DatabaseError(str(error))
+                self._start_anew(damage)
+                raise damage from error
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, patience: float | None) -> sqlite3.Connection:
         if not self.path.exists():
             # SQLite would give it the permissions of the directory's files.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))
-        connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
+        connection = sqlite3.connect(
+            self.path,
+            timeout=_PATIENCE if patience is None else patience,
+            isolation_level=None,
+        )
         try:
             # A crash of the machine may cost the book; nothing else does.
             connection.execute("PRAGMA synchronous = OFF")
@@ -189,66 +256,117 @@ class Reader:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def totals(self, scope: str) -> Tally:
-        """All that was counted, by key."""
+    def totals(self, scope: str) -> Groups:
+        """All that was counted."""
         return {
-            tuple(key.split(_SEPARATOR)): number
-            for key, number in self._connection.execute(
-                "SELECT key, number FROM totals WHERE scope = ?", [scope]
+            (kind, of, name): _unpack(numbers)
+            for kind, of, name, numbers in self._connection.execute(
+                "SELECT kind, of, name, numbers FROM totals WHERE scope = ?", [scope]
             )
         }
 
     def buckets(
-        self, scope: str, width: int, of: Iterable[str], since: float
+        self, scope: str, width: int, of: Iterable[str], since: float, until: float
     ) -> list[tuple[int, Bucket]]:
-        """The numbers, with the moments at which they begin, in no order."""
-        found: list[tuple[int, Bucket]] = []
-        for one in of:
-            rows = self._connection.execute(
-                "SELECT start, numbers FROM buckets "
-                "WHERE scope = ? AND width = ? AND of = ? AND start > ?",
-                [scope, width, one, since - width],
-            )
-            found.extend((start, _unpack(numbers)) for start, numbers in rows)
-        return found
+        """The numbers, with the moments at which they begin, in no order.
+
+        Of all buckets that have a part of that time, not only whole ones.
+        """
+        return [
+            (start, _unpack(numbers))
+            for start, numbers in self._packed(scope, width, of, since, until)
+        ]
+
+    def paid(
+        self, scope: str, width: int, of: Iterable[str], since: float, until: float
+    ) -> list[Paid]:
+        """Of the same, only what is a matter of money."""
+        return [
+            _unpack_paid(numbers)
+            for _, numbers in self._packed(scope, width, of, since, until)
+        ]
 
     def models(
-        self, scope: str, databases: Iterable[str], since: float
-    ) -> list[Mapping[str, Bucket]]:
-        """The numbers of all models of each hour, by model."""
+        self, scope: str, width: int, database: str, since: float, until: float
+    ) -> list[dict[str, Bucket]]:
+        """The numbers of all models, by model; ``width`` as below."""
+        of = [f"{database}{_MODELS}"]
         return [
             _unpack_models(numbers)
-            for _, numbers in self._hours_of_models(scope, databases, since)
+            for _, numbers in self._packed(scope, width, of, since, until)
         ]
 
     def model(
-        self, scope: str, databases: Iterable[str], since: float, model: str
+        self,
+        scope: str,
+        width: int,
+        databases: Iterable[str],
+        since: float,
+        until: float,
+        model: str,
     ) -> list[tuple[int, Bucket]]:
-        """The numbers of one model, with the moments at which hours begin."""
+        """The numbers of one model, with the moments at which they begin.
+
+        ``width`` is one of ``MODEL_WIDTHS``.
+        """
+        of = [f"{one}{_MODELS}" for one in databases]
+        unpack = _unpack_one(model)
         return [
-            (start, _unpack(raw))
-            for start, numbers in self._hours_of_models(scope, databases, since)
-            if (raw := _unpack_raw(numbers).get(model)) is not None
+            (start, found)
+            for start, numbers in self._packed(scope, width, of, since, until)
+            if (found := unpack(numbers).its) is not None
         ]
 
-    def _hours_of_models(
-        self, scope: str, databases: Iterable[str], since: float
+    def _packed(
+        self, scope: str, width: int, of: Iterable[str], since: float, until: float
     ) -> Iterator[tuple[int, bytes]]:
-        for database in databases:
+        for one in of:
             yield from self._connection.execute(
-                "SELECT start, numbers FROM buckets "
-                "WHERE scope = ? AND width = ? AND of = ? AND start > ?",
-                [scope, HOUR, database + _MODELS, since - HOUR],
+                "SELECT start, numbers FROM buckets WHERE scope = ? AND width = ? "
+                "AND of = ? AND start > ? AND start <= ?",
+                [scope, width, one, since - width, until],
             )
 
-    def pages(self, kind: str) -> list[Page]:
-        """What processes, or hosts, said of themselves."""
+    def pages(self, kind: str, since: float = 0.0) -> list[Page]:
+        """What processes, or hosts, said of themselves, from then on."""
         return [
             Page(*row)
             for row in self._connection.execute(
-                "SELECT name, seen, content FROM pages WHERE kind = ? ORDER BY name",
-                [kind],
+                "SELECT name, seen, content FROM pages WHERE kind = ? AND seen >= ? "
+                "ORDER BY name",
+                [kind, since],
             )
+        ]
+
+    def statements(self) -> list[Statement]:
+        """Those that were read lately, in no order."""
+        found = []
+        for database, sql, about, *numbers in self._connection.execute(
+            f"SELECT database, sql, about, {', '.join(_ANSWERS)}, "  # noqa: S608
+            "cache_seconds, db_seconds FROM statements"
+        ):
+            *answers, cache_seconds, db_seconds = numbers
+            events = dict(zip(_ANSWERS, answers, strict=True))
+            label, action, tables = _unpack_about(about)
+            found.append(
+                Statement(
+                    database,
+                    label,
+                    action,
+                    sql,
+                    tables,
+                    events,
+                    cache_seconds,
+                    db_seconds,
+                )
+            )
+        return found
+
+    def slow(self) -> list[Slow]:
+        """The newest slow reads, the oldest first."""
+        return [
+            _unpack_slow(read)
+            for (read,) in self._connection.execute("SELECT read FROM slow ORDER BY id")
         ]
 
     def marks(self) -> dict[str, float]:
@@ -267,11 +385,18 @@ class Writer(Reader):
 
     def add(self, scope: str, tally: Tally) -> None:
         """Add to the totals."""
-        self._connection.executemany(
-            "INSERT INTO totals VALUES (?, ?, ?) ON CONFLICT (scope, key) "
-            "DO UPDATE SET number = number + excluded.number",
-            [(scope, _SEPARATOR.join(key), number) for key, number in tally.items()],
-        )
+        for key, numbers in grouped(tally).items():
+            row = self._connection.execute(
+                "SELECT numbers FROM totals "
+                "WHERE scope = ? AND kind = ? AND of = ? AND name = ?",
+                [scope, *key],
+            ).fetchone()
+            sums: dict[str, float] = _unpack(row[0]) if row else {}
+            add_to(sums, numbers)
+            self._connection.execute(
+                "INSERT OR REPLACE INTO totals VALUES (?, ?, ?, ?, ?)",
+                [scope, *key, _pack(sums)],
+            )
 
     def add_bucket(
         self, scope: str, width: int, of: str, at: float, numbers: Mapping[str, float]
@@ -279,26 +404,32 @@ class Writer(Reader):
         """Add to the bucket that ``at`` is in; what is too old goes."""
         start = int(at // width) * width
         old = self._bucket(scope, width, of, start)
-        sums: dict[str, float] = {} if old is None else dict(_unpack(old))
+        sums: dict[str, float] = {} if old is None else _unpack(old)
         add_to(sums, numbers)
-        self._write_bucket(scope, width, of, start, _pack(sums), is_new=old is None)
+        self._write_bucket(scope, width, of, start, _pack(sums))
+        if old is None:
+            self._make_room(scope, width, of, WIDTHS[width])
 
     def add_models(
         self,
         scope: str,
+        width: int,
         database: str,
         at: float,
         models: Mapping[str, Mapping[str, float]],
     ) -> None:
-        """Add to the hour that ``at`` is in, by model."""
-        start, of = int(at // HOUR) * HOUR, database + _MODELS
-        old = self._bucket(scope, HOUR, of, start)
-        sums: dict[str, dict[str, float]] = {}
-        if old is not None:
-            sums |= _unpack_models(old)
+        """Add to the bucket that ``at`` is in, by model.
+
+        ``width`` is one of ``MODEL_WIDTHS``.
+        """
+        start, of = int(at // width) * width, f"{database}{_MODELS}"
+        old = self._bucket(scope, width, of, start)
+        sums: dict[str, dict[str, float]] = {} if old is None else _unpack_models(old)
         for model, numbers in models.items():
             add_to(sums.setdefault(model, {}), numbers)
-        self._write_bucket(scope, HOUR, of, start, _pack(sums), is_new=old is None)
+        self._write_bucket(scope, width, of, start, _pack(sums))
+        if old is None:
+            self._make_room(scope, width, of, MODEL_WIDTHS[width])
 
     def _bucket(self, scope: str, width: int, of: str, start: int) -> bytes | None:
         row = self._connection.execute(
@@ -309,18 +440,76 @@ class Writer(Reader):
         return row[0] if row else None
 
     def _write_bucket(
-        self, scope: str, width: int, of: str, start: int, data: bytes, *, is_new: bool
+        self, scope: str, width: int, of: str, start: int, data: bytes
     ) -> None:
         self._connection.execute(
             "INSERT OR REPLACE INTO buckets VALUES (?, ?, ?, ?, ?)",
             [scope, width, of, start, data],
         )
-        if is_new:
+
+    def _make_room(self, scope: str, width: int, of: str, kept: int) -> None:
+        """Forget those of some buckets that are farthest from now.
+
+        By their number rather than their age: a clock that is wrong for a
+        while costs as much history as it makes up, and no more.
+        """
+        which = "scope = ? AND width = ? AND of = ?"
+        self._connection.execute(
+            f"DELETE FROM buckets WHERE {which} AND start IN ("  # noqa: S608
+            f"SELECT start FROM buckets WHERE {which} "
+            "ORDER BY abs(start - ?) LIMIT -1 OFFSET ?)",
+            [*(scope, width, of), *(scope, width, of), self._now, kept // width + 1],
+        )
+
+    def add_statements(self, statements: Iterable[Statement]) -> None:
+        """Add to how often they were read.
+
+        Of too many the least read half goes, and what nobody has read lately.
+        """
+        self._connection.executemany(
+            "INSERT INTO statements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (database, sql) DO UPDATE SET "
+            "seen = excluded.seen, about = excluded.about, hit = hit + excluded.hit, "
+            "miss = miss + excluded.miss, wait = wait + excluded.wait, "
+            "bypass = bypass + excluded.bypass, "
+            "cache_seconds = cache_seconds + excluded.cache_seconds, "
+            "db_seconds = db_seconds + excluded.db_seconds",
+            [
+                (
+                    one.database,
+                    one.sql,
+                    self._now,
+                    _pack((one.label, one.action, one.tables)),
+                    *(one.events.get(answer, 0) for answer in _ANSWERS),
+                    one.cache_seconds,
+                    one.db_seconds,
+                )
+                for one in statements
+            ],
+        )
+        self._connection.execute(
+            "DELETE FROM statements WHERE abs(? - seen) > ?",
+            [self._now, _STATEMENTS_KEPT],
+        )
+        (number,) = self._connection.execute(
+            "SELECT count(*) FROM statements"
+        ).fetchone()
+        if number > MOST_STATEMENTS:
             self._connection.execute(
-                "DELETE FROM buckets WHERE scope = ? AND width = ? AND of = ? "
-                "AND start <= ?",
-                [scope, width, of, self._now - _KEPT[width] - width],
+                "DELETE FROM statements WHERE (database, sql) NOT IN ("  # noqa: S608
+                "SELECT database, sql FROM statements "
+                f"ORDER BY {' + '.join(_ANSWERS)} DESC LIMIT ?)",
+                [MOST_STATEMENTS // 2],
             )
+
+    def add_slow(self, reads: Iterable[Slow]) -> None:
+        """Note some slow reads; the newest stay."""
+        self._connection.executemany(
+            "INSERT INTO slow (read) VALUES (?)", [(_pack(one),) for one in reads]
+        )
+        self._connection.execute(
+            "DELETE FROM slow WHERE id <= (SELECT max(id) FROM slow) - ?", [MOST_SLOW]
+        )
 
     def write_page(self, kind: str, name: str, content: bytes) -> None:
         """Say something of a process or a host."""
@@ -344,25 +533,22 @@ class Writer(Reader):
             [name, number],
         )
 
-    def clear_totals(self, begins_with: Iterable[Key] = ((),)) -> None:
-        """Begin totals at 0: of all keys, or of those that begin so."""
-        begins = [_SEPARATOR.join(key) for key in begins_with]
-        for scope in ("host", "others"):
-            for key in self.totals(scope):
-                text = _SEPARATOR.join(key)
-                if any(not b or f"{text}\x1f".startswith(f"{b}\x1f") for b in begins):
-                    self._connection.execute(
-                        "DELETE FROM totals WHERE scope = ? AND key = ?", [scope, text]
-                    )
+    def clear_totals(self, database: str | None = None) -> None:
+        """Begin totals at 0: all of them, or those of a database."""
+        self._connection.execute(
+            "DELETE FROM totals WHERE ? IS NULL OR (of = ? AND kind <> 'cache')",
+            [database, database],
+        )
         self._connection.execute(
             "INSERT OR REPLACE INTO marks VALUES ('since', ?)", [self._now]
         )
 
-
-def add_to(sums: dict[str, float], numbers: Mapping[str, float]) -> None:
-    """Add numbers by their names."""
-    for name, number in numbers.items():
-        sums[name] = sums.get(name, 0) + number
+    def clear_statements(self, database: str | None = None) -> None:
+        """Forget how often they were read; slow reads go by themselves."""
+        self._connection.execute(
+            "DELETE FROM statements WHERE ? IS NULL OR database = ?",
+            [database, database],
+        )
 
 
 def _is_unusable(error: sqlite3.DatabaseError) -> bool:

@@ -141,6 +141,7 @@ def _of_databases(snapshot: Snapshot) -> Iterator[Measure]:
             tuple(
                 ((one.database,), float(number))
                 for one in snapshot.databases
+                if not (one.is_many and kind == "gauge")
                 if (number := getattr(one, name)) is not None
             ),
         )

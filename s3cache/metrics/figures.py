@@ -239,6 +239,8 @@ class DatabaseFigures:
     """Entries whose records are not written, as far as this host knows."""
     replica_bytes: int = 0
     """The file with its WAL."""
+    is_many: bool = False
+    """All databases of tenants together: they are at no one position."""
     lacking_packs: int = 0
     """Packs that this replica has not loaded, for nobody asked for them."""
 

@@ -9,11 +9,12 @@ is shown for as long as the cache keeps its page.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -24,12 +25,22 @@ from django.core.cache.backends.redis import RedisCache
 
 from s3cache import conf
 from s3cache.caches import redis
-from s3cache.metrics.book import HOUR, MINUTE, Book, Page, Writer
-from s3cache.metrics.processes import read_processes
+from s3cache.metrics.book import MODEL_WIDTHS, MONTH, WIDTHS, Book, Page, Writer
+from s3cache.metrics.processes import ProcessPage, read_processes
 from s3cache.metrics.series import by_model, by_series, sums_of
-from s3cache.metrics.tally import Tally, difference, replicas
+from s3cache.metrics.tally import Groups, Tally, difference, flat, replicas
 
-__all__ = ["EVERY", "HostPage", "exchange", "host_name", "shared_cache", "take_turn"]
+__all__ = [
+    "EVERY",
+    "KEPT",
+    "HostPage",
+    "exchange",
+    "host_name",
+    "host_page",
+    "read_hosts",
+    "shared_cache",
+    "take_turn",
+]
 
 logger = logging.getLogger("s3cache.metrics")
 
@@ -44,7 +55,7 @@ _LUMP: Final = 300
 
 #: Seconds for which a host that is not heard of is remembered, so that what
 #: it goes on to tell is not counted twice.
-_REMEMBERED: Final = 30 * 24 * HOUR
+_REMEMBERED: Final = MONTH
 
 #: More hosts than this are not told of.
 _MOST_HOSTS: Final = 500
@@ -78,11 +89,16 @@ _decode_totals: Final = msgspec.msgpack.Decoder(
 
 def read_hosts(pages: Iterable[Page], now: float) -> list[tuple[Page, HostPage]]:
     """The other hosts that have told something lately."""
-    return [(one, _decode(one.content)) for one in pages if now - one.seen <= KEPT]
+    found = []
+    for one in pages:
+        if abs(now - one.seen) <= KEPT:
+            with contextlib.suppress(msgspec.MsgspecError):  # of another release
+                found.append((one, _decode(one.content)))
+    return found
 
 
-def _totals(content: bytes) -> Tally:
-    return dict(_decode_totals(_decode(content).totals))
+def _totals(page: HostPage) -> Tally:
+    return dict(_decode_totals(page.totals))
 
 
 def shared_cache() -> BaseCache | None:
@@ -129,7 +145,7 @@ def exchange(book: Book) -> None:
         if cache is None:
             return
         name = host_name(book)
-        _tell(cache, name, _encode(own_page(book)))
+        _tell(cache, name, _encode(_own_page(book)))
         heard = _hear(cache, name)
     except Exception as error:
         # Any cache serves, so any error is possible.
@@ -140,26 +156,34 @@ def exchange(book: Book) -> None:
         _add(writer, heard, now)
 
 
-def own_page(book: Book) -> HostPage:
+def _own_page(book: Book) -> HostPage:
     """What this host tells the others."""
     with book.reading() as reader:
         totals = reader.totals("host")
         since = reader.marks().get("since", 0.0)
-        processes = reader.pages("process")
-        pages = [page for _, page in read_processes(processes, time.time())]
+        processes = read_processes(reader.pages("process"), time.time())
+    page = host_page(book, since, totals, [page for _, page in processes])
+    told = list(flat(totals).items())
+    return msgspec.structs.replace(page, totals=_encode(told))
+
+
+def host_page(
+    book: Book, since: float, totals: Groups, processes: Sequence[ProcessPage]
+) -> HostPage:
+    """What this host says of itself, by its numbers, without those."""
     opened = replicas()
     reads, requests = sums_of(totals)
-    memory = [page.memory for page in pages if page.memory is not None]
+    memory = [page.memory for page in processes if page.memory is not None]
     return HostPage(
         host=host_name(book),
         since=since,
-        processes=len(pages),
+        processes=len(processes),
         positions={alias: one.side.number for alias, one in opened.items()},
         replica_bytes=sum(one.size() for one in opened.values()),
         memory=sum(memory) if memory else None,
         reads=reads,
         requests=requests,
-        totals=_encode(list(totals.items())),
+        totals=b"",
     )
 
 
@@ -209,48 +233,67 @@ def _hear(cache: BaseCache, own: str) -> dict[str, bytes]:
 
 def _add(writer: Writer, heard: dict[str, bytes], now: float) -> None:
     """Add what others have counted since they were last heard."""
-    before = {page.name: page for page in writer.pages("host")}
+    before = {page.name: page for page in writer.pages("told")}
     for name, content in heard.items():
         last = before.get(name)
         if last is not None and last.content == content:
             continue
         try:
-            told = _totals(content)
-            known = _totals(last.content) if last else {}
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            page = _decode(content)
+            told = _totals(page)
+        except msgspec.MsgspecError as error:
             logger.warning("What the host %s told cannot be read: %s", name, error)
             continue
+        try:
+            known = _totals(_decode(last.content)) if last else {}
+        except msgspec.MsgspecError:  # of another release: begin with this one
+            known = told
         change = difference(told, known)
         writer.add("others", change)
-        writer.write_page("host", name, content)
+        writer.write_page("told", name, content)
+        # What is shown of it, without numbers that may be many.
+        shown = msgspec.structs.replace(page, totals=b"")
+        writer.write_page("host", name, _encode(shown))
         if last is not None:
             # Of a new one nobody knows when it counted what it has.
             _add_to_history(writer, change, last.seen, now)
-    writer.delete_pages(
-        "host",
-        [name for name, page in before.items() if now - page.seen > _REMEMBERED],
-    )
+    forgotten = _forgotten(writer.pages("host"), now)
+    for kind in ("told", "host"):
+        writer.delete_pages(kind, forgotten)
+
+
+def _forgotten(pages: Iterable[Page], now: float) -> list[str]:
+    """Those not heard of for long, and the first to go of too many."""
+    newest = sorted(pages, key=lambda page: abs(now - page.seen))
+    return [
+        page.name
+        for number, page in enumerate(newest)
+        if number >= _MOST_HOSTS or abs(now - page.seen) > _REMEMBERED
+    ]
 
 
 def _add_to_history(writer: Writer, change: Tally, since: float, now: float) -> None:
-    for width in (MINUTE, HOUR):
-        moments = list(_moments(since, now, width))
-        shares = {key: number / len(moments) for key, number in change.items()}
+    for width in WIDTHS:
+        spread, shares = _spread(change, since, now, width, WIDTHS[width])
         for of, numbers in by_series(shares).items():
-            for at in moments:
+            for at in spread:
                 writer.add_bucket("others", width, of, at, numbers)
-    for alias, models in by_model(shares).items():  # those of hours
-        for at in moments:
-            writer.add_models("others", alias, at, models)
+    for width in MODEL_WIDTHS:
+        spread, shares = _spread(change, since, now, width, MODEL_WIDTHS[width])
+        for alias, models in by_model(shares).items():
+            for at in spread:
+                writer.add_models("others", width, alias, at, models)
 
 
-def _moments(since: float, now: float, width: int) -> Iterator[float]:
-    """One moment in each bucket that something is spread over."""
+def _spread(
+    change: Tally, since: float, now: float, width: int, kept: int
+) -> tuple[list[float], Tally]:
+    """One moment in each bucket that is kept, and the share of each.
+
+    Of what was long ago nothing is left in narrow buckets.
+    """
     if now - since <= _LUMP:
-        yield now
-        return
-    at = max(since + width, now - (24 * HOUR if width == MINUTE else _REMEMBERED))
-    while at < now:
-        yield at
-        at += width
-    yield now
+        return [now], change
+    number = 1 + int((now - since) // width)
+    shares = {key: one / number for key, one in change.items()}
+    return [now - step * width for step in range(min(number, kept // width))], shares

@@ -19,6 +19,8 @@ import secrets
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +31,15 @@ from s3cache import conf
 from s3cache.db.creation import STORE_DIRECTORY
 from s3cache.metrics import fleet
 from s3cache.metrics.advice import warn
-from s3cache.metrics.book import HOUR, MINUTE, Book, Page, Writer, book_at
+from s3cache.metrics.book import (
+    LAST_PATIENCE,
+    MODEL_WIDTHS,
+    WIDTHS,
+    Book,
+    Page,
+    Writer,
+    book_at,
+)
 from s3cache.metrics.processes import ProcessPage, encode, gone, page_of
 from s3cache.metrics.series import by_model, by_series
 from s3cache.metrics.tally import (
@@ -39,14 +49,25 @@ from s3cache.metrics.tally import (
     take_tally,
     watch_connections,
 )
+from s3cache.results.queries import Statement, queries
 from s3cache.upkeep import every, upkeep
 
-__all__ = ["INTERVAL", "book", "flush", "own_process", "pending", "start"]
+__all__ = ["INTERVAL", "book", "flush", "own_name", "own_process", "pending", "start"]
 
 logger = logging.getLogger("s3cache.metrics")
 
 INTERVAL: Final = 5.0
 """Seconds between two times that a process adds to the book."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """What a process has counted at one moment."""
+
+    tally: Tally = field(default_factory=dict)
+    statements: Mapping[tuple[str, str], Statement] = field(default_factory=dict)
+    slow: int = 0
+    """How many slow reads it has noted."""
 
 
 class _Kept:
@@ -55,7 +76,7 @@ class _Kept:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.lock = threading.Lock()
-        self.tally: Tally = {}
+        self.added = _Counted()
         self.started = time.time()
         self.token = secrets.token_hex(4)
         #: Whether it runs a project's tests, which are nobody's numbers; to
@@ -127,7 +148,7 @@ def pending() -> Tally:
     """What this process has counted and not added yet."""
     kept = _here()
     with kept.lock:
-        return difference(take_tally(), kept.tally)
+        return difference(take_tally(), kept.added.tally)
 
 
 def flush() -> bool:
@@ -148,41 +169,65 @@ def _add(kept: _Kept, to: Book, *, at_the_end: bool = False) -> bool:
     if not kept.lock.acquire(blocking=at_the_end):
         return False
     try:
-        now, tally = time.time(), take_tally()
-        with to.writing(now) as writer:
-            is_turn = _write(writer, kept, now, tally, at_the_end=at_the_end)
-        kept.tally = tally
+        now, before = time.time(), kept.added
+        number, slow = queries.slow(before.slow)
+        counted = _Counted(take_tally(), queries.statements(), number)
+        with to.writing(now, LAST_PATIENCE if at_the_end else None) as writer:
+            _write(writer, now, difference(counted.tally, before.tally))
+            writer.add_statements(_read_since(before.statements, counted.statements))
+            writer.add_slow(slow)
+            is_turn = not at_the_end and fleet.take_turn(writer, now)
+            _write_process(writer, kept, now, None if at_the_end else counted.tally)
+        kept.added = counted
     finally:
         kept.lock.release()
-    if is_turn and not at_the_end:
+    if is_turn:
         fleet.exchange(to)
     return True
 
 
-def _write(
-    writer: Writer, kept: _Kept, now: float, tally: Tally, *, at_the_end: bool
-) -> bool:
-    """Write it all; whether it is this process's turn to tell other hosts."""
-    if "since" not in writer.marks():
-        writer.mark("since", min(kept.started, now))
-    change = difference(tally, kept.tally)
+def _write(writer: Writer, now: float, change: Tally) -> None:
+    """Add what was counted."""
     writer.add("host", change)
     for of, numbers in by_series(change).items():
-        for width in (MINUTE, HOUR):
+        for width in WIDTHS:
             writer.add_bucket("host", width, of, now, numbers)
     for alias, models in by_model(change).items():
-        writer.add_models("host", alias, now, models)
+        for width in MODEL_WIDTHS:
+            writer.add_models("host", width, alias, now, models)
     for alias, replica in replicas().items():
         for name, number in replica.reached.items():
             writer.mark(f"{name} {alias}", number)
+
+
+def _read_since(
+    before: Mapping[tuple[str, str], Statement],
+    now: Mapping[tuple[str, str], Statement],
+) -> Iterator[Statement]:
+    for key, one in now.items():
+        change = one.since(before.get(key))
+        if change.number:
+            yield change
+
+
+def _write_process(
+    writer: Writer, kept: _Kept, now: float, tally: Tally | None
+) -> None:
+    """What this process says of itself, None: it ends."""
+    if "since" not in writer.marks():
+        writer.mark("since", min(kept.started, now))
     pages = writer.pages("process")
     writer.delete_pages("process", gone(pages, now))
-    if at_the_end:
+    if tally is None:
         writer.delete_pages("process", [kept.name])
-        return False
-    page = page_of(kept.pid, kept.started, tally)
-    writer.write_page("process", kept.name, encode(page))
-    return fleet.take_turn(writer, now)
+    else:
+        page = page_of(kept.pid, kept.started, tally)
+        writer.write_page("process", kept.name, encode(page))
+
+
+def own_name() -> str:
+    """What this process is called in the book."""
+    return _here().name
 
 
 def own_process() -> tuple[Page, ProcessPage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ import msgspec
 from s3cache.caches.machine import Machine
 from s3cache.metrics.book import Page
 from s3cache.metrics.series import sums_of
-from s3cache.metrics.tally import CacheState, Tally, cache_states
+from s3cache.metrics.tally import CacheState, Tally, cache_states, grouped
 
 __all__ = ["ProcessPage", "decode", "encode", "gone", "page_of", "read_processes"]
 
@@ -41,7 +42,7 @@ decode: Final = msgspec.msgpack.Decoder(ProcessPage).decode
 
 def page_of(pid: int, started: float, tally: Tally) -> ProcessPage:
     """What this process has to say."""
-    reads, requests = sums_of(tally)
+    reads, requests = sums_of(grouped(tally))
     return ProcessPage(
         pid=pid,
         command=_command(),
@@ -54,16 +55,25 @@ def page_of(pid: int, started: float, tally: Tally) -> ProcessPage:
 
 
 def read_processes(pages: Iterable[Page], now: float) -> list[tuple[Page, ProcessPage]]:
-    """Those that are alive, as far as is known."""
+    """Those that are alive, as far as is known.
+
+    Without those of another release, which say it in another way.
+    """
+    pages = list(pages)
     ended = set(gone(pages, now))
-    return [(one, decode(one.content)) for one in pages if one.name not in ended]
+    found = []
+    for one in pages:
+        if one.name not in ended:
+            with contextlib.suppress(msgspec.MsgspecError):
+                found.append((one, decode(one.content)))
+    return found
 
 
 def gone(pages: Iterable[Page], now: float) -> list[str]:
     """The names of those that have ended, as far as is known."""
     found = []
     for page in pages:
-        age = now - page.seen
+        age = abs(now - page.seen)  # the clock may have been ahead
         pid = int(page.name.partition("-")[0])
         if age > _UNHEARD_AFTER or (age > _GONE_AFTER and not _is_there(pid)):
             found.append(page.name)

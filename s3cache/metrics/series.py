@@ -16,7 +16,7 @@ from django.db.models import Model
 from s3cache.metrics.figures import Point, Reads, Scope
 from s3cache.metrics.histogram import MOST_BUCKETS, Histogram
 from s3cache.metrics.prices import Prices
-from s3cache.metrics.tally import Tally
+from s3cache.metrics.tally import SEPARATOR, Groups, Tally
 from s3cache.stores.base import KINDS
 
 __all__ = ["CACHES", "by_model", "by_series", "changes_of", "label_of", "point"]
@@ -26,7 +26,9 @@ CACHES: Final = ""
 
 _READS: Final = Reads.__slots__
 _BUCKETS: Final = {f"b{number}": number for number in range(MOST_BUCKETS)}
-_COUNTED: Final = frozenset(["changed", "commits", "conflicts", "moved", "retries"])
+_COUNTED: Final = frozenset(
+    ["again", "changed", "commits", "conflicts", "moved", "retries"]
+)
 
 
 def by_series(tally: Tally) -> dict[str, dict[str, float]]:
@@ -47,7 +49,7 @@ def by_series(tally: Tally) -> dict[str, dict[str, float]]:
                 add(of, what, number)
             case "event", [name, _] if name in _COUNTED:
                 add(of, name, number)
-            case "cache", ["", "entries" | "memory"]:
+            case "cache", ["", "evictions"]:
                 add(CACHES, "evictions", number)
     return found
 
@@ -59,7 +61,7 @@ def by_model(tally: Tally) -> dict[str, dict[str, dict[str, float]]]:
         match kind, rest:
             case "read", [model, *_, event]:
                 what = event
-            case "event", ["changed" | "moved" as what, table]:
+            case "event", ["again" | "changed" | "moved" as what, table]:
                 model = label_of(table)
             case _:
                 continue
@@ -79,7 +81,8 @@ def changes_of(numbers: Mapping[str, float], scope: Scope) -> int:
     Each host applies what others commit, too: of all hosts together, it
     counts for the one that committed it.
     """
-    own, of_others = numbers.get("changed", 0), numbers.get("moved", 0)
+    own = numbers.get("changed", 0)
+    of_others = numbers.get("moved", 0) - numbers.get("again", 0)
     return int(own if scope == "fleet" else own + of_others)
 
 
@@ -120,15 +123,18 @@ def point(
     )
 
 
-def sums_of(tally: Tally) -> tuple[dict[str, int], int]:
+def sums_of(totals: Groups) -> tuple[dict[str, int], int]:
     """All reads by event, and the number of store requests."""
     reads = dict.fromkeys(_READS, 0)
     requests = 0
-    for key, number in tally.items():
-        if key[0] == "read":
-            reads[key[-1]] += int(number)
-        elif key[0] == "request" and key[-1] == "number":
-            requests += int(number)
+    for (kind, *_), numbers in totals.items():
+        if kind == "read":
+            for key, number in numbers.items():
+                event = key.rpartition(SEPARATOR)[2]
+                if event in reads:
+                    reads[event] += int(number)
+        elif kind == "request":
+            requests += int(numbers.get("number", 0))
     return reads, requests
 
 

@@ -1,5 +1,8 @@
 """The functions that return figures; see ``s3cache.metrics.figures``.
 
+Each takes a scope, or what ``gather`` returns for one: several of them that
+are shown together are then of the same moment, and cost less.
+
 None of them asks the store, and none raises because a source is missing: what
 is not known is 0, None or left out. What this process has counted is in what
 they return, up to now; what others have, up to a few seconds ago.
@@ -7,19 +10,23 @@ they return, up to now; what others have, up to a few seconds ago.
 
 from __future__ import annotations
 
+import contextlib
+import heapq
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
 
+from django.db import Error
 from django.utils import timezone
+from msgspec.structs import asdict
 
 from s3cache import conf
 from s3cache.metrics import fleet, keeping
 from s3cache.metrics.advice import advise
-from s3cache.metrics.book import DAY, HOUR, MINUTE, MONTH, Book, Page, Reader, add_to
+from s3cache.metrics.book import DAY, HOUR, MINUTE, MONTH, QUARTER, SIX_HOURS
 from s3cache.metrics.figures import (
     Advice,
     CacheFigures,
@@ -39,10 +46,8 @@ from s3cache.metrics.figures import (
     Snapshot,
     Span,
 )
-from s3cache.metrics.fleet import HostPage
 from s3cache.metrics.histogram import Histogram
 from s3cache.metrics.prices import current
-from s3cache.metrics.processes import ProcessPage, read_processes
 from s3cache.metrics.series import (
     CACHES,
     changes_of,
@@ -50,12 +55,22 @@ from s3cache.metrics.series import (
     point,
     reads_of,
 )
-from s3cache.metrics.tally import CacheState, Tally, replicas, take_tally
+from s3cache.metrics.sizes import rows_of
+from s3cache.metrics.source import Source, gather
+from s3cache.metrics.tally import (
+    EVICTIONS,
+    SEPARATOR,
+    CacheState,
+    add_to,
+    replicas,
+    tenants,
+)
 from s3cache.replica import clock
-from s3cache.results.queries import queries
+from s3cache.replica.replica import Replica
 
 __all__ = [
     "advice",
+    "gather",
     "history",
     "money",
     "reset",
@@ -64,77 +79,43 @@ __all__ = [
     "top_queries",
 ]
 
-_STEPS: Final[dict[Span, tuple[int, int]]] = {
-    "day": (MINUTE, DAY),
-    "month": (HOUR, MONTH),
+#: Of both spans, in seconds: the widths of their buckets, the narrowest
+#: first, and the length. One model has no narrower ones than an hour.
+_SPANS: Final[dict[Span, tuple[tuple[int, ...], int]]] = {
+    "day": ((MINUTE, QUARTER, HOUR), DAY),
+    "month": ((HOUR, SIX_HOURS), MONTH),
 }
+_MODEL_STEPS: Final[dict[Span, int]] = {"day": HOUR, "month": SIX_HOURS}
 
 #: Seconds of the rates that a month is extrapolated from, and the least.
 _RATE: Final = 3600
 _LEAST: Final = 60.0
 
 
-@dataclass
-class _Source:
-    """The numbers of a scope, and what processes and hosts say."""
-
-    scope: Scope
-    now: float
-    tally: Tally
-    since: float
-    book: Book | None = None
-    marks: Mapping[str, float] = field(default_factory=dict)
-    processes: list[tuple[Page, ProcessPage]] = field(default_factory=list)
-    hosts: list[tuple[Page, HostPage]] = field(default_factory=list)
+def _source(scope: Scope | Source) -> Source:
+    return scope if isinstance(scope, Source) else gather(scope)
 
 
-def _source(scope: Scope) -> _Source:
-    now = time.time()
-    page, own = keeping.own_process()
-    alone = _Source("process", now, take_tally(), own.started)
-    alone.processes = [(page, own)]
-    book = keeping.book()
-    if scope == "process" or book is None:
-        return alone
-    has_all = keeping.flush()
-    try:
-        with book.reading() as reader:
-            tally = reader.totals("host")
-            others = reader.totals("others") if scope == "fleet" else {}
-            marks = reader.marks()
-            processes = reader.pages("process")
-            hosts = reader.pages("host") if scope == "fleet" else []
-    except (OSError, sqlite3.Error) as error:
-        keeping.logger.warning("What was counted cannot be read now: %s", error)
-        return alone
-    for more in (others, {} if has_all else keeping.pending()):
-        for key, number in more.items():
-            tally[key] = tally.get(key, 0) + number
-    return _Source(
-        scope,
-        now,
-        tally,
-        marks.get("since", own.started),
-        book,
-        marks,
-        read_processes(processes, now) or alone.processes,
-        fleet.read_hosts(hosts, now),
-    )
+def snapshot(
+    scope: Scope | Source = "fleet",
+    *,
+    database: str | None = None,
+    models: Collection[str] | None = None,
+) -> Snapshot:
+    """All figures of this moment, of one database or of all.
 
-
-def snapshot(scope: Scope = "fleet", *, database: str | None = None) -> Snapshot:
-    """All figures of this moment, of one database or of all."""
+    ``reads`` and ``models`` for those ``models`` (labels), None: for all.
+    """
     source = _source(scope)
-    reads = tuple(_reads(source.tally, database))
     hosts = tuple(_hosts(source))
     return Snapshot(
-        scope=scope,
+        scope=source.scope,
         taken_at=source.now,
         since=source.since,
         databases=tuple(_databases(source, database, hosts)),
-        reads=reads,
-        models=tuple(_models(source, reads, database)),
-        requests=tuple(_requests(source.tally, database)),
+        reads=tuple(_reads(source, database, models)),
+        models=tuple(_models(source, database, models)),
+        requests=tuple(_requests(source, database)),
         caches=tuple(_caches(source)),
         processes=tuple(_processes(source)),
         hosts=hosts,
@@ -150,46 +131,54 @@ def _shares() -> bool:
         return False
 
 
-def _reads(tally: Tally, database: str | None) -> Iterable[ReadFigures]:
-    found: dict[tuple[str, ...], dict[str, int]] = defaultdict(dict)
-    for key, number in tally.items():
-        if key[0] == "read" and database in (None, key[1]):
-            found[key[1:5]][key[5]] = int(number)
-    for (alias, model, action, partition), events in sorted(found.items()):
-        yield ReadFigures(
-            database=alias,
-            model=model,
-            action=action,
-            partition=partition,
-            reads=Reads(**events),
-        )
+def _reads(
+    source: Source, database: str | None, models: Collection[str] | None
+) -> Iterable[ReadFigures]:
+    for (alias, model), its in sorted(source.reads.items()):
+        if database not in (None, alias):
+            continue
+        if models is not None and model not in models:
+            continue
+        for what, events in sorted(its.items()):
+            action, _, partition = what.partition(SEPARATOR)
+            yield ReadFigures(
+                database=alias,
+                model=model,
+                action=action,
+                partition=partition,
+                reads=Reads(**events),
+            )
 
 
 def _models(
-    source: _Source, reads: Iterable[ReadFigures], database: str | None
+    source: Source, database: str | None, models: Collection[str] | None
 ) -> Iterable[Model]:
-    sums: dict[tuple[str, str], Reads] = defaultdict(Reads)
-    for one in reads:
-        sums[one.database, one.model] += one.reads
     changes: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for key, number in source.tally.items():
-        if key[0] == "event" and key[3] and database in (None, key[1]):
-            changes[key[1], label_of(key[3])][key[2]] = number
-    for alias, model in sorted(sums.keys() | changes.keys()):
+    for (kind, alias, name), numbers in source.totals.items():
+        if kind == "event":
+            for table, number in numbers.items():
+                if table:
+                    changes[alias, label_of(table)][name] = number
+    for alias, model in sorted(source.reads.keys() | changes.keys()):
+        if database not in (None, alias):
+            continue
+        if models is not None and model not in models:
+            continue
+        sums: dict[str, int] = {}
+        for events in source.reads.get((alias, model), {}).values():
+            add_to(sums, events)
         yield Model(
             database=alias,
             model=model,
-            reads=sums[alias, model],
+            reads=Reads(**sums),
             changes=changes_of(changes[alias, model], source.scope),
         )
 
 
-def _requests(tally: Tally, database: str | None) -> Iterable[RequestFigures]:
-    found: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for key, number in tally.items():
-        if key[0] == "request" and database in (None, key[1]):
-            found[key[1], key[2]][key[3]] = number
-    for (alias, kind), numbers in sorted(found.items()):
+def _requests(source: Source, database: str | None) -> Iterable[RequestFigures]:
+    for (of, alias, kind), numbers in sorted(source.totals.items()):
+        if of != "request" or database not in (None, alias):
+            continue
         buckets = {
             int(what[1:]): int(number)
             for what, number in numbers.items()
@@ -207,26 +196,17 @@ def _requests(tally: Tally, database: str | None) -> Iterable[RequestFigures]:
         )
 
 
-def _events(tally: Tally, database: str) -> dict[str, int]:
-    return {
-        key[2]: int(number)
-        for key, number in tally.items()
-        if key[0] == "event" and key[1] == database and not key[3]
-    }
-
-
 _EVENTS: Final = ("stale_reads", "commits", "transactions", "conflicts", "retries")
 
 
 def _databases(
-    source: _Source, database: str | None, hosts: Iterable[HostFigures]
+    source: Source, database: str | None, hosts: Iterable[HostFigures]
 ) -> Iterable[DatabaseFigures]:
     opened = replicas()
     for alias in conf.bucket_aliases():
         if database not in (None, alias):
             continue
-        events = _events(source.tally, alias)
-        counted: Any = {name: events.get(name, 0) for name in _EVENTS}
+        counted = _counted(source, alias)
         replica = opened.get(alias)
         if replica is None:  # this process has not used it yet
             yield DatabaseFigures(database=alias, store="", **counted)
@@ -249,9 +229,33 @@ def _databases(
             unpacked=_behind(position, reached["packed"]),
             unrecorded=_behind(position, reached["recorded"]),
             replica_bytes=replica.size(),
-            lacking_packs=replica.lacking_packs(),
+            lacking_packs=_lacking(replica),
             **counted,
         )
+    for alias in conf.counted_databases()[len(conf.bucket_aliases()) :]:
+        if database in (None, alias):
+            yield DatabaseFigures(
+                database=alias,
+                store="",
+                is_many=True,
+                replica_bytes=sum(one.size() for one in tenants(alias)),
+                **_counted(source, alias),
+            )
+
+
+def _counted(source: Source, alias: str) -> dict[str, Any]:
+    return {
+        name: int(source.totals.get(("event", alias, name), {}).get("", 0))
+        for name in _EVENTS
+    }
+
+
+def _lacking(replica: Replica) -> int:
+    # One that is not open would be, which may take the store.
+    if replica.is_open:
+        with contextlib.suppress(Error, sqlite3.Error):
+            return replica.lacking_packs()
+    return 0
 
 
 def _behind(position: int, reached: float | None) -> int | None:
@@ -261,17 +265,14 @@ def _behind(position: int, reached: float | None) -> int | None:
 _COUNTS: Final = ("hits", "misses", "stale", "errors")
 
 
-def _caches(source: _Source) -> Iterable[CacheFigures]:
-    counts: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
-    for key, number in source.tally.items():
-        if key[0] == "cache":
-            counts[key[1], key[2]][key[3]] = int(number)
+def _caches(source: Source) -> Iterable[CacheFigures]:
     states: dict[tuple[str, str], list[tuple[float, CacheState]]] = defaultdict(list)
     for page, process in source.processes:
         for state in process.caches:
             states[state.alias, state.tier].append((page.seen, state))
     for (alias, tier), some in sorted(states.items()):
-        its = counts[alias, tier]
+        numbers = source.totals.get(("cache", alias, tier), {})
+        its = {what: int(number) for what, number in numbers.items()}
         _seen, newest = max(some, key=lambda one: one[0])
         # What they share is there once; what each has for itself adds up.
         each = [one for _, one in some] if newest.is_own else [newest]
@@ -285,13 +286,17 @@ def _caches(source: _Source) -> Iterable[CacheFigures]:
             max_size=_sum(one.max_size for one in each),
             memory=_sum(one.memory for one in each),
             max_memory=_sum(one.max_memory for one in each),
-            evictions={
-                cause: number
-                for cause, number in its.items()
-                if number and cause not in _COUNTS
-            },
+            evictions=_evictions(its),
             **{name: its.get(name, 0) for name in _COUNTS},
         )
+
+
+def _evictions(counts: Mapping[str, int]) -> dict[str, int]:
+    """By cause: what no limit of bytes removed was for another reason."""
+    causes = {cause: counts.get(cause, 0) for cause in EVICTIONS.values()}
+    entries = causes.pop("evictions") - causes["memory"]
+    causes = {"entries": entries, **causes}
+    return {cause: number for cause, number in causes.items() if number > 0}
 
 
 def _sum(numbers: Iterable[int | None]) -> int | None:
@@ -299,9 +304,9 @@ def _sum(numbers: Iterable[int | None]) -> int | None:
     return sum(known) if known else None
 
 
-def _processes(source: _Source) -> Iterable[ProcessFigures]:
-    own, _ = keeping.own_process()
-    host = _host_name(source)
+def _processes(source: Source) -> Iterable[ProcessFigures]:
+    own = keeping.own_name()
+    host = source.host.host if source.host is not None else ""
     for page, process in source.processes:
         yield ProcessFigures(
             host=host,
@@ -312,18 +317,14 @@ def _processes(source: _Source) -> Iterable[ProcessFigures]:
             reads=Reads(**process.reads),
             requests=process.requests,
             memory=process.memory,
-            is_this=page.name == own.name,
+            is_this=page.name == own,
         )
 
 
-def _host_name(source: _Source) -> str:
-    return fleet.host_name(source.book) if source.book is not None else ""
-
-
-def _hosts(source: _Source) -> Iterable[HostFigures]:
-    if source.book is None:
+def _hosts(source: Source) -> Iterable[HostFigures]:
+    own = source.host
+    if own is None:
         return
-    own = fleet.own_page(source.book)
     told = [(source.now, own), *((page.seen, host) for page, host in source.hosts)]
     newest: dict[str, int] = {}
     for _, host in told:
@@ -349,28 +350,40 @@ def _hosts(source: _Source) -> Iterable[HostFigures]:
 
 def history(
     span: Span = "day",
-    scope: Scope = "fleet",
+    scope: Scope | Source = "fleet",
     *,
     database: str | None = None,
     model: str | None = None,
+    since: float | None = None,
+    step: int | None = None,
 ) -> History:
     """What happened by the minute of a day, or by the hour of a month.
 
-    Of one model: its reads and changes, by the hour for both spans. The scope
-    "process" has no history of its own; it is answered with its host's.
+    Of one model: its reads and changes, by the hour of a day, or by six hours
+    of a month. The scope "process" has no history of its own; it is answered
+    with its host's.
+
+    With ``step`` by so many seconds: 900 of a day, 21,600 of a month; and not
+    by less than there is. ``since`` (epoch seconds) leaves out what was before
+    the step that it is in.
     """
-    keeping.flush()
-    width, length = _STEPS[span]
-    end = time.time()
+    source = _source(scope)
+    widths, length = _SPANS[span]
+    start = max(source.now - length, since or 0.0)
     if model is not None:
-        width = HOUR
-    start = (end - length) // width * width
-    aliases = [database] if database is not None else list(conf.bucket_aliases())
-    if model is not None:
-        found = _read(scope, lambda r, s: r.model(s, aliases, start, model))
+        width = _MODEL_STEPS[span]
+    elif step is None:
+        width = widths[0]
+    elif step in widths:
+        width = step
     else:
-        of = [*aliases, CACHES]
-        found = _read(scope, lambda r, s: r.buckets(s, width, of, start))
+        raise ValueError(f"step is {step!r}, but must be one of {widths} of a {span}.")
+    start = start // width * width
+    of = _databases_of(database)
+    if model is not None:
+        found = source.model(width, of, start, model)
+    else:
+        found = source.buckets(width, [*of, CACHES], start)
     sums: dict[int, dict[str, float]] = {}
     for at, numbers in found:
         # Most buckets are the only ones of their time: those need no copy.
@@ -378,113 +391,92 @@ def history(
             add_to(sums[at], numbers)
     prices = current()
     return History(
-        scope=scope,
+        scope=source.scope,
         span=span,
         step=width,
         start=start,
-        end=end,
-        points=tuple(point(at, sums[at], prices, scope) for at in sorted(sums)),
+        end=source.now,
+        points=tuple(point(at, sums[at], prices, source.scope) for at in sorted(sums)),
     )
 
 
-_T = TypeVar("_T")
-
-
-def _read(scope: Scope, read: Callable[[Reader, str], list[_T]]) -> list[_T]:
-    """What a scope has in the book; nothing where there is none."""
-    book = keeping.book()
-    if book is None:
-        return []
-    try:
-        with book.reading() as reader:
-            found = read(reader, "host")
-            return found + read(reader, "others") if scope == "fleet" else found
-    except (OSError, sqlite3.Error) as error:
-        keeping.logger.warning("The history cannot be read now: %s", error)
-        return []
-
-
-def _sums(
-    scope: Scope, width: int, of: Iterable[str], since: float
-) -> dict[str, float]:
-    sums: dict[str, float] = {}
-    for _, numbers in _read(scope, lambda r, s: r.buckets(s, width, of, since)):
-        add_to(sums, numbers)
-    return sums
-
-
-def _model_sums(
-    scope: Scope, database: str, since: float
-) -> dict[str, dict[str, float]]:
-    """By model."""
-    sums: dict[str, dict[str, float]] = {}
-    for models in _read(scope, lambda r, s: r.models(s, [database], since)):
-        for model, numbers in models.items():
-            add_to(sums.setdefault(model, {}), numbers)
-    return sums
+def _databases_of(database: str | None) -> Sequence[str]:
+    return conf.counted_databases() if database is None else [database]
 
 
 # Money
 
 
-#: The events of reads that needed no query.
-_ANSWERED: Final = ("hit", "wait")
+def money(
+    scope: Scope | Source = "fleet",
+    *,
+    database: str | None = None,
+    models: Collection[str] | None = None,
+) -> Money:
+    """What was spent and saved, and what a month costs at this rate.
 
-
-def money(scope: Scope = "fleet", *, database: str | None = None) -> Money:
-    """What was spent and saved, and what a month costs at this rate."""
+    By model for those ``models`` (labels), None: for all.
+    """
     source = _source(scope)
     prices = current()
-    aliases = [database] if database is not None else list(conf.bucket_aliases())
-    midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
-    today = _sums(scope, HOUR, aliases, midnight.timestamp() + HOUR)
-    lately = _sums(scope, MINUTE, aliases, source.now - _RATE)
-    factor = MONTH / min(max(source.now - source.since, _LEAST), _RATE)
-    requests: dict[str, int] = defaultdict(int)
-    for one in _requests(source.tally, database):
-        requests[one.kind] += one.number
-    answered = sum(
-        number
-        for key, number in source.tally.items()
-        if key[0] == "read" and key[5] in _ANSWERED and database in (None, key[1])
+    aliases = _databases_of(database)
+    midnight = (
+        timezone.localtime()
+        .replace(hour=0, minute=0, second=0, microsecond=0)
+        .timestamp()
     )
-
-    def saved(some: Mapping[str, float]) -> float:
-        return prices.of({"GET": reads_of(some).answered})
-
+    # Midnight is at a quarter of an hour everywhere.
+    today = source.paid(QUARTER, aliases, midnight + QUARTER - 1)
+    lately = source.paid(MINUTE, aliases, source.now - _RATE)
+    factor = MONTH / min(max(source.now - source.since, _LEAST), _RATE)
+    requests: dict[str, float] = defaultdict(float)
+    for (kind, of, name), numbers in source.totals.items():
+        if kind == "request" and of in aliases:
+            requests[name] += numbers.get("number", 0)
+    answered = sum(
+        events.get("hit", 0) + events.get("wait", 0)
+        for (of, _), its in source.reads.items()
+        if of in aliases
+        for events in its.values()
+    )
     return Money(
-        scope=scope,
+        scope=source.scope,
         source=prices.source,
         spent=prices.of(requests),
         saved=prices.of({"GET": answered}),
-        spent_today=prices.of(today),
-        saved_today=saved(today),
-        month=prices.of(lately) * factor,
-        saved_month=saved(lately) * factor,
+        spent_today=prices.of(asdict(today)),
+        saved_today=prices.of({"GET": today.hit + today.wait}),
+        month=prices.of(asdict(lately)) * factor,
+        saved_month=prices.of({"GET": lately.hit + lately.wait}) * factor,
         models=tuple(
             one
-            for alias in aliases
-            for one in _model_money(
-                scope, alias, midnight.timestamp(), source.now, factor
-            )
+            for alias in (aliases if models is None or models else ())
+            for one in _model_money(source, alias, midnight, factor, models)
         ),
     )
 
 
 def _model_money(
-    scope: Scope, alias: str, midnight: float, now: float, factor: float
+    source: Source,
+    alias: str,
+    midnight: float,
+    factor: float,
+    models: Collection[str] | None,
 ) -> Iterable[ModelMoney]:
     prices = current()
-    lately = _sums(scope, MINUTE, [alias], now - _RATE)
-    writing = prices.of({"PUT": lately.get("PUT", 0)}) * factor
-    asking = prices.of({k: lately.get(k, 0) for k in ("GET", "LIST")}) * factor
-    today = _model_sums(scope, alias, midnight + HOUR)
-    shares = _model_sums(scope, alias, now - _RATE)
-    all_changes = sum(changes_of(one, "fleet") for one in shares.values())
-    all_reads = sum(reads_of(one).number for one in shares.values())
-    for model in sorted(today.keys() | shares.keys()):
+    paid = source.paid(MINUTE, [alias], source.now - _RATE)
+    writing = prices.of({"PUT": paid.PUT}) * factor
+    asking = prices.of({"GET": paid.GET, "LIST": paid.LIST}) * factor
+    lately = source.lately(alias)
+    all_changes = sum(changes_of(one, "fleet") for one in lately.values())
+    all_reads = sum(reads_of(one).number for one in lately.values())
+    if models is None:
+        today = source.models_since(alias, midnight)
+    else:
+        today = {one: source.model_since(alias, midnight, one) for one in models}
+    for model in sorted(today.keys() | (lately.keys() if models is None else ())):
         answered = reads_of(today.get(model, {})).answered
-        its = shares.get(model, {})
+        its = lately.get(model, {})
         month = 0.0
         if all_changes:
             month += writing * changes_of(its, "fleet") / all_changes
@@ -502,15 +494,15 @@ def _model_money(
 # What to look at
 
 
-def advice(*, database: str | None = None) -> tuple[Advice, ...]:
-    """What to try, the worst first; by the reads of all hosts lately."""
-    keeping.flush()
-    now = time.time()
+def advice(
+    scope: Scope | Source = "fleet", *, database: str | None = None
+) -> tuple[Advice, ...]:
+    """What to try, the worst first; by the reads of the last hour or two."""
+    source = _source(scope)
+    slow = {one.model for one in top_queries(100, source) if _is_slow(one)}
     found: list[Advice] = []
-    slow = {one.model for one in top_queries(100) if _is_slow(one)}
-    for alias in conf.bucket_aliases():
-        if database in (None, alias):
-            found.extend(advise(alias, _model_sums("fleet", alias, now - _RATE), slow))
+    for alias in _databases_of(database):
+        found.extend(advise(alias, source.lately(alias), slow, partial(rows_of, alias)))
     return tuple(sorted(found, key=lambda one: (one.hit_rate, one.model, one.kind)))
 
 
@@ -520,9 +512,15 @@ def _is_slow(query: QueryFigures) -> bool:
 
 
 def top_queries(
-    limit: int = 20, *, database: str | None = None
+    limit: int = 20, scope: Scope | Source = "host", *, database: str | None = None
 ) -> tuple[QueryFigures, ...]:
-    """The statements that this process read most often, the first first."""
+    """The statements that were read most often lately, the first first.
+
+    Those of a host: others tell nothing of theirs.
+    """
+    some = [
+        one for one in _source(scope).statements() if database in (None, one.database)
+    ]
     return tuple(
         QueryFigures(
             database=one.database,
@@ -534,14 +532,15 @@ def top_queries(
             cache_seconds=one.cache_seconds,
             db_seconds=one.db_seconds,
         )
-        for one in queries.most_read(limit, database)
+        for one in heapq.nlargest(limit, some, key=lambda one: one.number)
     )
 
 
 def slow_queries(
-    limit: int = 20, *, database: str | None = None
+    limit: int = 20, scope: Scope | Source = "host", *, database: str | None = None
 ) -> tuple[SlowQuery, ...]:
-    """The slowest reads of this process lately, the slowest first."""
+    """The slowest reads of a host lately, the slowest first."""
+    some = [one for one in _source(scope).slow() if database in (None, one.database)]
     return tuple(
         SlowQuery(
             database=one.database,
@@ -552,7 +551,7 @@ def slow_queries(
             rows=one.rows,
             at=one.at,
         )
-        for one in queries.slowest(limit, database)
+        for one in heapq.nlargest(limit, some, key=lambda one: one.seconds)
     )
 
 
@@ -565,8 +564,6 @@ def reset(*, database: str | None = None) -> None:
     book = keeping.book()
     if book is None:
         return
-    begins: list[tuple[str, ...]] = [()]
-    if database is not None:
-        begins = [(kind, database) for kind in ("read", "request", "event")]
     with book.writing(time.time()) as writer:
-        writer.clear_totals(begins)
+        writer.clear_totals(database)
+        writer.clear_statements(database)

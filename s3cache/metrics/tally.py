@@ -9,15 +9,21 @@ add up. A key is a tuple of strings, by what it is of:
                                          or "b<bucket>" of its latency
     ("event", database, name, table)     see ``Replica.events``
     ("cache", alias, tier, what)         as in ``CacheFigures``
+
+The databases are those of ``conf.counted_databases()``: all tenants' together
+are one.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import threading
 import weakref
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from django.conf import settings
 from django.core.cache import BaseCache, caches
@@ -26,26 +32,47 @@ from django.db.backends.signals import connection_created
 from s3cache import conf
 from s3cache.caches.composed import ComposedCache
 from s3cache.caches.getting import GettingCache
+from s3cache.counting import Counters
 from s3cache.replica.replica import Replica, open_replica
 from s3cache.results.counters import EVENTS, counters
+from s3cache.stores.base import Store
 
 __all__ = [
     "EVICTIONS",
+    "SEPARATOR",
     "CacheState",
+    "Groups",
     "Key",
     "Tally",
+    "add_groups",
+    "add_to",
     "cache_states",
     "difference",
+    "flat",
+    "grouped",
     "replicas",
     "take_tally",
+    "tenants",
+    "watch_connections",
 ]
+
+_K = TypeVar("_K", str, tuple[str, ...])
+_N = TypeVar("_N", int, float)
 
 Key = tuple[str, ...]
 Tally = dict[Key, float]
 
+Groups = dict[tuple[str, str, str], dict[str, float]]
+"""The same by the first three parts of keys, and the others in one string."""
+
+#: Between the parts of a key.
+SEPARATOR: Final = "\x1f"
+
 #: Why entries leave a cache, by the name in its ``stats()``. Those that a
-#: limit of bytes removed are among its "evictions".
+#: limit of bytes removed are among its "evictions"; that one is subtracted
+#: where it is shown, for a difference of two numbers may fall.
 EVICTIONS: Final = {
+    "evictions": "evictions",
     "evicted_due_to_memory": "memory",
     "expired": "expired",
     "rejected": "rejected",
@@ -56,10 +83,30 @@ logger = logging.getLogger("s3cache.metrics")
 
 _replicas: Final[dict[str, weakref.ref[Replica]]] = {}
 
+#: Those of tenants, by what they are counted as.
+_tenants: Final[dict[str, weakref.WeakSet[Replica]]] = {}
+
+#: Of tenants whose replicas are gone: what still holds their counts, and the
+#: sums of what did. A collection of garbage may come at any moment, and in any
+#: thread, so it only appends.
+_ended: Final[deque[tuple[str, Counters[tuple[str, str]], Store]]] = deque()
+_gone: Final[Tally] = {}
+_gone_lock = threading.Lock()
+
 
 def _note_replica(*, connection: Any, **kwargs: Any) -> None:
-    if getattr(connection, "is_s3cache", False):
-        _replicas[connection.alias] = weakref.ref(connection.replica)
+    if not getattr(connection, "is_s3cache", False):
+        return
+    replica: Replica = connection.replica
+    counted = conf.counted_as(connection.alias)
+    if counted == connection.alias:
+        _replicas[counted] = weakref.ref(replica)
+        return
+    known = _tenants.setdefault(counted, weakref.WeakSet())
+    if replica not in known:
+        known.add(replica)
+        its = counted, replica.events, replica.store
+        weakref.finalize(replica, _ended.append, its).atexit = False
 
 
 def watch_connections() -> None:
@@ -78,10 +125,25 @@ def replicas() -> dict[str, Replica]:
     return found
 
 
+def tenants(counted: str) -> list[Replica]:
+    """The replicas of tenants that this process knows."""
+    return list(_tenants.get(counted, ()))
+
+
+def _forget_tenants() -> None:
+    global _gone_lock
+    _gone_lock = threading.Lock()
+    _ended.clear()
+    _gone.clear()
+
+
+os.register_at_fork(after_in_child=_forget_tenants)
+
+
 def take_tally() -> Tally:
     """What this process has counted so far."""
     tally: Tally = {}
-    known = conf.bucket_aliases()
+    known = conf.counted_databases()
     for key, counts in counters.by_key().items():
         if key[0] in known:
             for event in EVENTS:
@@ -89,12 +151,12 @@ def take_tally() -> Tally:
                     tally["read", *key, event] = number
     stores = set()
     for alias, replica in replicas().items():
-        for (name, table), number in replica.events.read().items():
-            tally["event", alias, name, table] = number
         # Aliases may share a store, whose requests are those of the first.
-        if replica.store not in stores:
-            stores.add(replica.store)
-            _add_traffic(tally, alias, replica)
+        is_first = replica.store not in stores
+        stores.add(replica.store)
+        _add_counts(tally, alias, replica.events, replica.store if is_first else None)
+    for counted in known:
+        _add_tenants(tally, counted)
     for state in cache_states():
         for what, number in state.counts.items():
             if number:
@@ -102,8 +164,27 @@ def take_tally() -> Tally:
     return tally
 
 
-def _add_traffic(tally: Tally, alias: str, replica: Replica) -> None:
-    for kind, traffic in replica.store.traffic.items():
+def _add_tenants(tally: Tally, counted: str) -> None:
+    with _gone_lock:
+        # First: what is held here does not end meanwhile, and counts once.
+        alive = tenants(counted)
+        while _ended:
+            _add_counts(_gone, *_ended.popleft())
+        gone: Tally = {key: n for key, n in _gone.items() if key[1] == counted}
+    add_to(tally, gone)
+    for replica in alive:
+        _add_counts(tally, counted, replica.events, replica.store)
+
+
+def _add_counts(
+    tally: Tally, alias: str, events: Counters[tuple[str, str]], store: Store | None
+) -> None:
+    """Add what one replica has counted, and its store."""
+    found: Tally = {
+        ("event", alias, name, table): number
+        for (name, table), number in events.read().items()
+    }
+    for kind, traffic in store.traffic.items() if store is not None else ():
         if traffic.number:
             numbers = {
                 "number": traffic.number,
@@ -113,9 +194,46 @@ def _add_traffic(tally: Tally, alias: str, replica: Replica) -> None:
                 "received": traffic.received,
             }
             numbers |= {f"b{one}": n for one, n in traffic.latency.counts.items()}
-            for what, number in numbers.items():
-                if number:
-                    tally["request", alias, kind, what] = number
+            found |= {
+                ("request", alias, kind, what): number
+                for what, number in numbers.items()
+                if number
+            }
+    add_to(tally, found)
+
+
+def add_to(sums: dict[_K, _N], numbers: Mapping[_K, _N]) -> None:
+    """Add numbers by what they are of."""
+    known = sums.get
+    for key, number in numbers.items():
+        sums[key] = known(key, 0) + number
+
+
+def grouped(tally: Tally) -> Groups:
+    """A tally by what most of its numbers have in common."""
+    found: Groups = {}
+    for (kind, of, name, *rest), number in tally.items():
+        numbers = found.get((kind, of, name))
+        if numbers is None:
+            numbers = found[kind, of, name] = {}
+        numbers[SEPARATOR.join(rest)] = number
+    return found
+
+
+def flat(groups: Groups) -> Tally:
+    """The tally that groups were made of."""
+    return {
+        (*key, *rest.split(SEPARATOR)): number
+        for key, numbers in groups.items()
+        for rest, number in numbers.items()
+    }
+
+
+def add_groups(sums: Groups, groups: Groups) -> None:
+    """Add groups by what they are of; those of ``groups`` are used up."""
+    for key, numbers in groups.items():
+        if (its := sums.setdefault(key, numbers)) is not numbers:
+            add_to(its, numbers)
 
 
 def difference(now: Tally, before: Tally) -> Tally:
@@ -172,7 +290,6 @@ def cache_states() -> list[CacheState]:
 def _state_of(
     alias: str, tier: str, cache: BaseCache, stats: Mapping[str, Any]
 ) -> CacheState:
-    memory = stats["evicted_due_to_memory"]
     counts = {
         "hits": stats["hits"],
         "misses": stats["misses"],
@@ -180,8 +297,6 @@ def _state_of(
         "stale": cache.counters.read().get("stale", 0)
         if isinstance(cache, GettingCache)
         else 0,
-        # Those for another reason than bytes.
-        "entries": stats["evictions"] - memory,
     }
     counts |= {cause: stats[name] for name, cause in EVICTIONS.items()}
     return CacheState(
@@ -203,13 +318,12 @@ def _tiers_of(
 ) -> Iterable[CacheState]:
     for member, told in zip(cache.members, members, strict=True):
         own: Mapping[str, Any] = told["stats"] or {}
-        memory = own.get("evicted_due_to_memory", 0)
         counts = {
             "hits": told["hits"],
             "misses": told["misses"],
             "errors": told["errors"],
-            "entries": own.get("evictions", 0) - memory,
-            "memory": memory,
+            "evictions": own.get("evictions", 0),
+            "memory": own.get("evicted_due_to_memory", 0),
             "expired": own.get("expired", 0),
             "rejected": told["rejected"] + own.get("rejected", 0),
             "undecodable": told["undecodable"] + own.get("undecodable", 0),

@@ -179,10 +179,9 @@ class Performer:
         }:
             if effect.own:
                 events.count(("changed", table))
-            if moved is effect.own:
-                continue
-            # Or, of an own entry, another process was told of it first.
-            events.add(("moved", table), 1 if moved else -1)
+            if moved is not effect.own:
+                # Another's; or an own one that another process had first.
+                events.count(("moved" if moved else "again", table))
 
     def _proved(self, effect: effects.Proved) -> None:
         if self._target is not self._file:

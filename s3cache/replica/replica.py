@@ -126,12 +126,14 @@ class Replica:
         #: "retries" (a batch was run again, for another host was first),
         #: "conflicts" (a caller got ``TransactionConflict``), "stale_reads",
         #: and the entries that "changed" or, if others made them, "moved" a
-        #: table, which is named in lower case after that.
+        #: table, which is named in lower case after that. What changed one
+        #: "again" had moved it already, in another process of this host.
+        #: All of these only grow.
         self.events = Counters[tuple[str, str]]()
         self._needs = Needs(lambda: self.analyser, self.describe)
         #: How far the keeper is known to have come: "packed", "recorded".
         self.reached: dict[str, int] = {}
-        #: What the database is called in DATABASES, for statistics.
+        #: What statistics call the database; see ``conf.counted_as``.
         self.alias = ""
         #: Told of each pack that is loaded: how many are left then.
         self.on_load: Callable[[int], None] | None = None

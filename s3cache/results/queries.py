@@ -10,12 +10,12 @@ import heapq
 import os
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from s3cache import conf
 
-__all__ = ["Queries", "queries"]
+__all__ = ["MOST_SLOW", "MOST_STATEMENTS", "Queries", "Slow", "Statement", "queries"]
 
 #: So many statements are known; the least read half goes when they are more.
 MOST_STATEMENTS: Final = 500
@@ -45,6 +45,23 @@ class Statement:
         """How often it was read."""
         return sum(self.events.values())
 
+    def since(self, before: Statement | None) -> Statement:
+        """What was read since it was like that.
+
+        If it was read more often then, it was forgotten in between.
+        """
+        if before is None or before.number > self.number:
+            return self
+        return replace(
+            self,
+            events={
+                event: number - before.events.get(event, 0)
+                for event, number in self.events.items()
+            },
+            cache_seconds=self.cache_seconds - before.cache_seconds,
+            db_seconds=self.db_seconds - before.db_seconds,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Slow:
@@ -70,6 +87,7 @@ class Queries:
         self._lock = threading.Lock()
         self._statements: dict[tuple[str, str], Statement] = {}
         self._slow: list[Slow] = []
+        self._slow_number = 0
 
     def note(
         self,
@@ -102,6 +120,7 @@ class Queries:
             )
             with self._lock:
                 self._slow = [*self._slow[1 - MOST_SLOW :], slow]
+                self._slow_number += 1
 
     def _make_room(self) -> None:
         known = self._statements
@@ -112,21 +131,23 @@ class Queries:
         )
         self._statements = dict(kept)
 
-    def most_read(self, limit: int, database: str | None = None) -> list[Statement]:
-        """The statements, the most often read ones first."""
+    def statements(self) -> dict[tuple[str, str], Statement]:
+        """What is known of each, as it is now, by database and statement."""
         with self._lock:
-            some = [
-                one
-                for one in self._statements.values()
-                if database in (None, one.database)
-            ]
-            return heapq.nlargest(limit, some, key=lambda one: one.number)
+            return {
+                key: replace(one, events=one.events.copy())
+                for key, one in self._statements.items()
+            }
 
-    def slowest(self, limit: int, database: str | None = None) -> list[Slow]:
-        """Slow reads, the slowest first."""
+    def slow(self, after: int = 0) -> tuple[int, list[Slow]]:
+        """How many slow reads there were, and those after the first so many.
+
+        The newest of them, the oldest first.
+        """
         with self._lock:
-            some = [one for one in self._slow if database in (None, one.database)]
-        return heapq.nlargest(limit, some, key=lambda one: one.seconds)
+            number = self._slow_number
+            new = number if number < after else number - after
+            return number, self._slow[max(len(self._slow) - new, 0) :]
 
 
 #: Those of this process.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django.db.models import Model
 from django.db.models.sql import AggregateQuery, Query
 
+from s3cache.conf import counted_as
 from s3cache.hints import Hints, hints_of
 from s3cache.results.counters import counters
 from s3cache.results.repeats import Repeats
@@ -151,7 +152,7 @@ class Reading:
                 model._meta.label_lower,
                 action_of(self.query),
                 "bypass",
-                database=self.connection.alias,
+                database=counted_as(self.connection.alias),
             )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from django.core.cache import caches
 
-from s3cache.metrics import keeping
+from s3cache.metrics import keeping, tally
 from s3cache.results.counters import counters
 from s3cache.results.queries import queries
 from tests.db.hosts import processes
@@ -23,5 +23,7 @@ def nothing_counted() -> Iterator[None]:
     counters.clear()
     queries.clear()
     keeping._kept = keeping._Kept()
+    tally._tenants.clear()
+    tally._forget_tenants()
     yield
     keeping._kept = keeping._Kept()

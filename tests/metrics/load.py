@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from datetime import timezone as datetime_timezone
 from typing import Any
 
-from django.core.cache import caches
 from django.db import connection
+from django.http import QueryDict
 from django.test import override_settings
+from django.utils import timezone
 
+from s3cache.dashboard import numbers, pages
+from s3cache.dashboard.selection import Selection
 from s3cache.metrics import fleet, keeping, show
 from s3cache.metrics.figures import Scope
 from tests.testapp.models import Gear, Product
 
 
 def begin(shared: str) -> None:
-    """Have a cache of one's own, and one in files that hosts share."""
+    """Have a cache of one's own, and one in files that hosts share.
+
+    It is about noon, so that today does not end.
+    """
+    hours = 12 - datetime.now(UTC).hour
+    timezone.activate(datetime_timezone(timedelta(hours=hours)))
     override_settings(
         CACHES={
             "default": {"BACKEND": "s3cache.caches.MemoryCache"},
@@ -79,11 +89,20 @@ def money(scope: Scope) -> dict[str, Any]:
     return asdict(show.money(scope))
 
 
-def requests() -> int:
-    """How many requests this process has sent, as its store says."""
-    return connection.store.requests.total  # type: ignore[attr-defined, no-any-return]
+def tiles(scope: Scope) -> dict[str, tuple[str, str]]:
+    """The large figures of the page: values and notes, by their labels."""
+    found = pages.overview(Selection(scope))["tiles"]
+    return {one.label: (one.value, one.note) for one in found}
 
 
-def clear_cache() -> None:
-    """Forget all results."""
-    caches["default"].clear()
+def rows(scope: Scope) -> dict[tuple[str, str], tuple[int, int, str]]:
+    """Its table of models: hits, misses and what was saved today."""
+    found = pages.models(Selection(scope), QueryDict())["rows"]
+    return {
+        (one.label, one.action): (
+            one.reads.answered,
+            one.reads.miss,
+            numbers.money(one.saved),
+        )
+        for one in found
+    }

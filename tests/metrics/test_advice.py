@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from s3cache.metrics import advice, keeping, show
 from s3cache.metrics.advice import advise
+from s3cache.metrics.sizes import rows_of
 from s3cache.results.counters import counters
 from tests.engine import Bucket, Host
+from tests.testapp.models import Product
 
 LABEL = "testapp.gear"
 HOT = "testapp.product"
@@ -34,11 +37,46 @@ HOT = "testapp.product"
 def test_what_to_try(
     numbers: dict[str, int], is_slow: bool, kind: str | None, says: str
 ) -> None:
-    found = list(advise("default", {LABEL: numbers}, {LABEL} if is_slow else ()))
+    slow = {LABEL} if is_slow else ()
+    found = list(advise("default", {LABEL: numbers}, slow, lambda label: 99_999))
     assert [one.kind for one in found] == ([] if kind is None else [kind])
     for one in found:
         assert LABEL in one.message
         assert says in one.message
+
+
+@pytest.mark.parametrize(
+    ("rows", "hits", "kind"),
+    [(100_000, 79, "large"), (99_999, 79, "low"), (100_000, 80, None)],
+)
+def test_a_very_large_model_that_seldom_hits(
+    rows: int, hits: int, kind: str | None
+) -> None:
+    numbers = {"hit": hits, "miss": 100 - hits}
+    found = list(advise("default", {LABEL: numbers}, (), lambda label: rows))
+    assert [one.kind for one in found] == ([kind] if kind else [])
+    if kind == "large":
+        assert "about 100000 rows, and only 79 % of its reads" in found[0].message
+        assert "Add it to EXCLUDE" in found[0].message
+
+
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+def test_how_large_a_model_is(host: Host, bucket: Bucket) -> None:
+    with bucket.requests() as seen:
+        assert rows_of("default", "testapp.product") == 0
+    Product.objects.bulk_create(Product(sku=str(n)) for n in range(5))
+    with bucket.requests() as asked:
+        assert rows_of("default", "testapp.product") == 5
+        assert rows_of("default", "testapp.product@namespace") == 5
+        for database, label in (("other", HOT), ("default", "sql"), ("default", "a.b")):
+            assert rows_of(database, label) == 0
+    assert seen == asked == []
+    for _ in range(150):
+        counters.count(HOT, "get", "miss", database="default")
+        counters.count(HOT, "get", "hit", database="default")
+    with patch.object(advice, "_LARGE", 5):
+        (one,) = show.advice()
+    assert (one.kind, one.model) == ("large", HOT)
 
 
 def count(model: str, hits: int, misses: int) -> None:

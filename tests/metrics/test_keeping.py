@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from s3cache.metrics import keeping, show
-from s3cache.metrics.book import DAY, HOUR, MINUTE, MONTH, Book
-from s3cache.metrics.figures import Reads
+from s3cache.metrics.book import (
+    HOUR,
+    QUARTER,
+    SIX_HOURS,
+    Book,
+)
+from s3cache.metrics.figures import Reads, Span
 from s3cache.results.counters import counters
-from tests.db.hosts import MakeProcess
-from tests.engine import Bucket, Host
+from tests.engine import Host
 from tests.forks import in_child
-from tests.metrics import load
-from tests.metrics.test_replay import LABEL, reads
+from tests.metrics.test_replay import LABEL
 from tests.testapp.models import Gear
 
 pytestmark = pytest.mark.parametrize("bucket", ["directory"], indirect=True)
@@ -70,50 +72,42 @@ def test_eight_threads_lose_nothing(host: Host) -> None:
     assert show.snapshot("process").all_reads == Reads(hit=4_000, miss=800)
 
 
-def test_a_process_that_is_recycled_loses_nothing(
-    bucket: Bucket, processes: MakeProcess, tmp_path: Path
-) -> None:
-    worker = processes("host", records=False)
-    worker.call(load.begin, str(tmp_path / "shared"))
-    (pk,) = worker.call(load.create, ["a"])
-    worker.call(load.get, pk, 10)
-    worker.stop()
-
-    another = processes("host", records=False)
-    another.call(load.begin, str(tmp_path / "shared"))
-    snapshot = another.call(load.snapshot, "host")
-    assert reads(snapshot) == {"hit": 9, "miss": 1}
-    assert [one["commits"] for one in snapshot["databases"]] == [1]
-    assert [one["is_this"] for one in snapshot["processes"]] == [True]
-
-
-def test_a_process_that_is_killed_loses_its_last_seconds(
-    bucket: Bucket, processes: MakeProcess, tmp_path: Path
-) -> None:
-    worker = processes("host", records=False)
-    worker.call(load.begin, str(tmp_path / "shared"))
-    (pk,) = worker.call(load.create, ["a"])
-    worker.call(load.get, pk, 10)
-    assert worker.call(load.flush)
-    worker.call(load.get, pk, 5)
-    worker.kill()
-
-    another = processes("host", records=False)
-    another.call(load.begin, str(tmp_path / "shared"))
-    assert reads(another.call(load.snapshot, "host")) == {"hit": 9, "miss": 1}
-
-
-def test_children_of_a_fork_count_for_themselves(host: Host) -> None:
+def test_a_process_that_is_killed_loses_its_last_seconds(host: Host) -> None:
     count(hits=2)
     keeping.flush()
     count(hits=1)
 
     def work() -> bool:
-        count(hits=10)
-        return keeping.flush()
+        count(hits=10)  # beside those of the process that it was forked from
+        added = keeping.flush()
+        count(hits=100)
+        return added
 
-    assert in_child(work)
+    assert in_child(work)  # which kills it
     assert of_host() == Reads(hit=13)
+
+
+def test_a_process_that_is_killed_while_it_writes(host: Host) -> None:
+    count(hits=2)
+    keeping.flush()
+    book = keeping.book()
+    assert book is not None
+    journal = book.path.with_name(f"{book.path.name}-journal")
+
+    def work() -> bool:
+        with book.writing(time.time()) as writer:
+            writer._connection.execute("PRAGMA cache_size = 1")  # so the file changes
+            key = "read", "default", LABEL, "get", "", "hit"
+            writer.add("host", {key: 1.0})
+            writer.add("host", {(*key[:2], str(n), *key[3:]): 1.0 for n in range(999)})
+            os.kill(os.getpid(), signal.SIGKILL)
+        return True
+
+    in_child(work)
+    assert journal.stat().st_size > 0
+    count(hits=1)
+    assert of_host() == Reads(hit=3)
+    assert sum(p.reads.hit for p in show.history("day", "host").points) == 3
 
 
 def test_numbers_survive_a_restart(host: Host) -> None:
@@ -219,42 +213,25 @@ def test_reset_of_another_database_leaves_this_one(host: Host) -> None:
 # History
 
 
-@pytest.fixture
-def book(tmp_path: Path, bucket: Bucket) -> Iterator[Book]:
-    yield Book(tmp_path / "book")
-
-
-def test_a_minute_and_an_hour_are_sums(book: Book) -> None:
-    begin = 1_000_000 * HOUR
-    for at in (begin, begin + 59, begin + 60):
-        with book.writing(at) as writer:
-            for width in (MINUTE, HOUR):
-                writer.add_bucket("host", width, "default", at, {"hit": 1})
-    with book.reading() as reader:
-        assert reader.buckets("host", MINUTE, ["default"], begin) == [
-            (begin, {"hit": 2}),
-            (begin + 60, {"hit": 1}),
-        ]
-        assert reader.buckets("host", HOUR, ["default"], begin) == [(begin, {"hit": 3})]
-
-
-@pytest.mark.parametrize(("width", "kept"), [(MINUTE, DAY), (HOUR, MONTH)])
-def test_a_history_is_bounded(book: Book, width: int, kept: int) -> None:
-    steps = kept // width
-    with book.writing(0.0) as writer:
-        for step in range(2 * steps):
-            writer._now = float(step * width)
-            writer.add_bucket("host", width, "default", writer._now, {"hit": 1})
-    with book.reading() as reader:
-        found = reader.buckets("host", width, ["default"], 0.0)
-    assert steps <= len(found) <= steps + 2
-    assert max(start for start, _ in found) == (2 * steps - 1) * width
-
-
 def test_the_history_of_one_model(host: Host) -> None:
     count(hits=3, misses=1)
     count(hits=5, model="testapp.product")
     keeping.flush()
-    (hour,) = show.history("day", "host", model=LABEL).points
-    assert hour.reads == Reads(hit=3, miss=1)
-    assert hour.start == int(time.time() // HOUR) * HOUR
+    widths: dict[Span, int] = {"day": HOUR, "month": SIX_HOURS}
+    for span, width in widths.items():
+        (one,) = show.history(span, "host", model=LABEL).points
+        assert one.reads == Reads(hit=3, miss=1)
+        assert one.start == time.time() // width * width
+
+
+def test_a_history_by_longer_steps(host: Host) -> None:
+    count(hits=3, misses=1)
+    steps: list[tuple[Span, int]]
+    steps = [("day", QUARTER), ("day", HOUR), ("month", SIX_HOURS)]
+    for span, step in steps:
+        history = show.history(span, "host", step=step)
+        assert [one.reads for one in history.points] == [Reads(hit=3, miss=1)]
+        assert (history.step, history.points[0].start % step) == (step, 0)
+    assert show.history("day", "host", since=time.time() + 60).points == ()
+    with pytest.raises(ValueError, match="step is 7, but must be one of"):
+        show.history("day", step=7)

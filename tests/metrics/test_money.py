@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta, timezone
 from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
+from django.utils.timezone import override
 
 from s3cache import conf
 from s3cache.metrics import keeping, show
+from s3cache.metrics.book import DAY, HOUR, MINUTE, QUARTER
 from s3cache.metrics.prices import Prices, current
 from s3cache.results.counters import counters
 from tests.engine import Bucket, Host
@@ -43,6 +46,43 @@ def test_what_requests_cost() -> None:
     assert prices.of({"PUT": 1000, "LIST": 500, "GET": 2000, "DELETE": 4000}) == 9.0
 
 
+def just_after_midnight(now: float, minutes: int) -> timezone:
+    """Where a day began at the last multiple of so many minutes."""
+    step = minutes * MINUTE
+    return timezone(timedelta(seconds=-(now % DAY // step * step)))
+
+
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+@pytest.mark.parametrize("minutes", [60, 15])  # some zones are ahead by a half
+def test_today_begins_at_midnight(host: Host, minutes: int) -> None:
+    book = keeping.book()
+    assert book is not None
+    now = time.time()
+    with override(just_after_midnight(now, minutes)):
+        count(30)
+        keeping.flush()
+        with book.writing(now) as writer:
+            for at in (now - minutes * MINUTE, now - DAY):
+                writer.add_bucket("host", QUARTER, "default", at, {"hit": 500})
+                if minutes == 60:
+                    models = {"testapp.gear": {"hit": 500}}
+                    writer.add_models("host", HOUR, "default", at, models)
+        source = show.gather("host")
+        money = show.money(source)
+        of_one = show.money(source, models=["testapp.gear"]).models
+    assert money.saved_today == pytest.approx(30 * 0.0004 / 1000)
+    if minutes == 60:
+        (gear,) = money.models
+        assert gear.saved_requests_today == 30
+        assert of_one == (gear,)
+    assert show.money("host", models=()).models == ()
+
+
+def count(hits: int, model: str = "testapp.gear") -> None:
+    for _ in range(hits):
+        counters.count(model, "get", "hit", database="default")
+
+
 @pytest.mark.parametrize("bucket", ["directory"], indirect=True)
 def test_a_month_at_the_rates_of_the_last_hour(
     host: Host, bucket: Bucket, settings: Any
@@ -55,9 +95,8 @@ def test_a_month_at_the_rates_of_the_last_hour(
     Gear.objects.create(name="a")
     Gear.objects.create(name="b")
     Product.objects.create(sku="1")
-    for model, hits in (("testapp.gear", 30), ("testapp.product", 10)):
-        for _ in range(hits):
-            counters.count(model, "get", "hit", database="default")
+    count(30)
+    count(10, "testapp.product")
     keeping.flush()
     book = keeping.book()
     assert book is not None

@@ -13,7 +13,7 @@ from django.core.management.base import CommandError, CommandParser
 from s3cache.management.base import BucketCommand
 from s3cache.metrics import show
 from s3cache.metrics.export import as_json
-from s3cache.metrics.figures import SCOPES, Scope, Snapshot
+from s3cache.metrics.figures import SCOPES, Advice, Money, Scope, Snapshot
 
 #: What clears a terminal.
 _CLEAR = "\x1b[2J\x1b[H"
@@ -85,17 +85,17 @@ class Command(BucketCommand):
                 return
 
     def _text(self, scope: Scope, database: str | None, *, as_json_text: bool) -> str:
-        snapshot = show.snapshot(scope, database=database)
+        source = show.gather(scope)
+        snapshot = show.snapshot(source, database=database)
+        money = show.money(source, database=database)
+        advice = show.advice(source, database=database)
         if as_json_text:
-            told = as_json(
-                snapshot,
-                show.money(scope, database=database),
-                show.advice(database=database),
-            )
-            return json.dumps(told)
-        return "\n".join(self._lines(snapshot, database))
+            return json.dumps(as_json(snapshot, money, advice))
+        return "\n".join(self._lines(snapshot, money, advice))
 
-    def _lines(self, snapshot: Snapshot, database: str | None) -> Iterator[str]:
+    def _lines(
+        self, snapshot: Snapshot, money: Money, advice: Iterable[Advice]
+    ) -> Iterator[str]:
         since = strftime("%Y-%m-%d %H:%M", localtime(snapshot.since))
         yield self._heading(f"Reads since {since}, of this {snapshot.scope}")
         yield from _table(
@@ -163,15 +163,14 @@ class Command(BucketCommand):
                 for one in snapshot.caches
             ],
         )
-        money = show.money(snapshot.scope, database=database)
         yield self._heading("Money")
         yield (
             f"${money.spent_today:.4f} for requests today, ${money.saved_today:.4f} "
             f"saved by the cache; ${money.month:.2f} a month at this rate "
             f"({money.source})."
         )
-        for advice in show.advice(database=database):
-            yield self.style.WARNING(advice.message)
+        for one in advice:
+            yield self.style.WARNING(one.message)
 
     def _heading(self, text: str) -> str:
         return self.style.MIGRATE_HEADING(f"\n{text}")
