@@ -11,7 +11,6 @@ from typing import Any, Final, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction
 from django.conf import settings
-from django.contrib.messages.storage.cookie import CookieStorage
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
@@ -72,9 +71,8 @@ def cache_response(
     With `credentials`, responses to visitors that are logged in are kept, for
     each of them apart. With `cookies`, responses that set cookies are kept,
     and their cookies with them: whoever gets the response gets these, so that
-    those of the session, of CSRF, of messages and of
-    `ReadYourWritesMiddleware` are never kept. Raise `ValueError` unless `ttl`
-    is None or above 0.
+    those of the session, of CSRF and of `ReadYourWritesMiddleware` are never
+    kept. Raise `ValueError` unless `ttl` is None or above 0.
     """
     if ttl is not None and not (conf.is_number(ttl) and ttl > 0):
         raise ValueError(f"cache_response(ttl={ttl!r}): ttl must be above 0.")
@@ -208,7 +206,6 @@ def _may_keep_cookies(response: HttpResponseBase, asked: Asked) -> bool:
         POSITION_COOKIE,
         settings.CSRF_COOKIE_NAME,
         settings.SESSION_COOKIE_NAME,
-        CookieStorage.cookie_name,
         *conf.settings().credentials,
     }
     return not cookies or (asked.cookies and not cookies & own)

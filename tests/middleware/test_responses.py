@@ -354,7 +354,7 @@ def test_what_is_made_for_a_visitor_never_gets_into_the_cache(
     client = Client() if extra else log_in("editor")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("s3cache.middleware.responses.write", pytest.fail)
-        assert get("/person/", client, **extra)
+        assert get("/authors/", client, **extra) == "Ann for all"
 
 
 def test_what_a_view_asked_for_once_holds_until_it_does_not(host: Host) -> None:
