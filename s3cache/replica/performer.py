@@ -8,7 +8,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -121,12 +121,16 @@ class Performer:
             return [self._store.get(effect.keys[0])]
         # Threads for this one call: none is left when the process forks. Each
         # gets the caller's context, where requests are counted.
+        waiting: list[Future[Answer]] = []
         with ThreadPoolExecutor(min(PARALLEL, len(effect.keys))) as pool:
-            waiting = [
-                pool.submit(copy_context().run, self._store.get, key)
-                for key in effect.keys
-            ]
-            return [one.result() for one in waiting]
+            for key in effect.keys:
+                try:
+                    one = pool.submit(copy_context().run, self._store.get, key)
+                except RuntimeError:
+                    break  # the process ends, and sends its outbox first
+                waiting.append(one)
+            answers = [one.result() for one in waiting]
+        return answers + [self._store.get(key) for key in effect.keys[len(answers) :]]
 
     def _create(self, effect: effects.Create) -> Answer:
         if effect.key != self._created_key:

@@ -227,6 +227,19 @@ def test_catching_up_from_far_behind(hosts: MakeHost, behind: int) -> None:
     assert a.dump() == b.dump()
 
 
+def test_a_process_that_ends_follows_without_threads(
+    hosts: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does to send what it has written behind."""
+    a, b = hosts(), hosts()
+    b.catch_up()
+    for number in range(6):
+        write(a, f"{number}")
+    monkeypatch.setattr("concurrent.futures.thread._shutdown", True)
+    b.catch_up()
+    assert a.dump() == b.dump()
+
+
 def test_a_replica_that_was_deleted_is_made_anew(hosts: MakeHost) -> None:
     a, b = hosts(), hosts()
     write(a, "a")
