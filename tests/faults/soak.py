@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import heapq
 import itertools
 import json
@@ -61,6 +62,9 @@ COMMIT_TIMEOUT = 4.0
 
 #: How often ``Process.receive`` may wait in vain until its process hangs.
 SILENT_AT_MOST = 4
+
+#: The byte of a side file that is locked by who opens the replica.
+OPENING = 4096 + 4
 
 #: Seconds after which a process that should end hangs.
 HANGS_AFTER = 90.0
@@ -413,9 +417,12 @@ class Soak:
     def replica(self) -> None:
         """Somebody deletes a replica under those who use it."""
         machine = self.random.choice(self.machines)
-        self.happens("replica", machine.number)
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{machine.replica}{suffix}").unlink(missing_ok=True)
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            # Not while one makes it: what is deleted then is half of two.
+            with nobody_opens(machine.replica):
+                for suffix in ("", "-wal", "-shm"):
+                    Path(f"{machine.replica}{suffix}").unlink(missing_ok=True)
+            self.happens("replica", machine.number)
 
     def cache(self) -> None:
         """Entries of a cache are spoiled."""
@@ -543,6 +550,17 @@ class Soak:
         self.parked = len(parked)
         for violation in self.ledger.wrongly_parked(parked):
             self.wrong("in the end", violation)
+
+
+@contextlib.contextmanager
+def nobody_opens(replica: Path) -> Iterator[None]:
+    """Hold the lock of those who make a replica; ``BlockingIOError``: one does.
+
+    By hand: ``SideFile`` would make this process one of its users.
+    """
+    with replica.with_name(f"{replica.name}-s3cache").open("r+b") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, OPENING)
+        yield
 
 
 #: What a network does to requests.

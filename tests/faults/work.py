@@ -69,6 +69,9 @@ UNREADABLE = (StoreRefused, StoreUnavailable)
 #: What a write, or a migration, is told that waited too long for its turn.
 LOCKED = "database is locked"
 
+#: What somebody is told who opened a replica while it was deleted.
+NO_FILE = "unable to open database file"
+
 #: What a migration is told that another one has made needless meanwhile.
 NEEDLESS = ("duplicate column", "no such column", "no such index", "already exists")
 
@@ -141,7 +144,7 @@ def work(plan: Plan) -> None:
             send("told", function.__name__, repr(error))
         except (DatabaseError, sqlite3.Error) as error:
             text = str(error)
-            expected = text.startswith(NO_ROOM) or text.startswith(LOCKED)
+            expected = text.startswith((*NO_ROOM, LOCKED, NO_FILE))
             expected |= function is migrate and any(one in text for one in NEEDLESS)
             kind, words = ("told", text) if expected else ("wrong", _words(error))
             send(kind, function.__name__, words)
@@ -493,9 +496,12 @@ class _Worker:
         except UNREADABLE as error:
             send("told", do.__name__, type(error).__name__)
         except OperationalError as error:
-            if not str(error).startswith(NO_ROOM):
+            if str(error).startswith((LOCKED, NO_FILE)):
+                send("told", do.__name__, str(error).partition(":")[0])
+            elif str(error).startswith(NO_ROOM):
+                send("no room", do.__name__)
+            else:
                 raise Wrong(_words(error)) from error
-            send("no room", do.__name__)
         except DatabaseError as error:
             raise Wrong(_words(error)) from error
         return None
@@ -577,6 +583,8 @@ def _outcome(do: Callable[[], object]) -> tuple[Outcome, str]:
             return "failed", "no room"
         if str(error).startswith(LOCKED):
             return "failed", "locked"
+        if str(error).startswith(NO_FILE):
+            return "failed", "no file"
         return "failed", f"WRONG {_words(error)}"
     except DatabaseError as error:
         return "failed", f"WRONG {_words(error)}"
