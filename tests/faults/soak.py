@@ -554,7 +554,7 @@ class Soak:
 
 @contextlib.contextmanager
 def nobody_opens(replica: Path) -> Iterator[None]:
-    """Hold the lock of those who make a replica; ``BlockingIOError``: one does.
+    """Hold the lock of who makes a replica; ``BlockingIOError``: one does.
 
     By hand: ``SideFile`` would make this process one of its users.
     """
