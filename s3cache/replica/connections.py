@@ -82,6 +82,15 @@ def connect(
     return connection
 
 
+def identity_of(path: Path) -> tuple[int, int]:
+    """What tells a file from another one that took its place; (0, 0): none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_dev, found.st_ino
+
+
 def make_durable(connection: sqlite3.Connection) -> None:
     """Set what the file, not a connection, has to be set to once."""
     connection.execute("PRAGMA journal_mode = WAL")

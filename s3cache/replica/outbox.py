@@ -31,6 +31,7 @@ import msgspec
 from django.db import NotSupportedError
 
 from s3cache.replica.absent import NotLoaded
+from s3cache.replica.connections import identity_of
 from s3cache.replica.host_errors import is_of_the_host
 from s3cache.replica.requests import Request, Stage
 from s3cache.replica.side_file import SideFile
@@ -149,14 +150,14 @@ class Outbox:
         if self._pid != os.getpid():
             self.after_fork_in_child()
         with self._lock:
-            if self._connection is not None and _identity(self.path) != self._file:
+            if self._connection is not None and identity_of(self.path) != self._file:
                 # It was deleted. SQLite would delete the WAL with it, by its
                 # name: that of the file which is there now.
                 _kept_open.append(self._connection)
                 self._connection = None
             if self._connection is None:
                 self._connection = self._open()
-                self._file = _identity(self.path)
+                self._file = identity_of(self.path)
             yield self._connection
 
     @contextmanager
@@ -317,8 +318,11 @@ class Outbox:
         """
         with self._changing() as connection:
             rows = connection.execute(
-                "UPDATE commits SET error = ? WHERE error IS NULL RETURNING id", [error]
+                "SELECT id FROM commits WHERE error IS NULL"
             ).fetchall()
+            connection.execute(
+                "UPDATE commits SET error = ? WHERE error IS NULL", [error]
+            )
             connection.execute(
                 "UPDATE outbox SET identity = ?, settled = 0, token = ''",
                 [secrets.token_hex(16)],
@@ -459,14 +463,6 @@ class OutboxRequest(Request):
             return f"{type(error).__name__}: {error}"
         writer.connection.execute("RELEASE s3cache_commit")
         return ""
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return found.st_dev, found.st_ino
 
 
 def _replacing(sql: str) -> str:

@@ -34,7 +34,7 @@ from s3cache.replica.absent import NotLoaded
 from s3cache.replica.analysis import Analyser
 from s3cache.replica.batch import Committer, stage_batch
 from s3cache.replica.block import Block
-from s3cache.replica.connections import Registration, connect
+from s3cache.replica.connections import Registration, connect, identity_of
 from s3cache.replica.file import ReplicaFile, delete_file
 from s3cache.replica.founding import create_database
 from s3cache.replica.ids import IdChunks
@@ -244,7 +244,7 @@ class Replica:
                 analyser,
                 Watch(writer, self.side.is_sole_user),
                 generation,
-                _identity(self.path),
+                identity_of(self.path),
             )
             try:
                 self._make_current()
@@ -347,11 +347,11 @@ class Replica:
             # No thread is in the middle of this while another one forks.
             with self._open_lock:
                 opened = self._opened()
-                if _identity(self.path) == opened.identity:
+                if identity_of(self.path) == opened.identity:
                     try:
                         return self._connect(read_only=True)
                     except sqlite3.Error:
-                        if _identity(self.path) == opened.identity:
+                        if identity_of(self.path) == opened.identity:
                             raise  # else it was deleted just now
             self._open_anew(opened)
 
@@ -364,7 +364,7 @@ class Replica:
                 connection = self._connect_to_one_file(**how)
             except sqlite3.Error:
                 opened = self._open
-                if opened is not None and _identity(self.path) != opened.identity:
+                if opened is not None and identity_of(self.path) != opened.identity:
                     # It was deleted: whoever comes next makes it anew.
                     opened.generation = -1.0
                 raise
@@ -376,14 +376,14 @@ class Replica:
         # SQLite opens the WAL by its name when it first reads: if the file is
         # deleted in that moment, it might be the WAL of another one.
         while True:
-            before = _identity(self.path)
+            before = identity_of(self.path)
             connection = connect(self.path, **how)
             try:
                 connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-                if _identity(self.path) == before:
+                if identity_of(self.path) == before:
                     return connection
             except sqlite3.Error:
-                if _identity(self.path) == before:
+                if identity_of(self.path) == before:
                     connection.close()
                     raise
             connection.close()
@@ -738,7 +738,7 @@ class Replica:
         opened = self._opened()
         if opened.generation == self.side.generation:
             return
-        if _identity(self.path) == opened.identity:
+        if identity_of(self.path) == opened.identity:
             self.ids.forget()
             self._schema = None
             opened.generation = self.side.generation
@@ -949,14 +949,6 @@ def _side_path(path: Path) -> Path:
 def _host_name(path: Path) -> str:
     identity = hashlib.blake2b(str(path.absolute()).encode(), digest_size=3)
     return f"{socket.gethostname()}-{identity.hexdigest()}"
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return found.st_dev, found.st_ino
 
 
 def _as_number(generation: str) -> float:
