@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
 from benchmarks.bucket_models import BucketItem
+from benchmarks.load import objects
+
+
+def shown(item: BucketItem) -> dict[str, Any]:
+    """What the page says of an item."""
+    return {"id": item.pk, "name": item.name, "price": str(item.price)}
 
 
 def front(request: HttpRequest) -> JsonResponse:
@@ -14,12 +22,14 @@ def front(request: HttpRequest) -> JsonResponse:
     return JsonResponse(
         {
             "count": items.count(),
-            "first": [
-                {"id": item.pk, "name": item.name, "price": str(item.price)}
-                for item in items.order_by("pk")[:10]
-            ],
+            "first": [shown(item) for item in items.order_by("pk")[:10]],
         }
     )
+
+
+def from_objects(request: HttpRequest) -> JsonResponse:
+    """The same, from objects in the bucket."""
+    return JsonResponse(objects.read())
 
 
 def nothing(request: HttpRequest) -> HttpResponse:
@@ -27,4 +37,8 @@ def nothing(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
-urlpatterns = [path("", front), path("nothing", nothing)]
+urlpatterns = [
+    path("", front),
+    path("objects", from_objects),
+    path("nothing", nothing),
+]

@@ -76,3 +76,17 @@ class Figures:
         self.mixed.requests.update(mixed["requests"])
         done = mixed["counts"].get("reads", 0) + mixed["counts"].get("writes", 0)
         self.mixed.per_second.append(done / mixed["seconds"])
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "operations": {
+                name: {"seconds": one.seconds, "requests": dict(one.requests)}
+                for name, one in self.operations.items()
+            },
+            "mixed": {
+                "per second": self.mixed.per_second,
+                "counts": dict(self.mixed.counts),
+                "requests": dict(self.mixed.requests),
+            },
+        }

@@ -56,7 +56,7 @@ class MixedLoad:
         ]
         for thread in threads:
             thread.start()
-        self._counts = counts = Counter()
+        counts = self._counts = Counter[str]()
         before = server.counts()
         started = time.perf_counter()
         self._ends_at = started + seconds

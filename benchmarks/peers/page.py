@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from benchmarks.documents import circumstances
@@ -104,6 +103,6 @@ MIXED: dict[str, Any] = {
 def as_json(found: Mapping[str, Figures], missing: Mapping[str, str]) -> dict[str, Any]:
     """For programs."""
     return {
-        "results": {name: asdict(one) for name, one in found.items()},
+        "results": {name: one.as_json() for name, one in found.items()},
         "missing": dict(missing),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,19 @@ def test_a_peer_that_asks_for_nothing_is_not_among_those_that_do() -> None:
 def test_what_was_not_measured_says_why() -> None:
     lines = page.lines({}, {"a peer": "npm install it"}, rounds=1, load=0.0)
     assert "- Not measured: a peer. npm install it" in lines
+
+
+def test_programs_get_all_of_it() -> None:
+    figures = Figures()
+    figures.add(told([1, 2], stale=1))
+    found = json.loads(json.dumps(page.as_json({"a peer": figures}, {"b": "why"})))
+    assert found["missing"] == {"b": "why"}
+    one = found["results"]["a peer"]
+    assert one["operations"]["get(pk)"] == {
+        "seconds": [0.001, 0.002],
+        "requests": {"GET": 3},
+    }
+    assert one["mixed"]["counts"] == {"reads": 90, "writes": 10, "stale": 1}
 
 
 def test_a_section_of_a_page_is_replaced(tmp_path: Path) -> None:
