@@ -8,7 +8,8 @@ are written as text, with a letter for the column.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +22,12 @@ _Row = tuple[Any, ...]
 
 _PLAIN: Final = frozenset([int, float, str, bytes, bool, type(None)])
 
-_LETTERS: Final[dict[type, str]] = {dt.datetime: "m", dt.date: "d", dt.time: "t"}
+#: By type a letter, and what writes a value.
+_LETTERS: Final[dict[type, tuple[str, Callable[[Any], object]]]] = {
+    dt.datetime: ("m", dt.datetime.isoformat),
+    dt.date: ("d", dt.date.isoformat),
+    dt.time: ("t", dt.time.isoformat),
+}
 
 _PARSERS: Final[dict[str, Callable[[str], object]]] = {
     "m": dt.datetime.fromisoformat,
@@ -44,18 +50,21 @@ def encode(result: Result) -> bytes | None:
     names = [column[0] for column in result.description or ()]
     rows: Sequence[_Row] = result.rows
     letters = ""
-    for column in zip(*rows, strict=True):
-        types = set(map(type, column))
-        if types <= _PLAIN:
-            letters += " "
-            continue
-        types.discard(type(None))
-        letter = _LETTERS.get(types.pop())
-        if types or letter is None:
-            return None
-        letters += letter
-    if letters.strip():
-        rows = [_map(row, letters, _as_text) for row in rows]
+    if not _PLAIN.issuperset(map(type, chain.from_iterable(rows))):
+        columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
+        written = [" "] * len(columns)
+        for index, column in enumerate(zip(*rows, strict=True)):
+            if _PLAIN.issuperset(map(type, column)):
+                continue
+            kinds = set(map(type, column))
+            kinds.discard(type(None))
+            kind = kinds.pop()
+            if kinds or kind not in _LETTERS:
+                return None
+            written[index], write = _LETTERS[kind]
+            columns[index] = _each(write, column)
+        letters = "".join(written)
+        rows = list(zip(*columns, strict=True))
     return _encoder.encode((names, letters, rows))
 
 
@@ -66,23 +75,20 @@ def decode(data: object) -> Result:
     try:
         names, letters, rows = _decoder.decode(data)
         if letters.strip():
-            rows = [_map(row, letters, _from_text) for row in rows]
+            columns = zip(letters, zip(*rows, strict=True), strict=True)
+            read = [_read(letter, column) for letter, column in columns]
+            rows = list(zip(*read, strict=True))
     except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
         raise Undecodable(str(error)) from error
     return Result.of(names, rows)
 
 
-def _map(row: _Row, letters: str, convert: Callable[[str, Any], object]) -> _Row:
-    return tuple(
-        value if letter == " " or value is None else convert(letter, value)
-        for letter, value in zip(letters, row, strict=True)
-    )
+def _read(letter: str, column: _Row) -> Iterable[object]:
+    return column if letter == " " else _each(_PARSERS[letter], column)
 
 
-def _as_text(letter: str, value: Any) -> str:
-    text: str = value.isoformat()
-    return text
-
-
-def _from_text(letter: str, value: Any) -> object:
-    return _PARSERS[letter](value)
+def _each(convert: Callable[[Any], object], column: _Row) -> Iterable[object]:
+    """The values of a column, converted, but None: without a loop, mostly."""
+    if None in column:
+        return [None if value is None else convert(value) for value in column]
+    return map(convert, column)
