@@ -48,6 +48,8 @@ class SeenCookies(dict[str, str]):
     def __init__(self, cookies: dict[str, str]) -> None:
         super().__init__(cookies)
         self._asked: set[str] = set()
+        #: As they came, whatever a view makes of them.
+        self._given = dict(cookies)
 
     @property
     def asked(self) -> frozenset[str]:
@@ -66,6 +68,11 @@ class SeenCookies(dict[str, str]):
             settings.SESSION_COOKIE_NAME,
             *conf.settings().credentials,
         }
+
+    def given(self, name: str) -> str | None:
+        """The value that came with the request."""
+        self._asked.add(name)
+        return self._given.get(name)
 
     __contains__ = _noting_name(dict.__contains__)
     __getitem__ = _noting_name(dict.__getitem__)
@@ -99,9 +106,9 @@ def see_cookies(request: HttpRequest) -> SeenCookies:
 def values_of(
     request: HttpRequest, names: Iterable[str]
 ) -> list[tuple[str, str | None]]:
-    """What ``request`` has of some cookies; that it was asked for is noted."""
+    """What came with ``request`` of some cookies, which are noted as asked."""
     cookies = see_cookies(request)
     return [
-        (name, request.META.get("HTTP_COOKIE") if name == ALL else cookies.get(name))
+        (name, request.META.get("HTTP_COOKIE") if name == ALL else cookies.given(name))
         for name in sorted(names)
     ]

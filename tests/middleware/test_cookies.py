@@ -95,3 +95,11 @@ def test_values(request_: HttpRequest) -> None:
     assert values_of(request_, {"b", "c"}) == [("b", "2"), ("c", None)]
     assert values_of(request_, {ALL}) == [(ALL, "a=1; b=2")]
     assert see_cookies(request_).asked == {"b", "c"}
+
+
+def test_what_came_counts_and_not_what_a_view_makes_of_it(
+    request_: HttpRequest,
+) -> None:
+    request_.COOKIES.pop("a")
+    request_.COOKIES["b"] = "3"
+    assert values_of(request_, {"a", "b"}) == [("a", "1"), ("b", "2")]
