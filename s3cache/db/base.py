@@ -683,8 +683,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
     # Foreign keys.
 
     def _foreign_keys_pragma(self, sql: str) -> Result | None:
-        if "CASE_SENSITIVE_LIKE" in sql.upper():
-            self.statements.redefine("like")  # for this connection alone
+        self.statements.heed_pragma(sql)
         found = words(sql.replace("=", " "), 3)
         if found[1:2] != ["FOREIGN_KEYS"]:
             return None

@@ -61,6 +61,7 @@ class Connection:
         if reason := why_refused(sql):
             # What it hides is a table that results of others are read from.
             raise NotSupportedError(f"{sql[:100]} is not supported: {reason}.")
+        self.statements.heed_pragma(sql)
         if not self.reader.is_in_transaction():
             return self.replica.loading(lambda: self.reader.execute(sql, params))
         try:

@@ -95,6 +95,14 @@ class Statements:
             self._redefined |= {name.lower()}
             self.versions.plans = Plans()
 
+    def heed_pragma(self, sql: str) -> None:
+        """Keep nothing that depends on what ``sql`` changes, if it does.
+
+        That is what LIKE means, to one connection.
+        """
+        if "case_sensitive_like" in sql.lower():
+            self.redefine("like")
+
     def plan(self, sql: str, params: Any) -> Plan:
         """The tables of ``sql``, and whether its result may be kept."""
         plans = self.versions.plans
@@ -197,7 +205,11 @@ class Statements:
         reading: Reading | None,
         model: type[Model] | None,
     ) -> _Use:
-        """How results of the plan are kept, as long as the settings say so."""
+        """How results of the plan are kept, as long as the settings say so.
+
+        Found once: what a statement is asked for does not change with its
+        values.
+        """
         found: _Use | None = plan.uses.get(model)
         if (
             found is None

@@ -323,14 +323,29 @@ def test_a_collation_of_the_project_is_not_trusted(host: Host) -> None:
     assert events(lambda: names()) == HIT
 
 
-def test_what_like_means_may_be_changed(host: Host) -> None:
+def in_a_transaction(sql: str) -> None:
+    with transaction.atomic():
+        run(sql)
+
+
+@pytest.mark.parametrize(
+    "set_pragma",
+    [
+        lambda sql: run(sql),
+        in_a_transaction,
+        lambda sql: connection.connection.execute(sql),
+    ],
+    ids=["run", "in a transaction", "past Django"],
+)
+def test_what_like_means_may_be_changed(
+    host: Host, set_pragma: Callable[[str], object]
+) -> None:
     Author.objects.create(name="Ann")
     count = Author.objects.filter(name__contains="ann").count
     assert count() == 1
-    run("PRAGMA case_sensitive_like = ON")
+    set_pragma("PRAGMA case_sensitive_like = ON")
     assert count() == 0
-    with transaction.atomic():
-        run("PRAGMA case_sensitive_like = OFF")
+    set_pragma("PRAGMA case_sensitive_like = OFF")
     assert count() == 1
 
 
