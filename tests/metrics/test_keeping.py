@@ -110,6 +110,20 @@ def test_a_process_that_is_killed_while_it_writes(host: Host) -> None:
     assert sum(p.reads.hit for p in show.history("day", "host").points) == 3
 
 
+def test_a_change_that_another_process_applied_first_counts_once(host: Host) -> None:
+    """Whoever adds to the book in between: numbers only grow."""
+    host.catch_up()
+    events = host.connection.replica.events
+    for number in range(1, 4):
+        for what in ("moved", "changed", "again"):
+            events.count((what, "testapp_gear"))
+            keeping.flush()
+        (gear,) = show.snapshot("host").models
+        assert (gear.model, gear.changes) == (LABEL, number)
+    (hour,) = show.history("day", "host", model=LABEL).points
+    assert hour.changes == 3
+
+
 def test_numbers_survive_a_restart(host: Host) -> None:
     count(hits=2)
     keeping.flush()
