@@ -28,6 +28,7 @@ def press_until(page: Page, key: str, text: str) -> None:
 
 def test_numbers_move_without_loading_the_page_again(visitor: MakePage) -> None:
     with visitor() as page:
+        page.goto("/control/")
         page.get_by_role("link", name="Statistics").first.click()
         page.goto(f"{ROOT}models/testapp.product/?scope=process")
         page.evaluate("window.isTheSame = true")
@@ -93,6 +94,7 @@ def test_a_viewer_has_no_buttons_and_others_nothing(visitor: MakePage) -> None:
             page.goto(ROOT + address)
             assert page.locator("#content form[method=post]").count() == 0
     with visitor("nobody") as page:
+        page.goto("/control/")
         expect(page.get_by_role("link", name="Statistics")).to_have_count(0)
         response = page.request.get(ROOT)
         assert response.status == 403

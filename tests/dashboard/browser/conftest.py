@@ -87,8 +87,8 @@ def visitor(browser: Browser, site: str) -> MakePage:
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("dialog", lambda dialog: said.append(f"dialog: {dialog.message}"))
-        page.goto("/control/")
         if name not in cookies:
+            page.goto("/control/")
             page.keyboard.type(name)  # the first field has the focus
             page.keyboard.press("Tab")
             page.keyboard.type(name)
