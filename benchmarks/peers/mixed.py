@@ -133,6 +133,7 @@ class OtherHost:
         self.stale = 0
 
     def __enter__(self) -> OtherHost:
+        self._objects.count()  # it has all rows before the others begin
         self._thread.start()
         return self
 
