@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # What pytest is given besides pyproject.toml: make test PYTEST_ARGS="-x -k store"
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist worksteal
 # How long to simulate, or to soak, in seconds; or one seed.
 SECONDS ?= 600
 SEED ?=

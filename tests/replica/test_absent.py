@@ -9,7 +9,7 @@ for it; and with the last pack both are equal.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -190,19 +190,19 @@ def test_the_packs_of_a_key_have_its_row(
     with hosts(f"CREATE TABLE t {definition}") as (host, packer, folder):
         for commit in before:
             host.apply(host.entry(run(host, commit)))
-        other = LackingHost(folder / "other", packer.pack(), packer.bodies)
-        for commit in after:
-            other.apply(host.apply(host.entry(run(host, commit))))
-        is_whole_number = host.table("t").integer_key
-        keys = st.integers(-1, 6) if is_whole_number else st.sampled_from("aA12é")
-        for key in asked.draw(st.lists(keys, max_size=4)):
-            wanted = other.packs_with(key)
-            for pack in other.absent():
-                if pack.key in wanted:
-                    other.load(pack)
-            query = f"SELECT * FROM t WHERE id = {key!r}"  # noqa: S608
-            assert other.rows(query) == host.rows(query)
-        other.close()
+        made = LackingHost(folder / "other", packer.pack(), packer.bodies)
+        with closing(made) as other:
+            for commit in after:
+                other.apply(host.apply(host.entry(run(host, commit))))
+            is_whole_number = host.table("t").integer_key
+            keys = st.integers(-1, 6) if is_whole_number else st.sampled_from("aA12é")
+            for key in asked.draw(st.lists(keys, max_size=4)):
+                wanted = other.packs_with(key)
+                for pack in other.absent():
+                    if pack.key in wanted:
+                        other.load(pack)
+                query = f"SELECT * FROM t WHERE id = {key!r}"  # noqa: S608
+                assert other.rows(query) == host.rows(query)
 
 
 # One by one
