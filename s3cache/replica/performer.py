@@ -301,7 +301,7 @@ class Performer:
         return self._side.commit.held(max(effect.deadline - clock.now(), 0.0))
 
     def _hold_rebuild_lock(self, effect: effects.HoldRebuildLock) -> effects.Held:
-        return self._side.rebuilding.held(max(effect.deadline - clock.now(), 0.0))
+        return self._replica.hold_rebuild_lock(max(effect.deadline - clock.now(), 0.0))
 
     def _take_turn(self, effect: effects.TakeTurn) -> effects.Turn | None:
         take = self._replica.take_turn

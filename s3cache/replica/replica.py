@@ -64,7 +64,8 @@ AHEAD = 0.9
 #: Readers that are kept open while no Django connection uses them.
 IDLE_READERS = 32
 
-#: Seconds that a fork waits for other threads' statements and snapshots.
+#: Seconds that a fork waits for other threads' statements and snapshots, and
+#: who rebuilds the replica for one who opens it.
 PATIENCE = 2.0
 
 #: How often files are opened that are deleted before all are open.
@@ -151,6 +152,8 @@ class Replica:
 
     def _make_locks(self) -> None:
         self._open_lock = threading.RLock()
+        #: The thread that holds the lock of rebuilding; 0: none does.
+        self._rebuilder = 0
         self._ask_lock = threading.Lock()
         self._announce_lock = threading.Lock()
         self._committer = Committer(
@@ -185,7 +188,7 @@ class Replica:
         elif opened is not None and self._is_ready:
             return opened
         # While one thread makes the replica, the others wait here.
-        with self._open_lock:
+        with self._to_open():
             if self._open is None:
                 self._check_not_retired()
                 if self._is_spoiled:
@@ -198,6 +201,43 @@ class Replica:
             if self._open is None:
                 raise OperationalError(f"{self.path} could not be opened")
             return self._open
+
+    @contextlib.contextmanager
+    def _to_open(self) -> Iterator[None]:
+        """Hold what lets one thread open the files.
+
+        Who rebuilds the replica does not open files that were closed under
+        it, nor wait for one who does: that one makes the replica, if it was
+        deleted, and waits for the lock of rebuilding.
+        """
+        rebuilds = self._rebuilder == threading.get_ident()
+        if not self._open_lock.acquire(timeout=PATIENCE if rebuilds else -1):
+            raise self._deleted()
+        try:
+            if rebuilds and self._open is None:
+                raise self._deleted()
+            yield
+        finally:
+            self._open_lock.release()
+
+    def _deleted(self) -> OperationalError:
+        return OperationalError(
+            f"database is locked: {self.path} was deleted or closed while it was "
+            f"made anew, so that another thread or process makes it; try again"
+        )
+
+    @contextlib.contextmanager
+    def hold_rebuild_lock(self, timeout: float) -> Iterator[None]:
+        """Be the only thread of this host that builds a replica.
+
+        ``timeout`` is in seconds; raises ``OperationalError`` after them.
+        """
+        with self.side.rebuilding.held(timeout):
+            self._rebuilder = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._rebuilder = 0
 
     def forked(self) -> OperationalError:
         """The error for what a child of a fork cannot do."""
@@ -357,7 +397,7 @@ class Replica:
 
     def _connect(self, **how: Any) -> sqlite3.Connection:
         # Not to a file that another thread is about to make.
-        with self._open_lock:
+        with self._to_open():
             if self._open is None and not self._is_opening:
                 self._opened()
             try:

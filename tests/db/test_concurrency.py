@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
+from threading import Thread
 
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import F
 
 from s3cache.exceptions import TransactionConflict
+from s3cache.log.effects import HoldRebuildLock, Now, Steps, Where
+from s3cache.replica import replica as replica_module
 from s3cache.transactions import retry_on_conflict, serializable
 from tests.db.hosts import Turns, each_on, on, outcomes, together
 from tests.engine import Bucket, Host, MakeHost
@@ -612,3 +616,30 @@ def test_a_save_of_a_row_that_another_host_deleted(hosts: MakeHost, host: Host) 
             raise transaction.TransactionManagementError
     host.catch_up()
     assert Author.objects.filter(name="gone").count() == 1
+
+
+# The replica
+
+
+def test_who_rebuilds_does_not_wait_for_who_opens(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That one waits for the lock of rebuilding: the replica was deleted."""
+    Author.objects.create(name="Ada")
+    monkeypatch.setattr(replica_module, "PATIENCE", 0.05)
+    replica = host.connection.replica
+    opened = replica._open
+    other = Thread(target=replica.rebuild)
+
+    def rebuild() -> Steps[None]:
+        now: float = yield Now()
+        with (yield HoldRebuildLock(now + 20.0)):
+            other.start()
+            while replica._open is opened or replica._open is None:
+                time.sleep(0.001)
+            yield Where()
+
+    with pytest.raises(OperationalError, match="database is locked: .* made anew"):
+        replica.run(rebuild())
+    other.join()
+    assert Author.objects.get().name == "Ada"
