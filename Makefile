@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # What pytest is given besides pyproject.toml: make test PYTEST_ARGS="-x -k store"
-PYTEST_ARGS ?= -n 2 --dist worksteal
+# Three processes for two cores: many tests wait for others, or for the disk.
+PYTEST_ARGS ?= -n 3 --dist worksteal
 # How long to simulate, or to soak, in seconds; or one seed.
 SECONDS ?= 600
 SEED ?=

@@ -80,10 +80,9 @@ TIMED = (
 )
 
 #: What every change is tested with, by mode: a few apps of each kind, about
-#: three minutes for the engine and the reference together on two cores.
+#: two minutes for the engine and the reference together on two cores.
 SUBSET = {
     1: (
-        "basic",
         "queries",
         "lookup",
         "aggregation",
@@ -91,18 +90,13 @@ SUBSET = {
         "many_to_many",
         "one_to_one",
         "prefetch_related",
-        "delete",
-        "transactions",
         "raw_query",
         "model_inheritance",
         "signals",
         "select_for_update",
         "constraints",
         "async",
-        "timezones",
         "fixtures",
-        "sessions_tests",
-        "schema",
     ),
     2: (
         "basic",
@@ -113,9 +107,7 @@ SUBSET = {
         "transactions",
         "transaction_hooks",
         "custom_pk",
-        "m2m_through",
         "force_insert_update",
-        "multiple_database",
     ),
     3: ("custom_pk", "get_or_create", "transactions"),
 }

@@ -278,7 +278,7 @@ def clear() -> None:
 
 
 @settings(
-    max_examples=50,
+    max_examples=25,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=steps)

@@ -132,7 +132,7 @@ actions = st.one_of(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(definition=tables, before=many, then=st.lists(actions, max_size=9))
 def test_whatever_comes_first_it_comes_to_the_same(
     definition: str, before: list[list[Step]], then: list[Any]
@@ -182,7 +182,7 @@ keyed = st.sampled_from(
 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(definition=keyed, before=many, after=many, asked=st.data())
 def test_the_packs_of_a_key_have_its_row(
     definition: str, before: list[list[Step]], after: list[list[Step]], asked: Any

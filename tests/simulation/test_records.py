@@ -20,7 +20,7 @@ from .scenario import Simulation, calm, of_kind, recording
 from .store import Request
 from .world import Violation
 
-SEEDS = 150
+SEEDS = 100
 CHUNK = 25
 
 
