@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
 from datetime import UTC, datetime
@@ -31,3 +33,26 @@ def put(text: str, section: str, path: Path) -> None:
     if not found or not closed:
         raise ValueError(f"{path} has no {begin} that is followed by {end}")
     path.write_text(f"{head}{begin}\n\n{text.strip()}\n\n{end}{tail}")
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Let the caller of a benchmark say where its figures go; see ``give``."""
+    add = parser.add_argument
+    add("--json", type=Path, metavar="FILE", help="the result for programs")
+    add(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="put the tables into this page, between its two comments",
+    )
+
+
+def give(
+    options: argparse.Namespace, section: str, tables: str, figures: object
+) -> None:
+    """Print ``tables``, and write what ``add_outputs`` was asked for."""
+    print(tables)
+    if options.json is not None:
+        options.json.write_text(json.dumps(figures))
+    if options.markdown is not None:
+        put(tables, section, options.markdown)

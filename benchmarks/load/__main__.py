@@ -309,13 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--rounds", type=int, default=ROUNDS, help=f"default: {ROUNDS}")
     add("--quick", action="store_true", help="only to see that all works")
     add("--check", action="store_true", help="fail if a target is missed")
-    add("--json", type=Path, metavar="FILE", help="the result for programs")
-    add(
-        "--markdown",
-        type=Path,
-        metavar="FILE",
-        help="put the table into this page, between its two comments",
-    )
+    documents.add_outputs(described)
     add("--fill", action="store_true", help=argparse.SUPPRESS)
     options = described.parse_args(arguments)
     if options.fill:
@@ -336,12 +330,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{rounds} rounds of each.\n"
     )
     table = "\n".join([about, *lines(found)])
-    print(table)
-    if options.markdown is not None:
-        documents.put(table, "load", options.markdown)
-    if options.json is not None:
-        figures = {name: asdict(one) for name, one in found.items()}
-        options.json.write_text(json.dumps(figures))
+    figures = {name: asdict(one) for name, one in found.items()}
+    documents.give(options, "load", table, figures)
     wrong = missed(found)
     for one in wrong:
         print(f"missed: {one}")

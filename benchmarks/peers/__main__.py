@@ -101,13 +101,7 @@ def parser() -> argparse.ArgumentParser:
     add("--peer", action="append", choices=tuple(PEERS), help="default: all")
     add("--rounds", type=int, default=ROUNDS, help=f"default: {ROUNDS}")
     add("--quick", action="store_true", help="only to see that all works")
-    add("--json", type=Path, metavar="FILE", help="the result for programs")
-    add(
-        "--markdown",
-        type=Path,
-        metavar="FILE",
-        help="put the tables into this page, between its two comments",
-    )
+    documents.add_outputs(described)
     add("--measure", choices=tuple(PEERS), help=argparse.SUPPRESS)
     add("--store", help=argparse.SUPPRESS)
     add("--scale", type=float, default=1.0, help=argparse.SUPPRESS)
@@ -143,11 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"round {number + 1}: {one.name}", file=sys.stderr, flush=True)
     ordered = {one.name: found[one.name] for one in contestants if one.name in found}
     tables = "\n".join(page.lines(ordered, missing, rounds, load_before))
-    print(tables)
-    if options.json is not None:
-        options.json.write_text(json.dumps(page.as_json(ordered, missing)))
-    if options.markdown is not None:
-        documents.put(tables, "peers", options.markdown)
+    documents.give(options, "peers", tables, page.as_json(ordered, missing))
     return 0
 
 

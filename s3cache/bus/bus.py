@@ -276,7 +276,7 @@ class Bus:
 
     def _hear(self) -> None:
         failed = 0
-        while not self._is_left():
+        while self._listeners():
             connected = self.connects
             try:
                 self._hear_until_it_fails()
@@ -289,13 +289,12 @@ class Bus:
             time.sleep(_pause(failed))
             failed += 1
 
-    def _is_left(self) -> bool:
-        """Whether nobody listens any more, so that the thread is to end."""
+    def _listeners(self) -> list[Subscription]:
+        """Who listens; if nobody does any more, the thread is to end."""
         with self._lock:
-            if self._subscriptions:
-                return False
-            self._hearing = None
-            return True
+            if not self._subscriptions:
+                self._hearing = None
+            return list(self._subscriptions)
 
     def _hear_until_it_fails(self) -> None:
         client = client_for(self.alias)
@@ -311,9 +310,7 @@ class Bus:
         confirmed: set[str] = set()
         heard_at = time.monotonic()
         pinged = False
-        while not self._is_left():
-            with self._lock:
-                subscriptions = list(self._subscriptions)
+        while subscriptions := self._listeners():
             topics = {one.topic for one in subscriptions} | {self._wake_topic}
             if new := topics - asked:
                 pubsub.subscribe(*new)

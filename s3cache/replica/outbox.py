@@ -51,6 +51,8 @@ _SET_MARK: Final = (
     f"token = excluded.token, parked = excluded.parked"
 )
 
+_READ_COMMITS: Final = "SELECT id, database, created, tables, body, error FROM commits"
+
 #: What is sent in one entry at most.
 MOST_COMMITS: Final = 1000
 MOST_BYTES: Final = 2**20
@@ -260,8 +262,7 @@ class Outbox:
         size = 0
         with self._opened() as connection:
             for row in connection.execute(
-                "SELECT id, database, created, tables, body, error FROM commits "
-                "WHERE error IS NULL ORDER BY id LIMIT ?",
+                f"{_READ_COMMITS} WHERE error IS NULL ORDER BY id LIMIT ?",
                 [MOST_COMMITS],
             ):
                 size += len(row[4])
@@ -282,8 +283,7 @@ class Outbox:
         """The commits that could not be committed, and why."""
         with self._opened() as connection:
             rows = connection.execute(
-                "SELECT id, database, created, tables, body, error FROM commits "
-                "WHERE error IS NOT NULL ORDER BY id"
+                f"{_READ_COMMITS} WHERE error IS NOT NULL ORDER BY id"
             ).fetchall()
         return [_waiting(row) for row in rows]
 
@@ -301,11 +301,7 @@ class Outbox:
             self._count(connection)
 
     def _note_settled(self, connection: sqlite3.Connection, last: int) -> None:
-        row = connection.execute(
-            "SELECT id, database, created, tables, body, error FROM commits "
-            "WHERE id = ?",
-            [last],
-        ).fetchone()
+        row = connection.execute(f"{_READ_COMMITS} WHERE id = ?", [last]).fetchone()
         if row is not None:
             connection.execute(
                 "UPDATE outbox SET settled = ?, token = ?", [last, _waiting(row).token]
@@ -381,7 +377,7 @@ class Outbox:
         return OutboxStatistics(waiting, parked, lag)
 
 
-class OldCopy(Exception):
+class OldCopy:
     """The database has seen commits of this outbox that it does not know."""
 
     def __str__(self) -> str:

@@ -1037,12 +1037,7 @@ def open_replica(path: Path) -> Replica | None:
 
 def forget_replica(path: Path) -> None:
     """Close the replica at ``path``, which nobody uses any more."""
-    with _replicas_lock:
-        replica = _replicas.pop(path.resolve(), None)
-    if replica is not None:
-        if replica.on_forget is not None:
-            replica.on_forget()
-        replica.close()
+    if (replica := _closed(path)) is not None:
         replica.retire()
 
 
@@ -1052,13 +1047,7 @@ def drop_replica(path: Path) -> None:
     They notice when they use it, and do not find its database. The side file
     stays, for they could not agree by two.
     """
-    with _replicas_lock:
-        replica = _replicas.pop(path.resolve(), None)
-    side_path = _side_path(path)
-    if replica is not None and replica.on_forget is not None:
-        replica.on_forget()
-    if replica is not None:
-        replica.close()
+    replica, side_path = _closed(path), _side_path(path)
     if replica is None and not side_path.exists():
         delete_file(path)
         return
@@ -1070,6 +1059,17 @@ def drop_replica(path: Path) -> None:
         side.close()
     else:
         replica.retire(delete_side=False)
+
+
+def _closed(path: Path) -> Replica | None:
+    """The replica at ``path``, closed: this process has none there now."""
+    with _replicas_lock:
+        replica = _replicas.pop(path.resolve(), None)
+    if replica is not None:
+        if replica.on_forget is not None:
+            replica.on_forget()
+        replica.close()
+    return replica
 
 
 def _before_fork() -> None:

@@ -51,9 +51,10 @@ def encode(result: Result) -> bytes | None:
     rows: Sequence[_Row] = result.rows
     letters = ""
     if not _PLAIN.issuperset(map(type, chain.from_iterable(rows))):
-        columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
-        written = [" "] * len(columns)
-        for index, column in enumerate(zip(*rows, strict=True)):
+        found = list(zip(*rows, strict=True))
+        columns: list[Iterable[Any]] = [*found]
+        written = [" "] * len(found)
+        for index, column in enumerate(found):
             if _PLAIN.issuperset(map(type, column)):
                 continue
             kinds = set(map(type, column))

@@ -286,8 +286,8 @@ def test_a_process_that_is_killed_frees_the_others(
     assert other.result() == (1, {"miss": 1})
 
 
-@directory
-def test_a_thousand_tasks_make_one_query(hosts: MakeHost, bucket: Bucket) -> None:
+def cold(hosts: MakeHost, bucket: Bucket) -> tuple[Host, list[str]]:
+    """A host that has read nothing, and what one that reads alone asks for."""
     with hosts():
         Author.objects.create(name="Ann")
     alone, host = hosts(), hosts()
@@ -295,6 +295,12 @@ def test_a_thousand_tasks_make_one_query(hosts: MakeHost, bucket: Bucket) -> Non
         count()
     caches["default"].clear()  # which hosts share
     counters.clear()
+    return host, of_one
+
+
+@directory
+def test_a_thousand_tasks_make_one_query(hosts: MakeHost, bucket: Bucket) -> None:
+    host, of_one = cold(hosts, bucket)
 
     async def ask() -> list[int]:
         query = Author.objects.filter(born__gte=1)
@@ -308,13 +314,7 @@ def test_a_thousand_tasks_make_one_query(hosts: MakeHost, bucket: Bucket) -> Non
 
 @s3
 def test_a_thousand_threads_make_one_query(hosts: MakeHost, bucket: Bucket) -> None:
-    with hosts():
-        Author.objects.create(name="Ann")
-    alone, host = hosts(), hosts()
-    with bucket.requests() as of_one, alone:
-        count()
-    caches["default"].clear()  # which hosts share
-    counters.clear()
+    host, of_one = cold(hosts, bucket)
     with bucket.requests() as of_all:
         assert together(each_on(host, count, 1_000)) == [1] * 1_000
     found = totals()
