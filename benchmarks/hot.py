@@ -1,8 +1,8 @@
 """``python -m benchmarks.hot``: warm reads, next to Django on SQLite.
 
 Django's database is in memory. Each figure is the median of rounds that take
-turns, in microseconds of the processor; the ratio is what counts. ``--cache``
-names another backend than ``MemoryCache``.
+turns, in microseconds of the processor; the ratio is what counts, and is the
+median of theirs. ``--cache`` names another backend than ``MemoryCache``.
 
 A second table has reads that nobody repeats, with the result cache and
 without: what it costs those who gain nothing by it.
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ MEMORY = "s3cache.caches.MemoryCache"
 LEAST_ELSEWHERE = 15
 PLAIN = "default"
 BUCKET = "bucket"
-ROUNDS = 15
+ROUNDS = 41
 ROWS = 2_500
 MANY_ROWS = 28_000
 
@@ -192,6 +192,9 @@ class Miss:
 #: How many times as long a miss may take as without the result cache.
 MOST_OF_A_MISS = 1.05
 
+#: Of a round; the first settles what a change of settings has undone.
+MISSES = 200
+
 
 def misses() -> list[Miss]:
     """Reads of the table that `reads` has filled."""
@@ -219,19 +222,50 @@ def misses() -> list[Miss]:
     ]
 
 
-def measure_miss(miss: Miss) -> tuple[float, float]:
-    """The medians without the result cache and with it, in microseconds."""
+@dataclass(frozen=True)
+class Measured:
+    """A read in two ways: medians in microseconds, and how many times as long.
+
+    That is the median of the rounds' ratios. The two ways follow each other in
+    a round, so that both are slow where the machine is for a while.
+    """
+
+    slow: float
+    fast: float
+    ratio: float
+
+
+def measure(
+    slow: Callable[[], object], fast: Callable[[], object], repeat: int
+) -> Measured:
+    """Do both in turns, each ``repeat`` times in a round."""
+    found: list[tuple[float, float]] = []
+    for number in range(-2, ROUNDS):
+        seconds = _seconds(slow, repeat), _seconds(fast, repeat)
+        if number >= 0:
+            found.append(seconds)
+    median = statistics.median
+    return Measured(
+        median(one for one, _ in found) / repeat * 1e6,
+        median(other for _, other in found) / repeat * 1e6,
+        median(one / other for one, other in found),
+    )
+
+
+def measure_miss(miss: Miss) -> Measured:
+    """With the result cache, and without it."""
     from django.test.utils import override_settings
 
-    found: tuple[list[float], list[float]] = ([], [])
-    for number in range(-2, ROUNDS):
-        for times, values in zip(found, ({"CACHE": None}, {}), strict=True):
+    def reads(values: dict[str, object]) -> Callable[[], None]:
+        def read() -> None:
             with override_settings(S3CACHE=values):
-                miss.read()  # settles what a change of settings has undone
-                seconds = _seconds(miss.read, 100)
-            if number >= 0:
-                times.append(seconds / 100 * 1e6)
-    return statistics.median(found[0]), statistics.median(found[1])
+                for _ in range(MISSES):
+                    miss.read()
+
+        return read
+
+    measured = measure(reads({}), reads({"CACHE": None}), 1)
+    return replace(measured, slow=measured.slow / MISSES, fast=measured.fast / MISSES)
 
 
 def _seconds(call: Callable[[], object], repeat: int) -> float:
@@ -245,17 +279,6 @@ def _seconds(call: Callable[[], object], repeat: int) -> float:
 async def _many(rows: Any) -> None:
     for _ in range(200):
         await rows.aget(pk=7)
-
-
-def measure(read: Read) -> tuple[float, float]:
-    """The medians of both databases, in microseconds."""
-    found: tuple[list[float], list[float]] = ([], [])
-    for number in range(-2, ROUNDS):
-        for times, call in zip(found, (read.plain, read.bucket), strict=True):
-            seconds = _seconds(call, read.repeat)
-            if number >= 0:
-                times.append(seconds / read.repeat * 1e6)
-    return statistics.median(found[0]), statistics.median(found[1])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -272,24 +295,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gc.freeze()
         print(f"{'':22} {'plain us':>10} {'s3cache us':>10} {'ratio':>7} {'target':>7}")
         for read in all_reads:
-            plain, bucket = measure(read)
-            ratio = plain / bucket
+            found = measure(read.plain, read.bucket, read.repeat)
             least = read.target
             if options.cache != MEMORY:
                 least = LEAST_ELSEWHERE if read.name == "get(pk)" else 0
-            missed += ratio < least
+            missed += found.ratio < least
             target = f"{least:g}" if least else ""
             print(
-                f"{read.name:22} {plain:10.1f} {bucket:10.1f} {ratio:7.1f} {target:>7}",
+                f"{read.name:22} {found.slow:10.1f} {found.fast:10.1f} "
+                f"{found.ratio:7.1f} {target:>7}",
                 flush=True,
             )
         print(f"\n{'misses':22} {'off us':>10} {'on us':>10} {'ratio':>7} {'most':>7}")
         for miss in misses():
-            off, on = measure_miss(miss)
-            missed += on / off > MOST_OF_A_MISS
+            found = measure_miss(miss)
+            missed += found.ratio > MOST_OF_A_MISS
             print(
-                f"{miss.name:22} {off:10.1f} {on:10.1f} {on / off:7.2f} "
-                f"{MOST_OF_A_MISS:7}",
+                f"{miss.name:22} {found.fast:10.1f} {found.slow:10.1f} "
+                f"{found.ratio:7.2f} {MOST_OF_A_MISS:7}",
                 flush=True,
             )
         from django.db import connections
