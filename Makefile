@@ -8,6 +8,8 @@ STAMP := $(VENV)/.installed
 # What pytest is given besides pyproject.toml: make test PYTEST_ARGS="-x -k store"
 # Three processes for two cores: many tests wait for others, or for the disk.
 PYTEST_ARGS ?= -n 3 --dist worksteal
+# The tests start many processes, each of which would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 # How long to simulate, or to soak, in seconds; or one seed.
 SECONDS ?= 600
 SEED ?=
