@@ -66,21 +66,22 @@ class ReplicaFile:
         create_private(path)
         connection = connect(path)
         try:
-            is_usable = meta.is_usable(connection)
+            if not meta.is_usable(connection):
+                connection.close()
+                delete_file(path)
+                create_private(path)
+                connection = connect(path)
+                make_durable(connection)
+                with transaction(connection):
+                    meta.create(
+                        connection, generation=secrets.token_hex(8), store=store
+                    )
+            make_durable(connection)
+            for registration in registrations:
+                registration.on(connection)
         except BaseException:
             connection.close()
             raise
-        if not is_usable:
-            connection.close()
-            delete_file(path)
-            create_private(path)
-            connection = connect(path)
-            make_durable(connection)
-            with transaction(connection):
-                meta.create(connection, generation=secrets.token_hex(8), store=store)
-        make_durable(connection)
-        for registration in registrations:
-            registration.on(connection)
         return cls(path, connection, registrations)
 
     @property

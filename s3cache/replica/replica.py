@@ -260,25 +260,31 @@ class Replica:
                     raise
 
     def _open_files(self) -> None:
-        with self.side.opening.held(OPEN_TIMEOUT):
+        with (
+            self.side.opening.held(OPEN_TIMEOUT),
+            contextlib.ExitStack() as closed_on_error,
+        ):
             file = ReplicaFile.open(
                 self.path,
                 store=self.store.name,
                 registrations=self._registrations.values(),
             )
+            closed_on_error.callback(file.close)
             writer = Writer(
                 lambda: self._connect(create=False),
                 self.options.commit_timeout,
                 self._needs,
             )
+            closed_on_error.callback(writer.close)
             # All three now: what is deleted later cannot be connected to.
             analyser = Analyser(
                 lambda: self._connect(read_only=True, cached_statements=0)
             )
+            closed_on_error.callback(analyser.close)
             analyser.connect()
             generation = _as_number(file.generation())
             file.reconnect = lambda: self._connect(create=False)
-            opened = self._open = _Open(
+            opened = _Open(
                 file,
                 writer,
                 analyser,
@@ -286,11 +292,11 @@ class Replica:
                 generation,
                 identity_of(self.path),
             )
-            try:
-                self._make_current()
-            except BaseException:
-                self._close_files(opened)
-                raise
+            closed_on_error.pop_all()
+            closed_on_error.callback(self._close_files, opened)
+            self._open = opened
+            self._make_current()
+            closed_on_error.pop_all()
             opened.generation = self.side.generation
             self._is_ready = True
         if self.on_use is not None:

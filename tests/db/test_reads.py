@@ -287,8 +287,24 @@ def test_a_file_that_is_removed_while_somebody_connects(
         return connections.connect(path, **how)
 
     monkeypatch.setattr("s3cache.replica.replica.connect", connect)
+    opened = []
+
+    def connect_file(path: Path, **how: Any) -> sqlite3.Connection:
+        opened.append(connections.connect(path, **how))
+        return opened[-1]
+
+    monkeypatch.setattr("s3cache.replica.file.connect", connect_file)
     assert names(host) == ["a"]
     assert removed
+    assert [is_closed(connection) for connection in opened].count(False) == 1
+
+
+def is_closed(connection: sqlite3.Connection) -> bool:
+    try:
+        connection.execute("SELECT 1")
+    except sqlite3.ProgrammingError:
+        return True
+    return False
 
 
 @directory
