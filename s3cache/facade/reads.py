@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from s3cache.db.base import DatabaseWrapper
     from s3cache.results.statements import Place
 
-__all__ = ["ACTIONS", "PAGE_SIZE", "Read", "parts_of"]
+__all__ = ["ACTIONS", "PAGE_SIZE", "Read", "parts_of", "require_bucket"]
 
 Rows = models.QuerySet[Any]
 
@@ -118,12 +118,7 @@ class Read:
         """The database that is read; `ImproperlyConfigured`: in no bucket."""
         # Of a copy: a recorded queryset that is asked for this is built.
         alias = self.queryset.all().db
-        if not conf.lives_in_bucket(alias):
-            raise ImproperlyConfigured(
-                f"{self.model._meta.label} is read from the database {alias!r}, "
-                f"which lives in no bucket: its results are not kept. Those that do "
-                f"are {conf.listed(conf.bucket_aliases())}."
-            )
+        require_bucket(self.model, alias)
         return cast("DatabaseWrapper", connections[alias])
 
     @property
@@ -194,6 +189,16 @@ def _mapping(name: str, value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} must be a dictionary, not {value!r}.")
     return value
+
+
+def require_bucket(model: type[models.Model], alias: str) -> None:
+    """Raise `ImproperlyConfigured` if results from a database are not kept."""
+    if not conf.lives_in_bucket(alias):
+        raise ImproperlyConfigured(
+            f"{model._meta.label} is read from the database {alias!r}, "
+            f"which lives in no bucket: its results are not kept. Those that do "
+            f"are {conf.listed(conf.bucket_aliases())}."
+        )
 
 
 def parts_of(model: type[models.Model], partition: object) -> list[dict[str, Any]]:

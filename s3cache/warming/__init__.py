@@ -4,6 +4,7 @@ registry    named queries, which projects declare
 planning    what there is to warm of models and queries
 traffic     what was read at this hour on earlier days
 steps       makes reads one after the other, or by several threads
+named       does both for models and queries, whatever fails
 background  the same in a thread, after changes
 starting    what a process begins with
 bulk        many changes at once

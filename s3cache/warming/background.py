@@ -12,10 +12,9 @@ from typing import Any, Final
 
 from django.db import connections
 
-from s3cache.facade import SAMPLE_SIZE
-from s3cache.warming.planning import steps_of
+from s3cache.warming.named import warm_names
 from s3cache.warming.registry import queries
-from s3cache.warming.steps import Report, take_steps
+from s3cache.warming.steps import Report
 
 __all__ = ["Background", "background", "warm_after_changes"]
 
@@ -37,7 +36,7 @@ class Background:
         self._lock = threading.Lock()
         self._wanted: dict[str, None] = {}
         self._held: dict[str, None] = {}
-        self._holders = 0
+        self._holders: set[object] = set()
         self._thread: threading.Thread | None = None
         #: Of what was warmed last; for people, and for tests.
         self.last: Report | None = None
@@ -59,13 +58,15 @@ class Background:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Begin nothing meanwhile; what is asked for is done afterwards."""
+        holder = object()
         with self._lock:
-            self._holders += 1
+            self._holders.add(holder)
         try:
             yield
         finally:
             with self._lock:
-                self._holders -= 1
+                # The child of a fork within has forgotten it.
+                self._holders.discard(holder)
                 if not self._holders:
                     self._wanted.update(self._held)
                     self._held = {}
@@ -95,13 +96,8 @@ class Background:
 
     def _warm(self, names: list[str]) -> None:
         for name in names:
-            try:
-                steps = steps_of([name], sample_size=SAMPLE_SIZE)
-                self.last = take_steps(steps)
-                logger.info("%s: %d results warmed", name, self.last.stored)
-            except Exception as error:
-                # Of a project's query; nobody else is here to be told.
-                logger.warning("%s was not warmed: %s", name, error)
+            self.last = warm_names([name])
+            logger.info("%s: %d results warmed", name, self.last.stored)
 
 
 #: That of this process.

@@ -7,13 +7,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from django.db import models, router, transaction
+from django.db import connections, models, router, transaction
 
 from s3cache.exceptions import TransactionConflict
-from s3cache.facade import SAMPLE_SIZE
 from s3cache.warming.background import background
-from s3cache.warming.planning import check_names, steps_of
-from s3cache.warming.steps import Report, take_steps
+from s3cache.warming.named import warm_names
+from s3cache.warming.planning import check_names
+from s3cache.warming.steps import Report
 
 __all__ = ["Batch", "Outcome", "bulk"]
 
@@ -48,7 +48,8 @@ class Batch(Generic[T]):
         """
         Do one item; an error in it is noted, and goes no further.
 
-        What it has written until then is undone, and nothing else is. A
+        What it has written until then is undone, and nothing else is; after
+        a `CommitOutcomeUnknown` it may be there all the same. A
         `TransactionConflict` ends the whole of a job that is one commit.
         """
         outcome = Outcome(item)
@@ -69,11 +70,11 @@ class Batch(Generic[T]):
                 outcome.result = work(item)
         return self.outcomes[begin:]
 
-    def warm(self, names: Sequence[str]) -> None:
+    def warm(self, names: Sequence[str], using: str | None = None) -> None:
         """Warm models and queries, when nothing is open any more."""
 
         def warm() -> None:
-            self.warmed = take_steps(steps_of(names, sample_size=SAMPLE_SIZE))
+            self.warmed = warm_names(names, using=using)
 
         # At once, unless the caller has a transaction of its own.
         transaction.on_commit(warm, using=self._using)
@@ -88,7 +89,7 @@ class Batch(Generic[T]):
 def bulk(
     model: type[models.Model],
     *,
-    warm: bool | Sequence[str] = True,
+    warm: bool | str | Sequence[str] = True,
     atomic: bool = True,
     using: str | None = None,
 ) -> Iterator[Batch[Any]]:
@@ -100,13 +101,19 @@ def bulk(
     item is a commit of its own. Queries that are warmed after changes wait
     for the end. Then `warm` names what is warmed: models and queries, True
     for `model`. If the caller has a transaction open, that is after it.
+    `using` is the database that is written, and of which models are warmed;
+    None: as routers say.
 
     If the block raises, or its commit fails, so does this; nothing of an
-    atomic one is left then, and all of its outcomes say so.
+    atomic one is left then, and all of its outcomes say so. What cannot be
+    warmed is no error: that the changes were made is what counts. It is
+    logged, and counted in `Batch.warmed`.
     """
-    names = [model._meta.label] if warm is True else list(warm or ())
-    check_names(names)
+    names = _names(model, warm)
+    check_names(names, using)
     alias = using or router.db_for_write(model)
+    # On an event loop no transaction can be, which is said before the work.
+    connections[alias].ensure_connection()
     batch: Batch[Any] = Batch(alias, is_atomic=atomic)
     with background.held():
         try:
@@ -119,6 +126,13 @@ def bulk(
                 for outcome in batch.outcomes:
                     outcome.error = outcome.error or error
             else:
-                batch.warm(names)
+                batch.warm(names, using)
             raise
-        batch.warm(names)
+        batch.warm(names, using)
+
+
+def _names(model: type[models.Model], warm: bool | str | Sequence[str]) -> list[str]:
+    """What is to be warmed, by name."""
+    if isinstance(warm, bool):
+        return [model._meta.label] if warm else []
+    return [warm] if isinstance(warm, str) else list(warm)

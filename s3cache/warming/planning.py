@@ -10,8 +10,9 @@ from django.db import connections, models, router
 
 from s3cache import conf
 from s3cache.facade import SAMPLE_SIZE, Facade, cache_of
+from s3cache.facade.reads import require_bucket
 from s3cache.results.policy import is_kept
-from s3cache.warming.registry import Query, queries, query_named
+from s3cache.warming.registry import Query, query_named
 from s3cache.warming.steps import Step
 
 __all__ = ["check_names", "models_in", "steps_of", "steps_of_model", "steps_of_query"]
@@ -38,10 +39,9 @@ def steps_of_model(
     sample_size: int = SAMPLE_SIZE,
 ) -> list[Step]:
     """What ``Model.objects.cache.warm()`` would make."""
-    facade = cache_of(model)
-    if alias is not None:
-        facade = Facade(model._default_manager.db_manager(alias))
-    reads = facade.reads(partitions, sample_size)
+    manager = model._default_manager.db_manager(alias)
+    require_bucket(model, manager.db)
+    reads = Facade(manager).reads(partitions, sample_size)
     return [Step(read, model._meta.label) for read in reads]
 
 
@@ -55,32 +55,39 @@ def steps_of_query(query: Query, aliases: Iterable[str] | None = None) -> list[S
     ]
 
 
-def check_names(names: Iterable[str]) -> None:
-    """Raise `LookupError` for a name of which there is no model, or query."""
+def check_names(names: Iterable[str], using: str | None = None) -> None:
+    """
+    Raise an error for a name of which nothing can be warmed.
+
+    `LookupError`: there is no such model, or query. `ImproperlyConfigured`:
+    the model is read from a database, or from `using`, that is in no bucket.
+    """
     for name in names:
         if "." in name:
-            cache_of(name)
+            model = cache_of(name).model
+            require_bucket(model, using or model._default_manager.db)
         else:
             query_named(name)
 
 
 def steps_of(
-    names: Iterable[str] | None, *, partitions: bool = True, sample_size: int = 0
+    names: Iterable[str],
+    *,
+    using: str | None = None,
+    partitions: bool = True,
+    sample_size: int = 0,
 ) -> Iterator[Step]:
     """
     The steps of models, named by their labels, and of named queries.
 
-    None: of all queries. Raise `LookupError` for a name that there is not.
+    `using` is the database of which models are read, None: as their managers
+    do. Raise `LookupError` for a name that there is not.
     """
-    if names is None:
-        for query in queries():
-            yield from steps_of_query(query)
-        return
     for name in names:
         if "." in name:
             model: Any = cache_of(name).model
             yield from steps_of_model(
-                model, partitions=partitions, sample_size=sample_size
+                model, using, partitions=partitions, sample_size=sample_size
             )
         else:
             yield from steps_of_query(query_named(name))

@@ -51,6 +51,7 @@ def take_steps(
     force_refresh: bool = False,
     workers: int = 1,
     each: Callable[[], object] = lambda: None,
+    report: Report | None = None,
 ) -> Report:
     """
     Have the results of all steps in the cache.
@@ -58,9 +59,10 @@ def take_steps(
     One that fails is logged and counted, and keeps no other from being made.
     `workers`: how many threads make them, each with connections of its own,
     which are closed in the end; 1: this thread, with its own. `each` is
-    called after each step.
+    called after each step. They are counted in `report`, or in a new one.
     """
-    report, lock = Report(), threading.Lock()
+    told = Report() if report is None else report
+    lock = threading.Lock()
     left = iter(steps)
 
     def next_steps() -> Iterator[Step]:
@@ -83,7 +85,7 @@ def take_steps(
                 error = raised
                 logger.warning("%s was not warmed: %s", step.source, error)
             with lock:
-                report.count(step.source, stored, failed=error is not None)
+                told.count(step.source, stored, failed=error is not None)
                 each()
 
     def work_apart() -> None:
@@ -94,7 +96,7 @@ def take_steps(
 
     if workers <= 1:
         work()
-        return report
+        return told
     threads = [
         threading.Thread(target=work_apart, name=f"s3cache-warm-{number}")
         for number in range(workers)
@@ -103,4 +105,4 @@ def take_steps(
         thread.start()
     for thread in threads:
         thread.join()
-    return report
+    return told

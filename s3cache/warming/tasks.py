@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from django.tasks import task
 
 from s3cache.facade import SAMPLE_SIZE
-from s3cache.warming.planning import steps_of
-from s3cache.warming.steps import take_steps
+from s3cache.warming.named import warm_names
+from s3cache.warming.planning import check_names
+from s3cache.warming.registry import queries
 
 __all__ = ["warm"]
 
@@ -24,12 +25,20 @@ def warm(
     """
     Warm models, by their labels, and named queries; None: all queries.
 
-    Returns how many ``reads`` were looked at, ``stored`` and ``failed``::
+    Returns how many ``reads`` were looked at, ``stored`` and ``failed``. Raise
+    `LookupError` for a name that there is not::
 
         warm.enqueue(["shop.Product", "front page"])
     """
-    steps = steps_of(names, partitions=partitions, sample_size=sample_size)
-    report = take_steps(steps, force_refresh=force_refresh)
+    if names is None:
+        names = [query.name for query in queries()]
+    check_names(names)
+    report = warm_names(
+        names,
+        partitions=partitions,
+        sample_size=sample_size,
+        force_refresh=force_refresh,
+    )
     return {
         "reads": report.reads,
         "stored": report.stored,

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import django
 from django.conf import settings
 from django.core import signing
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, models
 from django.db.models.sql import AggregateQuery, Query
 from django.db.models.sql.constants import MULTI, SINGLE
@@ -141,7 +142,12 @@ class Traffic:
             self.save()
 
     def save(self) -> None:
-        """Add what was noted to the files; whatever fails is only logged."""
+        """
+        Add what was noted to the files; whatever fails is only logged.
+
+        A reader does it, who waits for nobody: what another process is just
+        changing is left for the next time.
+        """
         with self._lock:
             unsaved, self._unsaved = self._unsaved, {}
             self._saved_at = time.monotonic()
@@ -149,7 +155,11 @@ class Traffic:
             try:
                 with self._held(hour) as path:
                     _write(path, _merged(_read(path), noted, self._now()))
-            except OSError as error:
+            except BlockingIOError:
+                with self._lock:
+                    newer = self._unsaved.get(hour, {})
+                    self._unsaved[hour] = _merged(noted, newer, self._now())
+            except (OSError, ImproperlyConfigured) as error:
                 logger.warning("The traffic was not saved: %s", error)
 
     def queries(self, hour: int | None = None) -> list[Query]:
@@ -170,11 +180,11 @@ class Traffic:
 
     @contextmanager
     def _held(self, hour: int) -> Iterator[Path]:
-        """The file of an hour, while no other process changes it."""
+        """The file of an hour; `BlockingIOError` if another process has it."""
         path = self._file(hour)
         descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield path
         finally:
             os.close(descriptor)
@@ -269,7 +279,10 @@ def _name(sql: str, params: Any) -> str:
 
 
 def _now() -> dt.datetime:
-    return timezone.localtime() if settings.USE_TZ else dt.datetime.now()
+    """The project's time: a visitor may have another time zone."""
+    if not settings.USE_TZ:
+        return dt.datetime.now()
+    return timezone.localtime(timezone=timezone.get_default_timezone())
 
 
 _traffic: dict[str, Traffic] = {}

@@ -8,10 +8,18 @@ import pytest
 
 from s3cache.warming import registry
 from tests.db.hosts import processes
-from tests.engine import bucket, host, hosts, tables
+from tests.engine import bucket, elsewhere, host, hosts, tables
 from tests.results.conftest import empty_caches
 
-__all__ = ["bucket", "empty_caches", "host", "hosts", "processes", "tables"]
+__all__ = [
+    "bucket",
+    "elsewhere",
+    "empty_caches",
+    "host",
+    "hosts",
+    "processes",
+    "tables",
+]
 
 Declare = Callable[..., Callable[[registry.Make], registry.Make]]
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
+from django.db import IntegrityError, connections, transaction
+from django.db.models import QuerySet
 
+from s3cache import tenants
 from s3cache.exceptions import TransactionConflict
-from s3cache.warming import bulk
+from s3cache.replica.replica import forget_replica
+from s3cache.warming import background, bulk
 from tests.engine import Bucket, Host, MakeHost
-from tests.results.seen import HIT, directory, events
+from tests.forks import in_child
+from tests.results.seen import HIT, MISS, directory, events
 from tests.testapp.models import Gear, Product
+from tests.warming.conftest import Declare
 
 pytestmark = [directory, pytest.mark.usefixtures("bucket")]
 
@@ -67,6 +77,10 @@ def test_what_is_warmed_can_be_named(host: Host) -> None:
         batch.run(lambda name: Gear.objects.create(name=name), ["cog"])
     assert batch.warmed is not None
     assert set(batch.warmed.by_source) == {"heavy gears"}
+    with bulk(Gear, warm="heavy gears") as batch:
+        pass
+    assert batch.warmed is not None
+    assert set(batch.warmed.by_source) == {"heavy gears"}
     with pytest.raises(LookupError, match="no query 'x'"), bulk(Gear, warm=["x"]):
         raise AssertionError
     assert Gear.objects.count() == 1
@@ -117,3 +131,125 @@ def test_inside_a_transaction_it_is_warmed_after_that(host: Host) -> None:
     warmed: Any = batch.warmed
     assert warmed.stored == 4
     assert events(Gear.objects.count) == HIT
+
+
+# What goes wrong after the commit is no error of the work
+
+
+def test_what_cannot_be_warmed_keeps_nobody_from_going_on(
+    host: Host, declare: Declare
+) -> None:
+    """Who sees an error believes that nothing was done, and does it again."""
+    declare("broken")(lambda: Gear.objects.all()[: 1 // 0])
+    later: list[str] = []
+    with transaction.atomic():
+        with bulk(Gear, warm=["broken", "heavy gears"]) as batch:
+            batch.run(lambda name: Gear.objects.create(name=name), ["cog"])
+        transaction.on_commit(lambda: later.append("hook"))
+    warmed: Any = batch.warmed
+    assert warmed.by_source["broken"].failed == warmed.failed == 1
+    assert warmed.by_source["heavy gears"].stored == 2
+    assert later == ["hook"]
+
+
+def test_a_model_that_is_not_kept_is_refused_before_the_work(
+    host: Host, elsewhere: str
+) -> None:
+    with (
+        pytest.raises(ImproperlyConfigured, match="'elsewhere', which lives in no b"),
+        bulk(Gear, using=elsewhere),
+    ):
+        raise AssertionError
+    with bulk(Gear, using=elsewhere, warm=False) as batch:
+        pass
+    assert batch.warmed is not None
+
+
+def test_an_event_loop_is_refused_before_the_work(host: Host) -> None:
+    worked: list[str] = []
+
+    async def work() -> None:
+        with bulk(Gear, atomic=False):
+            worked.append("in vain")
+
+    with pytest.raises(SynchronousOnlyOperation):
+        asyncio.run(work())
+    assert worked == []
+
+
+# Several databases, threads and processes
+
+
+@pytest.fixture
+def second(host: Host) -> Iterator[str]:
+    """The alias of another database in a bucket, with gears."""
+    alias = tenants.open("second")
+    connection: Any = connections[alias]
+    with connection.schema_editor() as editor:
+        editor.create_model(Gear)
+    yield alias
+    tenants.close("second")
+    forget_replica(Path(connection.settings_dict["NAME"]))
+
+
+def test_it_is_warmed_in_the_database_that_was_written(second: str) -> None:
+    gears = Gear.objects.using(second)
+    with bulk(Gear, using=second) as batch:
+        batch.run(lambda name: gears.create(name=name), ["cog"])
+    assert batch.warmed is not None
+    assert batch.warmed.stored == 4
+    assert events(gears.count) == HIT
+    assert events(Gear.objects.count) == MISS
+
+
+def test_jobs_of_several_threads_and_within_one_another(
+    host: Host, declare: Declare
+) -> None:
+    """Each is a commit, and queries wait for the last of them."""
+    warmed: list[int] = []
+
+    @declare("x")
+    def counted() -> QuerySet[Gear]:
+        warmed.append(1)
+        return Gear.objects.all()
+
+    inside = threading.Barrier(4)
+    stored: list[int] = []
+
+    def job(name: str) -> None:
+        try:
+            with bulk(Gear, warm=False), bulk(Gear) as batch:
+                batch.run(lambda n: Gear.objects.create(name=f"{name}{n}"), range(5))
+                inside.wait(60)
+                background.ask(["x"])
+                inside.wait(60)
+                assert warmed == []
+            stored.append(batch.warmed.stored if batch.warmed else 0)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=job, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    job("d")
+    for thread in threads:
+        thread.join()
+    assert background.wait(60)
+    assert warmed == [1]
+    assert len(stored) == 4
+    assert Gear.objects.count() == 20
+
+
+def test_a_child_of_a_fork_that_leaves_a_job_warms_again() -> None:
+    job = background.held()
+    job.__enter__()
+
+    def leave() -> bool:
+        job.__exit__(None, None, None)
+        background.ask(["nonsense"])
+        return background.wait(60) and background.last is not None
+
+    try:
+        assert in_child(leave)
+    finally:
+        job.__exit__(None, None, None)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core import signing
+from django.db import connections
 from django.db.models import Max
+from django.utils import timezone
 
 from s3cache.results import repeats, statements
 from s3cache.warming import traffic
@@ -202,3 +206,64 @@ def test_what_cannot_be_saved_keeps_nobody_from_reading(
     monkeypatch.setattr(traffic, "_SAVE_EVERY", 0.0)
     monkeypatch.setattr(recorded, "_path", Path("/nonexistent/traffic"))
     assert Gear.objects.count() == 0
+
+
+def test_no_reader_waits_for_another_process(
+    recorded: Traffic, clock: Clock, tmp_path: Path
+) -> None:
+    """One that was stopped while it saved, for example; it is saved later."""
+    Gear.objects.count()
+    with (tmp_path / "traffic-09.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        recorded.save()
+        Category.objects.count()
+        recorded.save()
+        assert not (tmp_path / "traffic-09").exists()
+    recorded.save()
+    clock.now += DAY
+    assert len(recorded.queries()) == 2
+
+
+def test_without_a_key_nothing_is_saved(recorded: Traffic, settings: Any) -> None:
+    settings.SECRET_KEY = ""
+    Gear.objects.count()
+    recorded.save()
+
+
+def test_threads_that_read_at_once_are_noted_once_each(
+    recorded: Traffic, clock: Clock
+) -> None:
+    start = threading.Barrier(8)
+
+    def read(number: int) -> None:
+        try:
+            start.wait(60)
+            for weight in range(5):
+                list(Gear.objects.filter(weight=weight, name=str(number)))
+                recorded.save()
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    recorded.save()
+    clock.now += DAY
+    found = [str(one) for one in recorded.queries()]
+    assert len(found) == len(set(found))
+    assert warm(recorded) == 0  # all is there, and nothing else
+
+
+def test_what_is_warmed_is_not_noted_as_read(recorded: Traffic, clock: Clock) -> None:
+    Gear.objects.cache.warm()
+    recorded.save()
+    clock.now += DAY
+    assert recorded.queries() == []
+
+
+def test_the_hour_is_the_projects_not_a_visitors(settings: Any) -> None:
+    settings.TIME_ZONE = "Asia/Kolkata"
+    with timezone.override("America/New_York"):
+        assert traffic._now().utcoffset() == dt.timedelta(hours=5, minutes=30)
