@@ -136,7 +136,14 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     try:
         given = conf.settings()
     except ImproperlyConfigured as error:
-        return [Error(str(error), id="s3cache.E005")]
+        return [
+            Error(
+                str(error),
+                hint="Correct S3CACHE in the settings: until then each read raises "
+                "this error.",
+                id="s3cache.E005",
+            )
+        ]
     messages: list[CheckMessage] = []
     if given.cache is not None:
         messages += _check_cache("S3CACHE['CACHE']", given.cache)
@@ -189,7 +196,15 @@ def check_models(app_configs: _AppConfigs = None, **kwargs: Any) -> list[CheckMe
             try:
                 alias = router.db_for_write(model)
             except ImproperlyConfigured as error:
-                messages.append(Error(str(error), obj=model, id="s3cache.E012"))
+                messages.append(
+                    Error(
+                        str(error),
+                        hint="If all of its rows are in one of them, let its S3Meta "
+                        "say so: otherwise each query needs .using(...).",
+                        obj=model,
+                        id="s3cache.E012",
+                    )
+                )
                 continue
             messages += _check_home(model, alias)
             messages += _check_decimals(model, alias)
@@ -251,7 +266,14 @@ def check_caches(**kwargs: Any) -> list[CheckMessage]:
         except InvalidCacheBackendError:
             continue  # Django says so itself
         except ImproperlyConfigured as error:
-            messages.append(Error(f"CACHES[{alias!r}]: {error}", id="s3cache.E013"))
+            messages.append(
+                Error(
+                    f"CACHES[{alias!r}]: {error}",
+                    hint="Correct it in the settings: until then whoever uses the "
+                    "cache gets this error.",
+                    id="s3cache.E013",
+                )
+            )
         else:
             made.append(cache)
     return [*messages, *_check_memory(made)]
@@ -278,7 +300,12 @@ def _check_options(alias: str) -> Iterator[CheckMessage]:
     try:
         options = conf.DatabaseOptions.from_settings(alias, database.get("OPTIONS", {}))
     except ImproperlyConfigured as error:
-        yield Error(str(error), id="s3cache.E002")
+        yield Error(
+            str(error),
+            hint=f"Correct DATABASES[{alias!r}]['OPTIONS'] in the settings: until then "
+            "the database cannot be used.",
+            id="s3cache.E002",
+        )
         return
     path = f"DATABASES[{alias!r}]['OPTIONS']"
     if options.storage not in settings.STORAGES:
@@ -382,6 +409,9 @@ def _check_store(alias: str) -> Iterator[CheckMessage]:
     except StoreError as error:
         yield Error(
             f"The store of the database {alias!r} cannot hold it: {error}",
+            hint="Until it can, nothing is written. 'manage.py s3cache_doctor "
+            f"--database {alias}' looks again; with --policy it prints the "
+            "permissions that suffice for a bucket.",
             id="s3cache.E011",
         )
 
@@ -440,6 +470,7 @@ def _check_members(alias: str, cache: ComposedCache) -> Iterator[CheckMessage]:
         elif alias in _made_of(member.alias, {member.alias}):
             yield Error(
                 f"{path} names {member.alias!r}, which is made of {alias!r} itself.",
+                hint="Take one of the two out of what the other is made of.",
                 id="s3cache.E014",
             )
 

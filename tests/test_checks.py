@@ -160,6 +160,8 @@ def test_wrong_options() -> None:
         assert only(checks.check_databases()) == Error(
             "DATABASES['s3']['OPTIONS']['max_age'] is -1, but must be a number of "
             "seconds, 0 or more.",
+            hint="Correct DATABASES['s3']['OPTIONS'] in the settings: until then the "
+            "database cannot be used.",
             id="s3cache.E002",
         )
 
@@ -303,6 +305,8 @@ def test_several_databases_for_a_model() -> None:
         assert only(check_models(Product)) == Error(
             "testapp.Product could live in several databases: 'a', 'b'. Name one in "
             "its S3Meta (database = ...), or in .using(...).",
+            hint="If all of its rows are in one of them, let its S3Meta say so: "
+            "otherwise each query needs .using(...).",
             obj=Product,
             id="s3cache.E012",
         )
