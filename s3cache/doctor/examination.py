@@ -14,7 +14,7 @@ from s3cache.doctor.findings import Finding, Level
 from s3cache.doctor.prices import month
 from s3cache.exceptions import EntryFormatError, StoreError
 from s3cache.log.head import decode_head
-from s3cache.log.keys import HEAD, entry_number
+from s3cache.log.keys import HEAD, LOG, entry_number
 from s3cache.metrics.prices import Prices
 from s3cache.stores.base import Answer, Listed, Store
 from s3cache.stores.failures import failure
@@ -34,6 +34,10 @@ _SKEW = 60.0
 
 #: Pages of the location that are listed at most, 1,000 objects each.
 _PAGES = 20
+
+
+#: Advice where the store had answered just before.
+_AGAIN = "Run this again: what the store said a moment before was all right."
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,15 @@ def _suitable(store: Store) -> list[Finding]:
     try:
         found = probe(store)
     except StoreError as error:
-        # Its message says what to change.
-        return [Finding("store", Level.ERROR, str(error))]
+        return [
+            Finding(
+                "store",
+                Level.ERROR,
+                str(error),
+                "No database can be here before this is mended. --policy prints the "
+                "permissions that suffice for a bucket.",
+            )
+        ]
     findings = [
         Finding(
             "store",
@@ -111,7 +122,7 @@ def _latency(store: Store) -> Iterator[Finding]:
         put = _median(lambda: store.put(key, b"x" * 1000))
         get = _median(lambda: store.get(key))
     except StoreError as error:
-        yield Finding("latency", Level.ERROR, str(error))
+        yield Finding("latency", Level.ERROR, str(error), _AGAIN)
         return
     finally:
         store.delete(key)
@@ -170,6 +181,16 @@ def _clock(answer: Answer, before: float, after: float) -> Iterator[Finding]:
 
 
 def _database(store: Store, answer: Answer) -> Iterator[Finding]:
+    if answer.status == 404 and store.list(LOG, limit=1).keys:
+        yield Finding(
+            "database",
+            Level.ERROR,
+            f"There is a log in {store.name}, but no {HEAD}: somebody deleted it, "
+            "or a copy is not complete.",
+            f"Bring {HEAD} back, from an older version of the object or from where "
+            "the copy was made. Hosts refuse the location without it.",
+        )
+        return
     if answer.status == 404:
         yield Finding(
             "database",
@@ -183,7 +204,13 @@ def _database(store: Store, answer: Answer) -> Iterator[Finding]:
             raise failure(answer, f"read {HEAD}", store=store.name)
         head = decode_head(answer.body)
     except (StoreError, EntryFormatError) as error:
-        yield Finding("database", Level.ERROR, str(error))
+        yield Finding(
+            "database",
+            Level.ERROR,
+            str(error),
+            f"If {HEAD} is damaged, bring back an older version of the object. "
+            f"{_AGAIN}",
+        )
         return
     yield Finding(
         "database",
@@ -217,7 +244,7 @@ def _bill(store: Store, options: DatabaseOptions, hosts: int) -> Iterator[Findin
     try:
         contents = _contents(store)
     except StoreError as error:
-        yield Finding("cost", Level.ERROR, str(error))
+        yield Finding("cost", Level.ERROR, str(error), _AGAIN)
         return
     rate = _commits_per_second(contents.entries)
     bill = month(

@@ -12,6 +12,8 @@ from s3cache.conf import DatabaseOptions
 from s3cache.doctor import Finding, Level, examination, examine
 from s3cache.log.keys import HEAD
 from s3cache.stores import DirectoryStore, Store
+from s3cache.stores.probe import ProbeResult, probe
+from tests.db.hosts import FaultyStore, says
 from tests.s3_server import S3Server
 
 OPTIONS = DatabaseOptions(storage="default")
@@ -56,6 +58,44 @@ def test_a_damaged_head_is_an_error(directory_store: DirectoryStore) -> None:
     found = look(directory_store)["database"]
     assert found.level is Level.ERROR
     assert "_head is damaged" in found.message
+    assert "bring back an older version" in found.advice
+
+
+def test_a_log_without_a_head_is_no_empty_place(
+    directory_store: DirectoryStore,
+) -> None:
+    """`migrate` would refuse it."""
+    directory_store.put("_log/000000000007", b"x")
+    found = look(directory_store)["database"]
+    assert found.level is Level.ERROR
+    assert found.message.endswith("somebody deleted it, or a copy is not complete.")
+    assert "Bring _head back" in found.advice
+
+
+@pytest.mark.parametrize(
+    ("about", "kind", "key"),
+    [("latency", "PUT", "_probe/"), ("database", "GET", HEAD), ("cost", "LIST", "")],
+)
+def test_a_store_that_fails_after_the_probe(
+    directory_store: DirectoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    about: str,
+    kind: str,
+    key: str,
+) -> None:
+    """All the rest is looked at, and there is something to do."""
+    store = FaultyStore(directory_store)
+    suitable = probe(directory_store)
+
+    def probed(asked: Store) -> ProbeResult:
+        store.on(kind, key, says(503))
+        return suitable
+
+    monkeypatch.setattr(examination, "probe", probed)
+    found = look(store)
+    assert [one.about for one in found.values() if one.level is Level.ERROR] == [about]
+    assert "Run this again" in found[about].advice
+    assert "cost" in found
 
 
 def test_a_slow_store_is_a_warning_with_figures(
