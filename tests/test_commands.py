@@ -102,6 +102,21 @@ def test_wrong_arguments(host: Host, run: Run, name: str) -> None:
 
 
 @each_command
+@pytest.mark.parametrize("wrong", [{"LIFETIME": 1}, {"CACHE": "nowhere"}])
+def test_settings_that_are_wrong(
+    host: Host, run: Run, name: str, wrong: dict[str, object], settings: Any
+) -> None:
+    """Not all need what is wrong; who does says so in a line."""
+    settings.S3CACHE = wrong
+    status, _, err = run(name, "--verbosity", "0")
+    assert status in (0, 1)
+    if status:
+        (line,) = err.strip().splitlines()
+        assert line.startswith("CommandError: ")
+        assert "S3CACHE" in line or "'nowhere'" in line
+
+
+@each_command
 def test_the_store_is_down(hosts: MakeHost, run: Run, name: str) -> None:
     cut_off = hosts("cut off", max_age=0.0, stale_if_error=0.0)
     cut_off.catch_up()

@@ -35,10 +35,18 @@ class BucketCommand(BaseCommand):
     about_one = False
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        """Run it; a store that is down, or a full disk, is said in a line."""
+        """
+        Run it; what somebody can mend is said in a line.
+
+        A store that is down, settings that are wrong, a full disk.
+        """
         try:
             return super().execute(*args, **options)
-        except (OperationalError, sqlite3.OperationalError) as error:
+        except (
+            ImproperlyConfigured,
+            OperationalError,
+            sqlite3.OperationalError,
+        ) as error:
             raise CommandError(str(error)) from error
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
