@@ -89,7 +89,7 @@ _tenants: Final[dict[str, weakref.WeakSet[Replica]]] = {}
 #: Of tenants whose replicas are gone: what still holds their counts, and the
 #: sums of what did. A collection of garbage may come at any moment, and in any
 #: thread, so it only appends.
-_ended: Final[deque[tuple[str, Counters[tuple[str, str]], Store]]] = deque()
+_ended: deque[tuple[str, Counters[tuple[str, str]], Store]] = deque()
 _gone: Final[Tally] = {}
 _gone_lock = threading.Lock()
 

@@ -25,6 +25,7 @@ from django.db.backends.signals import connection_created
 
 from s3cache.db.base import DatabaseWrapper
 from s3cache.exceptions import EntryFormatError, LogDiverged
+from s3cache.metrics import keeping
 from tests.engine import Bucket, Host, MakeHost
 from tests.library.models import Author, Book, Tag
 
@@ -365,6 +366,13 @@ def test_a_host_finds_that_entries_are_gone_behind_its_own_new_ones(
 # Test databases
 
 
+@pytest.fixture
+def runs_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that runs a project's tests counts nothing, to its end."""
+    monkeypatch.setattr(keeping, "_kept", keeping._Kept())
+
+
+@pytest.mark.usefixtures("runs_tests")
 def test_a_test_database_has_a_replica_and_a_store_of_its_own(
     hosts: MakeHost, bucket: Bucket, tmp_path: Path
 ) -> None:
@@ -384,6 +392,7 @@ def test_a_test_database_has_a_replica_and_a_store_of_its_own(
     assert list(tmp_path.glob("test_*")) == []
 
 
+@pytest.mark.usefixtures("runs_tests")
 def test_a_clone_has_the_rows_and_a_log_of_its_own(
     hosts: MakeHost, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 import pytest
@@ -24,6 +25,7 @@ def nothing_counted() -> Iterator[None]:
     queries.clear()
     keeping._kept = keeping._Kept()
     tally._tenants.clear()
+    tally._ended = deque()  # what other tests leave ends whenever it is collected
     tally._forget_tenants()
     yield
     keeping._kept = keeping._Kept()
