@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore import exceptions as botocore_errors
 from botocore.config import Config
 from botocore.endpoint import DEFAULT_TIMEOUT
-from botocore.parsers import ResponseParserError
+from botocore.parsers import ResponseParserError, create_parser
 from django.core.exceptions import ImproperlyConfigured
 from storages.backends.s3 import S3Storage
 from urllib3 import exceptions as urllib3_errors
 
 from s3cache.stores.base import Answer, Listed, PerProcess, Store
+from s3cache.stores.s3_shortcut import ObjectRequest, Response, Shortcut
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -115,9 +116,15 @@ class S3Store(Store):
 
     def _get(self, key: str) -> Answer:
         def read(client: S3Client) -> Answer:
-            said: Any = client.get_object(**self._request(client, "GetObject", key))
+            parameters = self._request(client, "GetObject")
+            request = ObjectRequest("GET", self._prefix + key, parameters)
+            shortcut = self._connection.get().shortcut
+            if (response := shortcut.send(request)) is not None:
+                return _of_get(response)
+            with shortcut.learning(request):
+                said: Any = client.get_object(**parameters, Key=request.key)
             if not said.get("ETag"):
-                return _not_s3(said)
+                return _not_s3(_date(said))
             modified = said.get("LastModified")
             return Answer(
                 200,
@@ -145,22 +152,30 @@ class S3Store(Store):
         }
         if self.storage.default_acl:
             parameters.setdefault("ACL", self.storage.default_acl)
-        parameters |= {
-            "Bucket": self.bucket,
-            "Key": self._prefix + key,
-            "Body": body,
-            "ContentType": content_type,
-            "Metadata": {**parameters.get("Metadata", {}), **metadata},
-        }
+        parameters |= {"Bucket": self.bucket, "ContentType": content_type}
+        metadata = {**parameters.pop("Metadata", {}), **metadata}
+        headers = {f"x-amz-meta-{name.lower()}": metadata[name] for name in metadata}
+        conditions: dict[str, Any] = {}
         if if_none_match:
-            parameters["IfNoneMatch"] = "*"
+            conditions["IfNoneMatch"] = headers["if-none-match"] = "*"
         elif if_match:
-            parameters["IfMatch"] = if_match
+            conditions["IfMatch"] = headers["if-match"] = if_match
+        request = ObjectRequest("PUT", self._prefix + key, parameters, headers, body)
 
         def write(client: S3Client) -> Answer:
-            said = client.put_object(**parameters)
+            shortcut = self._connection.get().shortcut
+            if (response := shortcut.send(request)) is not None:
+                return _of_put(response)
+            with shortcut.learning(request):
+                said: Any = client.put_object(
+                    **parameters,
+                    **conditions,
+                    Key=request.key,
+                    Body=body,
+                    Metadata=metadata,
+                )
             if not said.get("ETag"):
-                return _not_s3(said)
+                return _not_s3(_date(said))
             return Answer(200, etag=said["ETag"], date=_date(said))
 
         return self._call(write)
@@ -182,7 +197,7 @@ class S3Store(Store):
                 parameters["StartAfter"] = self._prefix + start_after
             said = client.list_objects_v2(**parameters)
             if "IsTruncated" not in said:
-                return _not_s3(said)
+                return _not_s3(_date(said))
             return Answer(
                 200,
                 keys=tuple(
@@ -226,7 +241,7 @@ class S3Store(Store):
         try:
             return send(self.client)
         except botocore_errors.ClientError as error:
-            return _answer(error)
+            return _answer(error.response)
         except _NO_CREDENTIALS as error:
             return Answer(403, message=_text(error))
         except _NEVER_SENT as error:
@@ -260,15 +275,19 @@ class _Connection:
     def __init__(self, storage: S3Storage) -> None:
         self._storage = storage
         self._lock = threading.Lock()
-        self._client: S3Client | None = None
+        self._shortcut: Shortcut | None = None
 
     @property
     def client(self) -> S3Client:
-        if self._client is None:
+        return self.shortcut.client
+
+    @property
+    def shortcut(self) -> Shortcut:
+        if self._shortcut is None:
             with self._lock:
-                if self._client is None:
-                    self._client = _make_client(self._storage)
-        return self._client
+                if self._shortcut is None:
+                    self._shortcut = Shortcut(_make_client(self._storage))
+        return self._shortcut
 
 
 def _make_client(storage: S3Storage) -> S3Client:
@@ -306,8 +325,8 @@ def _config(config: Config) -> Config:
 _STATUS_OF_CODE: Final = {"AccessDenied": 403, "InternalError": 500, "SlowDown": 503}
 
 
-def _answer(error: botocore_errors.ClientError) -> Answer:
-    said = error.response
+def _answer(said: Any) -> Answer:
+    """The answer to a refusal, as botocore has parsed it."""
     status = said["ResponseMetadata"]["HTTPStatusCode"]
     details = said.get("Error", {})
     code = details.get("Code", "")
@@ -320,17 +339,58 @@ def _answer(error: botocore_errors.ClientError) -> Answer:
     return Answer(status, date=_date(said), message=message)
 
 
-def _not_s3(said: Any) -> Answer:
-    """The answer to a success that lacks what S3 always sends."""
+def _of_get(response: Response) -> Answer:
+    if response.status != 200:
+        return _refused("GetObject", response)
+    etag, date = response.headers.get("etag"), _moment(response.headers.get("date"))
+    if not etag:
+        return _not_s3(date)
     return Answer(
-        502, date=_date(said), message="a 200 without what S3 always sends with it"
+        200,
+        body=response.body,
+        etag=etag,
+        date=date,
+        modified=_moment(response.headers.get("last-modified")),
     )
 
 
+def _of_put(response: Response) -> Answer:
+    if response.status != 200 or _is_an_error(response.body):
+        return _refused("PutObject", response)
+    etag, date = response.headers.get("etag"), _moment(response.headers.get("date"))
+    return Answer(200, etag=etag, date=date) if etag else _not_s3(date)
+
+
+def _is_an_error(body: bytes) -> bool:
+    """Whether S3 found out that it cannot do it when it had said 200."""
+    return bool(body) and (not body.startswith(b"<") or b"<Error" in body[:1024])
+
+
+def _refused(operation: str, response: Response) -> Answer:
+    status = response.status if response.status > 200 else 500
+    parser: Any = create_parser("rest-xml")
+    said = {
+        "status_code": status,
+        "headers": response.headers,
+        "body": response.body,
+        "context": {"operation_name": operation},
+    }
+    return _answer(parser.parse(said, None))
+
+
+def _not_s3(date: float | None) -> Answer:
+    """The answer to a success that lacks what S3 always sends."""
+    return Answer(502, date=date, message="a 200 without what S3 always sends with it")
+
+
 def _date(said: Any) -> float | None:
-    header = said["ResponseMetadata"].get("HTTPHeaders", {}).get("date", "")
+    return _moment(said["ResponseMetadata"].get("HTTPHeaders", {}).get("date"))
+
+
+def _moment(header: str | None) -> float | None:
+    """The moment of one of HTTP's dates."""
     try:
-        date = parsedate_to_datetime(header)
+        date = parsedate_to_datetime(header or "")
     except (TypeError, ValueError):
         return None
     # HTTP's dates are in GMT, also where "-0000" makes Python leave that open.
