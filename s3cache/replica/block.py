@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +16,7 @@ from s3cache.replica.absent import NotLoaded
 from s3cache.replica.capture import Uncaptured
 from s3cache.replica.delta import Delta
 from s3cache.replica.foreign_keys import with_children
-from s3cache.replica.requests import Base, BlockRequest
+from s3cache.replica.requests import Base, BlockRequest, ReserveIds
 from s3cache.replica.results import Result, Seen
 from s3cache.replica.schema_block import SchemaBlock
 from s3cache.replica.script import Script, Step
@@ -64,6 +65,8 @@ class Block:
         self._began_at = clock.now()
         self._broken: TransactionConflict | None = None
         self._ids_wanted: dict[str, int] = {}
+        #: How many ids it has been given, by table and column.
+        self._ids_taken: Counter[tuple[str, str]] = Counter()
         #: Its statements are run again later, whatever they say then: what it
         #: is told need not be the newest state.
         self.is_behind = False
@@ -414,6 +417,7 @@ class Block:
             self._replica.unlay(self)
             self._end_snapshot()
             if self._delta and self._base is not None:
+                ahead = self._ids_to_reserve()
                 self._replica.submit(
                     BlockRequest(
                         base=self._base,
@@ -422,10 +426,22 @@ class Block:
                         check_foreign_keys=check_foreign_keys,
                         always_replay=self._always_replay,
                         run_actions=self._run_actions,
+                        ahead=ahead,
                     )
                 )
+                for one in ahead:
+                    self._replica.ids.keep(one.table, one.outcome, one.reset_at)
         finally:
             self.rollback()
+
+    def _ids_to_reserve(self) -> list[ReserveIds]:
+        """What the next block like this one would have to wait for."""
+        ids = self._replica.ids
+        return [
+            ReserveIds(table, column, size)
+            for (table, column), taken in self._ids_taken.items()
+            if table.lower() in self._delta.tables and (size := ids.ahead(table, taken))
+        ]
 
     def rollback(self) -> None:
         """Forget what the block has done."""
@@ -479,8 +495,9 @@ class Block:
         """Say how many ids the INSERTs that come next are going to take."""
         self._ids_wanted[table] = count
 
-    def ids_wanted(self, table: str, count: int) -> int:
+    def ids_wanted(self, table: str, column: str, count: int) -> int:
         """How many are left to take, with the ``count`` that are taken now."""
+        self._ids_taken[table, column] += count
         wanted = max(self._ids_wanted.pop(table, 0), count)
         if wanted > count:
             self._ids_wanted[table] = wanted - count

@@ -200,6 +200,14 @@ def begin_at(
     )
 
 
+def read_ids_reset_at(connection: sqlite3.Connection) -> int:
+    """The number of the last entry that took back ids; 0: none did."""
+    found: int = connection.execute(
+        "SELECT ids_reset_at FROM main._s3cache_meta"
+    ).fetchone()[0]
+    return found
+
+
 def read_position(connection: sqlite3.Connection) -> Position:
     """The position that ``connection`` sees."""
     row = connection.execute(

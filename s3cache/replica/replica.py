@@ -943,11 +943,12 @@ class Replica:
         reset_at: int = reader.execute(
             "SELECT ids_reset_at FROM main._s3cache_meta", ()
         ).fetchone()[0]
+        wanted = count if block is None else block.ids_wanted(table, column, count)
         return self.ids.take(
             table,
             column,
             count,
-            wanted=count if block is None else block.ids_wanted(table, count),
+            wanted=wanted,
             reset_at=reset_at,
             largest_in=largest_in,
             must=block is not None,

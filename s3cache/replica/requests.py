@@ -143,11 +143,18 @@ class BlockRequest(Request):
     check_foreign_keys: bool = True
     always_replay: bool = False
     run_actions: bool = True
+    #: What is reserved by the same entry; each then has its outcome.
+    ahead: Sequence[ReserveIds] = ()
 
     def tables(self) -> Sequence[str]:
         return self.delta.names()
 
     def run(self, stage: Stage) -> None:
+        self._lay_or_replay(stage)
+        for reservation in self.ahead:
+            reservation.outcome = reservation.run(stage)
+
+    def _lay_or_replay(self, stage: Stage) -> None:
         if self.always_replay or self._was_overtaken(stage):
             self._replay(stage)
             return
@@ -192,9 +199,12 @@ class ReserveIds(Request):
     column: str
     count: int
     above: int = 0
+    #: The entry that reset the ids last, as far as the batch can see.
+    reset_at: int = 0
 
     def run(self, stage: Stage) -> range:
         connection = stage.writer.connection
+        self.reset_at = meta.read_ids_reset_at(connection)
         stage.writer.check_loaded([self.table])
         stage.writer.touched.add("sqlite_sequence")
         largest = connection.execute(

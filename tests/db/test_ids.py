@@ -8,6 +8,7 @@ block a live chunk is used up, and else SQLite decides in the commit.
 from __future__ import annotations
 
 from itertools import pairwise
+from uuid import uuid4
 
 import pytest
 from django.core.management.color import no_style
@@ -32,6 +33,12 @@ def two(hosts: MakeHost) -> tuple[Host, Host]:
 def author(name: str, pk: int | None = None) -> int:
     """The pk of a new author."""
     return Author.objects.create(name=name, pk=pk).pk
+
+
+def authors(count: int) -> list[int]:
+    """The pks of new authors."""
+    many = [Author(name=f"{uuid4()}") for _ in range(count)]
+    return [one.pk for one in Author.objects.bulk_create(many)]
 
 
 def sequence(host: Host, table: str = "library_author") -> int:
@@ -101,6 +108,48 @@ def test_a_bulk_create_in_a_block_takes_as_many_as_it_needs(host: Host) -> None:
     assert pks == sorted(set(pks))
     with transaction.atomic():
         assert author("next") > pks[-1]
+
+
+def test_who_goes_on_loading_makes_one_put_for_each_batch(
+    host: Host, bucket: Bucket
+) -> None:
+    def load() -> list[str]:
+        with bucket.requests() as seen:
+            pks.extend(authors(200))
+        return seen
+
+    pks: list[int] = []
+    puts = [load() for _ in range(12)]
+    assert puts == [["PUT log"] * 2] * 2 + [["PUT log"]] * 10
+    assert pks == list(range(1, 2401))
+    assert author("outside of a block") == 2401
+
+
+def test_ids_that_a_block_reserves_ahead_are_its_processs_alone(
+    two: tuple[Host, Host],
+) -> None:
+    a, b = two
+    pks = []
+    for _ in range(8):
+        for host in (a, b):
+            with host, transaction.atomic():
+                pks += authors(60)
+    a.catch_up()
+    with a:
+        assert sorted(pks) == list(
+            Author.objects.order_by("pk").values_list("pk", flat=True)
+        )
+    assert len(set(pks)) == 8 * 2 * 60
+
+
+def test_a_block_that_fails_to_commit_reserves_nothing(host: Host) -> None:
+    for _ in range(2):
+        authors(100)
+    before = sequence(host)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        authors(100)
+        Book.objects.create(title="of nobody", author_id=0)
+    assert sequence(host) == before
 
 
 def test_explicit_ids_inside_a_chunk_are_skipped(two: tuple[Host, Host]) -> None:

@@ -39,6 +39,14 @@ class Chunks:
         )
         return list(taken or ())
 
+    def commit(self, count: int) -> int:
+        """What a block reserves that has taken so many."""
+        if size := self.chunks.ahead("t", count):
+            start = self.sequence.last + 1
+            self.sequence.last += size
+            self.chunks.keep("t", range(start, start + size), reset_at=0)
+        return size
+
     def largest_in(self, low: int, high: int) -> int | None:
         return max((one for one in self.used if low <= one <= high), default=None)
 
@@ -84,3 +92,44 @@ def test_no_more_than_the_rest_is_skipped_for_an_explicit_id() -> None:
     chunks.take(1)
     chunks.used.add(100)
     assert chunks.take(2) == [101, 102]
+
+
+def test_from_the_second_chunk_on_nobody_waits() -> None:
+    chunks = Chunks()
+    taken, ahead = [], []
+    for _batch in range(30):
+        taken += chunks.take(10_000)
+        ahead.append(chunks.commit(10_000))
+    assert taken == list(range(1, 300_001))
+    assert chunks.sequence.reserved == [10_000, 20_000]
+    assert [size for size in ahead if size] == [40_000, 80_000, 100_000, 100_000]
+
+
+def test_who_takes_ids_once_leaves_no_gap() -> None:
+    chunks = Chunks()
+    chunks.take(10_000)
+    assert chunks.commit(10_000) == 0
+
+
+def test_what_is_reserved_by_two_blocks_at_once_is_used() -> None:
+    chunks = Chunks()
+    chunks.take(100)
+    assert chunks.take(200) == list(range(101, 301))
+    assert (chunks.commit(200), chunks.commit(200)) == (400, 0)
+    chunks.chunks.keep("t", range(1001, 1003), reset_at=0)
+    assert chunks.take(401) == [*range(301, 701), 1001]
+
+
+def test_what_was_reserved_before_a_reset_is_dropped() -> None:
+    chunks = Chunks()
+    chunks.take(1)
+    chunks.chunks.keep("t", range(11, 21), reset_at=7)
+    assert chunks.chunks.take(
+        "t",
+        "id",
+        2,
+        wanted=2,
+        reset_at=7,
+        largest_in=chunks.largest_in,
+        must=True,
+    ) == [11, 12]
