@@ -69,17 +69,27 @@ def _session(access_key: str | None, secret_key: str | None) -> boto3.Session:
 
 
 class S3Server:
-    """Moto on a random port of the loopback interface, in threads."""
+    """
+    Moto on a random port of the loopback interface, in threads.
+
+    With files of a certificate and its key it speaks HTTPS, as ``localhost``.
+    """
 
     latency = 0.0
     """Seconds that every answer takes at least."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: tuple[str, str] | None = None) -> None:
         self._moto: Any = DomainDispatcherApplication(create_backend_app)
         self._server = make_server(
-            "127.0.0.1", 0, self, threaded=True, request_handler=_Handler
+            "127.0.0.1",
+            0,
+            self,
+            threaded=True,
+            request_handler=_Handler,
+            ssl_context=certificate,
         )
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        place = "https://localhost" if certificate else "http://127.0.0.1"
+        self.address = f"{place}:{self._server.server_port}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, daemon=True, name="moto"
         )
@@ -95,9 +105,9 @@ class S3Server:
         self._thread.join()
         self._server.server_close()
 
-    def create_bucket(self, name: str) -> None:
+    def create_bucket(self, name: str, verify: str | None = None) -> None:
         client = _session("test", "test").client(
-            "s3", endpoint_url=self.address, region_name="us-east-1"
+            "s3", endpoint_url=self.address, region_name="us-east-1", verify=verify
         )
         client.create_bucket(Bucket=name)
 
