@@ -1,7 +1,7 @@
 """Runs the tests in ``browser/``, beside which nothing else should run.
 
 Playwright has an event loop of its own in the thread of the tests, in which
-Django then refuses to touch a database.
+Django then refuses to touch a database; and the site has its own settings.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+SITE = Path(__file__).parent / "browser"
 
 
 @pytest.mark.timeout(600)
@@ -21,11 +21,10 @@ def test_in_a_browser(require_program: Callable[[str, str], str]) -> None:
     require_program("chromium", "looks at the statistics page")
     done = subprocess.run(  # noqa: S603  (this Python, with fixed arguments)
         [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *("-p", "no:xdist", str(HERE / "browser"), "--override-ini"),
-            "python_files=check_*.py",
+            *(sys.executable, "-m", "pytest", "-q", "-c", str(SITE / "pytest.ini")),
+            *("-p", "no:xdist", "-p", "no:hypothesispytest", str(SITE)),
         ],
-        cwd=HERE.parent.parent,
+        cwd=SITE.parents[2],
         capture_output=True,
         text=True,
         check=False,

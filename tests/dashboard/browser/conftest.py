@@ -1,49 +1,29 @@
-"""A site served by a process of its own, and Chromium to look at it."""
+"""A site, and Chromium to look at it."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-MakePage = Callable[..., Any]
+from tests.dashboard.browser.serve import served
 
-_ROOT = Path(__file__).resolve().parents[3]
+MakePage = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the site."""
-    folder = tmp_path_factory.mktemp("site")
-    environment = {
-        **os.environ,
-        "S3CACHE_TEST_FOLDER": str(folder),
-        "PYTHONPATH": str(_ROOT),
-    }
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.dashboard.browser.serve"],
-        env=environment,
-        cwd=_ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert server.stdout is not None
-        address = server.stdout.readline().strip()
-        assert address, "the site does not start"
+    os.environ["S3CACHE_TEST_FOLDER"] = str(tmp_path_factory.mktemp("site"))
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.dashboard.browser.settings"
+    with served() as address:
         yield address
-    finally:
-        server.kill()
-        server.communicate()
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
-"""Makes the site, and serves it; prints its address."""
+"""Makes the site, and serves it, in a thread beside the tests."""
 
 from __future__ import annotations
 
-import os
-import sys
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import django
 from django.contrib.staticfiles.handlers import StaticFilesHandler
@@ -41,10 +43,41 @@ def make() -> None:
     cache.set(
         "<img src=x onerror=alert(1)>", {"<b>": "</pre><script>alert(2)</script>"}
     )
+    connection.close()
 
 
-def main() -> None:
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.dashboard.browser.settings"
+@contextmanager
+def served() -> Iterator[str]:
+    """The address of the site, while it is there.
+
+    All of it is in a thread of its own: in that of the tests, Playwright has
+    an event loop, beside which Django refuses to touch a database.
+    """
+    made: queue.SimpleQueue[ThreadedWSGIServer | BaseException] = queue.SimpleQueue()
+
+    def serve() -> None:
+        try:
+            server = _server()
+        except BaseException as error:
+            made.put(error)
+            raise
+        made.put(server)
+        server.serve_forever(poll_interval=0.05)
+
+    thread = threading.Thread(target=serve, name="site", daemon=True)
+    thread.start()
+    server = made.get()
+    if isinstance(server, BaseException):
+        raise server
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _server() -> ThreadedWSGIServer:
     django.setup()
     from django.core.wsgi import get_wsgi_application
 
@@ -54,10 +87,4 @@ def main() -> None:
     make()
     server = ThreadedWSGIServer(("127.0.0.1", 0), Quiet)
     server.set_app(StaticFilesHandler(get_wsgi_application()))
-    sys.stdout.write(f"http://127.0.0.1:{server.server_address[1]}\n")
-    sys.stdout.flush()
-    server.serve_forever()
-
-
-if __name__ == "__main__":
-    main()
+    return server
