@@ -2,8 +2,8 @@
 
 First, a warm ``get(pk)`` with the counter of its model and action, and with
 nothing in its place: medians of rounds that take turns. Then, what it takes to
-read the figures of 200 models, 20 hosts and a month of history, and to add
-what a process has counted.
+read the figures of 200 models, 20 hosts and a month of history, to add what a
+process has counted, and now and then what all other hosts have.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.book import fill
+from benchmarks.book import HOSTS, fill
 from benchmarks.hot import BUCKET, MEMORY, configure, reads
 
 #: Nanoseconds that counting may add to a warm get(pk).
@@ -94,6 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, took in shown():
             print(f"{name:19} {1000 * took:8.1f} ms")
             missed |= took > MOST_SECONDS
+        took = statistics.median(map(seconds, hearing()))
+        print(
+            f"{'of other hosts':19} {1000 * took:8.1f} ms, every {fleet_pace():.0f} s"
+        )
         from django.db import connections
 
         connections.close_all()
@@ -116,6 +120,44 @@ def shown() -> Iterator[tuple[str, float]]:
     }
     for name, work in works.items():
         yield name, statistics.median(seconds(work) for _ in range(9))
+
+
+def fleet_pace() -> float:
+    """Seconds between two times that hosts tell each other."""
+    from s3cache.metrics import fleet
+
+    return fleet.EVERY
+
+
+def hearing() -> Iterator[Callable[[], object]]:
+    """What adds the numbers of all other hosts, each of which has grown."""
+    import msgspec
+
+    from s3cache.metrics import fleet, keeping
+
+    book = keeping.book()
+    if book is None:
+        raise RuntimeError("there is no book")
+    page = fleet._own_page(book)
+    totals = fleet._totals(page)
+    for more in range(1, 8):
+        grown = [
+            (key, {what: number + more for what, number in numbers.items()})
+            for key, numbers in totals.items()
+        ]
+        its = msgspec.structs.replace(page, totals=fleet._encode(grown))
+        names = [f"host-{number}" for number in range(HOSTS - 1)]
+        heard = {
+            name: fleet._encode(msgspec.structs.replace(its, host=name))
+            for name in names
+        }
+
+        def hear(heard: dict[str, bytes] = heard) -> None:
+            now = time.time()
+            with book.writing(now) as writer:
+                fleet._add(writer, heard, now)
+
+        yield hear
 
 
 if __name__ == "__main__":
