@@ -121,8 +121,11 @@ def _values(model: type[Model], name: str, form: QueryDict) -> dict[str, Any]:
 
 
 def target_of_database(form: QueryDict, user: Any) -> Target:
-    """The database ``database``."""
-    alias = form.get("database", "")
+    """The database ``database``, or that of the model ``model``."""
+    if "model" in form:
+        alias = target_of_model(form, user).database
+    else:
+        alias = form.get("database", "")
     if alias not in conf.bucket_aliases():
         raise Refused(_("There is no database %(name)s.") % {"name": alias})
     return Target(

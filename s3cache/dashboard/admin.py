@@ -160,7 +160,7 @@ class StatisticsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if context is None:
             raise Http404
         if context["is_in_a_bucket"]:
-            context["buttons"] = self._buttons("warm", "refresh", "clear")
+            context["buttons"] = self._buttons("warm", "refresh", "clear", "compact")
         return self._page(request, "model", "models", context["name"], context)
 
     def caches_view(self, request: HttpRequest) -> HttpResponse:

@@ -147,6 +147,23 @@ def test_warm_and_clear_a_part(keeper: Client) -> None:
     assert logged()[-1] == "Clear: products (region = EU)"
 
 
+def test_all_buttons_of_a_model_and_of_its_parts(keeper: Client) -> None:
+    page = check(keeper.get(f"{ROOT}models/testapp.product/").text)
+    names = [
+        str(one.get("formaction")).split("/")[-2]
+        for one in page.all("button")
+        if "formaction" in one
+    ]
+    partitions = len(Product._s3meta.partitions)
+    assert names == [
+        *("warm", "refresh", "clear", "compact"),
+        *("warm", "refresh", "clear") * partitions,
+    ]
+    # Packs are of a whole database: that is what is asked.
+    response = keeper.post(f"{ROOT}do/compact/", {"model": "testapp.product"})
+    assert "Pack the rows of default" in response.text
+
+
 def test_compact_shows_its_progress(host: Host, keeper: Client, bucket: Bucket) -> None:
     Author.objects.create(name="Ann")
     form = {"database": "default"} | YES
