@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Final
 
 from django.utils import timezone
-from django.utils.formats import date_format, number_format
+from django.utils.formats import date_format, get_format
+from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
 __all__ = [
@@ -34,7 +35,14 @@ def number(value: float | None, decimals: int = 0) -> str:
     """Return a number with its thousands apart."""
     if value is None:
         return NOTHING
-    return number_format(value, decimals, force_grouping=True)
+    language = get_language()
+    # Not by number_format(), which cuts what it does not show off, and takes
+    # ten times as long: a page may have a thousand numbers.
+    signs = {
+        ",": get_format("THOUSAND_SEPARATOR", language),
+        ".": get_format("DECIMAL_SEPARATOR", language),
+    }
+    return f"{value:,.{decimals}f}".translate(str.maketrans(signs))
 
 
 def short(value: float) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import nsmallest
+from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 from urllib.parse import urlencode
 
@@ -27,12 +28,10 @@ from s3cache.dashboard.series import Slot, charts_of, history_of, slots, table_o
 from s3cache.db.base import DatabaseWrapper
 from s3cache.metrics import show
 from s3cache.metrics.figures import (
-    Advice,
     CacheFigures,
     DatabaseFigures,
     Money,
     Reads,
-    Snapshot,
 )
 
 logger = logging.getLogger("s3cache.dashboard")
@@ -40,6 +39,9 @@ logger = logging.getLogger("s3cache.dashboard")
 __all__ = ["caches", "hosts", "model", "models", "overview", "queries"]
 
 Context = dict[str, Any]
+
+#: A model's label and an action, and what became of those reads.
+_Found = tuple[tuple[str, str], Reads]
 
 #: Rows of one page of a long table.
 ROWS: Final = 50
@@ -86,62 +88,64 @@ class Row:
     advice: tuple[str, ...] = ()
     saved: float | None = None
 
-    @property
-    def hit_rate(self) -> float | None:
-        """None if the cache was never asked."""
-        return self.reads.hit_rate if self.reads.asked else None
-
-    @property
-    def is_worth_a_look(self) -> bool:
-        """Whether so many reads were counted that the rate means something."""
-        return self.reads.asked >= ENOUGH
-
 
 def overview(selection: Selection, *, with_table: bool = False) -> Context:
     """The figures that matter most, over time, and what to look at."""
     unusable = _look_for_news(selection)
     source = show.gather(selection.scope)
-    snapshot = show.snapshot(source, database=selection.database)
+    databases = show.databases(source, database=selection.database)
     money = show.money(source, database=selection.database, models=())
     steps = slots(history_of(source, selection), selection.period)
     advice = show.advice(source, database=selection.database)
-    worst = [row for row in _rows(snapshot, (), {}) if row.is_worth_a_look]
+    reads = show.by_action(source, database=selection.database).items()
+    worst = [one for one in reads if one[1].asked >= ENOUGH]
     return {
-        "tiles": list(_tiles(snapshot, money, steps)),
-        "findings": [*unusable, *_findings(snapshot)],
+        "tiles": list(_tiles(databases, money, steps)),
+        "findings": [*unusable, *_findings(databases, show.caches(source))],
         "charts": charts_of(steps),
         "table": table_of(steps) if with_table else None,
-        "worst": nsmallest(FEW, worst, key=_by_rate),
+        "worst": list(_rows(nsmallest(FEW, worst, key=_by_rate))),
         "advice": [(_name(one.model), one) for one in advice[:FEW]],
         "prices": money.source,
-        "since": snapshot.since,
+        "since": source.since,
     }
 
 
 def models(selection: Selection, query: QueryDict) -> Context:
     """Reads by model and action, the worst hit rates first."""
     source = show.gather(selection.scope)
-    snapshot = show.snapshot(source, database=selection.database)
     money = show.money(source, database=selection.database)
     advice = show.advice(source, database=selection.database)
     saved: dict[str, float] = {}
     for one in money.models:
         saved[one.model] = saved.get(one.model, 0.0) + one.saved_today
-    rows = list(_rows(snapshot, advice, saved))
+    hints: dict[str, list[str]] = {}
+    for told in advice:
+        hints.setdefault(told.model, []).append(told.message)
+    found = list(show.by_action(source, database=selection.database).items())
+    names = {label: _name(label) for label in {label for (label, _), _ in found}}
     text = query.get("q", "").strip()
     if text:
-        rows = [
-            row
-            for row in rows
-            if text.lower() in f"{row.label} {row.name} {row.action}".lower()
+        found = [
+            (key, reads)
+            for key, reads in found
+            if text.lower() in f"{' '.join(key)} {names[key[0]]}".lower()
         ]
     order = query.get("order", "")
     if order not in ORDERS:
         order = "rate"
-    rows.sort(key=_KEYS[order])
-    page = Paginator(rows, ROWS).get_page(query.get("p"))
+    keys: dict[str, Callable[[_Found], Any]] = {
+        "rate": _by_rate,
+        "reads": lambda one: -one[1].number,
+        "misses": lambda one: -one[1].miss,
+        "saved": lambda one: -saved.get(one[0][0], 0.0),
+        "name": lambda one: (names[one[0][0]].lower(), one[0][1]),
+    }
+    found.sort(key=keys[order])
+    page = Paginator(found, ROWS).get_page(query.get("p"))
     return {
-        "rows": page,
+        "rows": list(_rows(page, hints, saved)),
+        "page": page,
         "text": text,
         "order": order,
         "orders": [(name, label, name == order) for name, label in ORDERS.items()],
@@ -160,8 +164,7 @@ def model(
         # Of one model there are figures by the hour.
         selection = replace(selection, period="day")
     source = show.gather(selection.scope)
-    snapshot = show.snapshot(source, database=selection.database, models=[label])
-    reads = [one for one in snapshot.reads if one.model == label]
+    reads = show.reads(source, database=selection.database, models=[label])
     if found is None and not reads:
         return None
     money = show.money(source, database=selection.database, models=[label])
@@ -173,7 +176,7 @@ def model(
     ]
     mine = [one for one in money.models if one.model == label]
     total = sum((one.reads for one in reads), Reads())
-    changes = sum(one.changes for one in snapshot.models if one.model == label)
+    changes = show.changes(label, source, database=selection.database)
     options = getattr(found, "_s3meta", None)
     return {
         "selection": selection,
@@ -199,13 +202,10 @@ def model(
             ),
         ],
         "advice": advice,
-        "rows": sorted(
-            (
-                Row(label, one.partition or _("all rows"), one.action, one.reads)
-                for one in reads
-            ),
-            key=_by_rate,
-        ),
+        "rows": [
+            Row(label, one.partition or _("all rows"), one.action, one.reads)
+            for one in sorted(reads, key=lambda one: _by_rate(("", one.reads)))
+        ],
         "charts": charts_of(steps, requests=False),
         "table": table_of(steps) if with_table else None,
         "is_in_a_bucket": found is not None
@@ -216,9 +216,8 @@ def model(
 
 def caches(selection: Selection) -> Context:
     """The caches with their tiers or shards."""
-    snapshot = show.snapshot(selection.scope, database=selection.database, models=())
     by_alias: dict[str, list[CacheFigures]] = {}
-    for one in snapshot.caches:
+    for one in show.caches(selection.scope):
         by_alias.setdefault(one.alias, []).append(one)
     return {"caches": by_alias}
 
@@ -226,20 +225,20 @@ def caches(selection: Selection) -> Context:
 def hosts(selection: Selection) -> Context:
     """Databases, hosts, and the processes of this host."""
     unusable = _look_for_news(selection)
-    snapshot = show.snapshot(selection.scope, database=selection.database, models=())
-    now = snapshot.taken_at
+    source = show.gather(selection.scope)
+    now = source.now
     return {
         "findings": unusable,
-        "databases": snapshot.databases,
-        "hosts": [(one, now - one.seen) for one in snapshot.hosts],
+        "databases": show.databases(source, database=selection.database),
+        "hosts": [(one, now - one.seen) for one in show.hosts(source)],
         "processes": [
-            (one, now - one.started, now - one.seen) for one in snapshot.processes
+            (one, now - one.started, now - one.seen) for one in show.processes(source)
         ],
         "requests": [
             (one, one.latency.percentile(50), one.latency.percentile(99))
-            for one in snapshot.requests
+            for one in show.requests(source, database=selection.database)
         ],
-        "shares": snapshot.shares,
+        "shares": show.shares(),
     }
 
 
@@ -273,51 +272,30 @@ ORDERS: Final[Mapping[str, str | Promise]] = {
 }
 
 
-def _by_rate(row: Row) -> tuple[bool, float, int]:
-    reads = row.reads
+def _by_rate(one: tuple[object, Reads]) -> tuple[bool, float, int]:
+    reads = one[1]
     asked = reads.asked
     rate = reads.answered / asked if asked else 2.0
     return asked < ENOUGH, rate, -reads.number
 
 
-_KEYS: Final[Mapping[str, Any]] = {
-    "rate": _by_rate,
-    "reads": lambda row: -row.reads.number,
-    "misses": lambda row: -row.reads.miss,
-    "saved": lambda row: -(row.saved or 0.0),
-    "name": lambda row: (row.name.lower(), row.action),
-}
-
-
 def _rows(
-    snapshot: Snapshot, advice: Sequence[Advice], saved: Mapping[str, float]
+    found: Iterable[_Found],
+    hints: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    saved: Mapping[str, float] = MappingProxyType({}),
 ) -> Iterator[Row]:
-    """Of each model and action one, whatever the partition and database."""
-    sums: dict[tuple[str, str], Reads] = {}
-    for one in snapshot.reads:
-        key = one.model, one.action
-        sums[key] = sums[key] + one.reads if key in sums else one.reads
-    hints: dict[str, list[str]] = {}
-    for told in advice:
-        hints.setdefault(told.model, []).append(told.message)
-    names: dict[str, str] = {}
-    for (label, action), reads in sums.items():
-        if label not in names:
-            names[label] = _name(label)
-        yield Row(
-            label,
-            names[label],
-            action,
-            reads,
-            tuple(hints.get(label, ())),
-            saved.get(label),
-        )
+    """What a page shows of the reads by model and action."""
+    for (label, action), reads in found:
+        advice = tuple(hints.get(label, ()))
+        yield Row(label, _name(label), action, reads, advice, saved.get(label))
 
 
 # Parts of the overview
 
 
-def _tiles(snapshot: Snapshot, money: Money, steps: Sequence[Slot]) -> Iterator[Tile]:
+def _tiles(
+    databases: Sequence[DatabaseFigures], money: Money, steps: Sequence[Slot]
+) -> Iterator[Tile]:
     hits, misses = sum(s.hits for s in steps), sum(s.misses for s in steps)
     asked = hits + misses
     rate = hits / asked if asked else None
@@ -357,9 +335,9 @@ def _tiles(snapshot: Snapshot, money: Money, steps: Sequence[Slot]) -> Iterator[
         _("%(saved)s without the cache")
         % {"saved": numbers.money(money.month + money.saved_month)},
     )
-    lag = max((one.lag for one in snapshot.databases), default=0)
+    lag = max((one.lag for one in databases), default=0)
     asked_ago = max(
-        (one.asked_ago for one in snapshot.databases if one.asked_ago is not None),
+        (one.asked_ago for one in databases if one.asked_ago is not None),
         default=None,
     )
     yield Tile(
@@ -372,10 +350,12 @@ def _tiles(snapshot: Snapshot, money: Money, steps: Sequence[Slot]) -> Iterator[
     )
 
 
-def _findings(snapshot: Snapshot) -> Iterator[Finding]:
-    for one in snapshot.databases:
+def _findings(
+    databases: Sequence[DatabaseFigures], caches: Sequence[CacheFigures]
+) -> Iterator[Finding]:
+    for one in databases:
         yield from _of_database(one)
-    for cache in snapshot.caches:
+    for cache in caches:
         name = f"{cache.alias} / {cache.tier}" if cache.tier else cache.alias
         if cache.state != "closed":
             yield Finding(

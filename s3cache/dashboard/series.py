@@ -41,11 +41,8 @@ class Slot:
     hits: int = 0
     misses: int = 0
     bypasses: int = 0
-    stale: int = 0
     requests: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     failed: int = 0
-    evictions: int = 0
-    commits: int = 0
     cost: float = 0.0
     saved: float = 0.0
     buckets: dict[int, int] = field(default_factory=dict)
@@ -57,12 +54,9 @@ class Slot:
         self.hits += reads.hit + reads.wait
         self.misses += reads.miss
         self.bypasses += reads.bypass
-        self.stale += reads.stale
         for kind, number in point.requests.items():
             self.requests[kind] = self.requests.get(kind, 0) + number
         self.failed += point.failed
-        self.evictions += point.evictions
-        self.commits += point.commits
         self.cost += point.cost
         self.saved += point.saved
         mine = self.buckets

@@ -16,7 +16,7 @@ from s3cache import conf
 from s3cache.db.base import DatabaseWrapper
 from s3cache.facade.statistics import driver_statistics
 from s3cache.replica import clock
-from s3cache.results.counters import counters
+from s3cache.results.counters import Reads, counters
 
 logger = logging.getLogger("s3cache.endpoints")
 
@@ -78,14 +78,11 @@ def _database(alias: str) -> dict[str, Any]:
 
 
 def _results() -> dict[str, Any]:
-    counts = counters.read().values()
-    hits = sum(one.hit + one.wait for one in counts)
-    misses = sum(one.miss for one in counts)
-    reads = hits + misses
+    reads = sum(counters.read().values(), Reads())
     return {
-        "hits": hits,
-        "misses": misses,
-        "hit_rate": hits / reads if reads else 0.0,
+        "hits": reads.answered,
+        "misses": reads.miss,
+        "hit_rate": reads.hit_rate,
     }
 
 

@@ -8,7 +8,7 @@ from django.core.cache.backends.base import BaseCache
 
 from s3cache.caches.machine import Machine
 from s3cache.caches.statistics import hit_rate
-from s3cache.results.counters import Counts, counters
+from s3cache.results.counters import counters
 
 __all__ = ["FacadeStatistics", "memory_statistics", "statistics"]
 
@@ -63,7 +63,7 @@ def statistics(
         for (label, action), counts in counters.read().items()
         if label == counted
     }
-    hits = sum(map(_hits, by_action.values()))
+    hits = sum(counts.answered for counts in by_action.values())
     misses = sum(counts.miss for counts in by_action.values())
     told = driver_statistics(driver)
     return {
@@ -78,9 +78,9 @@ def statistics(
         "stale": sum(counts.stale for counts in by_action.values()),
         "actions": {
             action: {
-                "hits": _hits(counts),
+                "hits": counts.answered,
                 "misses": counts.miss,
-                "hit_rate": hit_rate(_hits(counts), counts.miss),
+                "hit_rate": hit_rate(counts.answered, counts.miss),
             }
             for action, counts in sorted(by_action.items())
         },
@@ -122,7 +122,3 @@ def driver_statistics(driver: BaseCache) -> dict[str, Any]:
     """What the driver says of itself, if it says anything."""
     own = getattr(driver, "stats", None)
     return dict(own()) if own is not None else {}
-
-
-def _hits(counts: Counts) -> int:
-    return counts.hit + counts.wait

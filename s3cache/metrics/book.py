@@ -40,6 +40,7 @@ __all__ = [
     "QUARTER",
     "SIX_HOURS",
     "WIDTHS",
+    "Answered",
     "Book",
     "Bucket",
     "Page",
@@ -152,6 +153,16 @@ class Paid(msgspec.Struct):
 
 
 _unpack_paid: Final = msgspec.msgpack.Decoder(Paid).decode
+
+
+class Answered(msgspec.Struct):
+    """What of an hour of a model is a matter of money."""
+
+    hit: float = 0
+    wait: float = 0
+
+
+_unpack_answered: Final = msgspec.msgpack.Decoder(dict[str, Answered]).decode
 
 
 class Book:
@@ -296,6 +307,16 @@ class Reader:
             for _, numbers in self._packed(scope, width, of, since, until)
         ]
 
+    def answered(
+        self, scope: str, width: int, database: str, since: float, until: float
+    ) -> list[dict[str, Answered]]:
+        """Of the same, only what is a matter of money."""
+        of = [f"{database}{_MODELS}"]
+        return [
+            _unpack_answered(numbers)
+            for _, numbers in self._packed(scope, width, of, since, until)
+        ]
+
     def model(
         self,
         scope: str,
@@ -338,19 +359,22 @@ class Reader:
             )
         ]
 
-    def statements(self) -> list[Statement]:
-        """Those that were read lately, in no order."""
+    def statements(self, limit: int, database: str | None = None) -> list[Statement]:
+        """Those that were read most often lately, the first first."""
         found = []
-        for database, sql, about, *numbers in self._connection.execute(
+        for of, sql, about, *numbers in self._connection.execute(
             f"SELECT database, sql, about, {', '.join(_ANSWERS)}, "  # noqa: S608
-            "cache_seconds, db_seconds FROM statements"
+            "cache_seconds, db_seconds FROM statements "
+            "WHERE ? IS NULL OR database = ? "
+            f"ORDER BY {' + '.join(_ANSWERS)} DESC LIMIT ?",
+            [database, database, limit],
         ):
             *answers, cache_seconds, db_seconds = numbers
             events = dict(zip(_ANSWERS, answers, strict=True))
             label, action, tables = _unpack_about(about)
             found.append(
                 Statement(
-                    database,
+                    of,
                     label,
                     action,
                     sql,

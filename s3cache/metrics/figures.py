@@ -13,16 +13,18 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeVar
 
 from s3cache.metrics.histogram import Histogram
+from s3cache.results.counters import Reads
 
 __all__ = [
     "SCOPES",
     "SPANS",
     "Advice",
     "CacheFigures",
-    "CacheKey",
+    "CacheNow",
     "DatabaseFigures",
     "History",
     "HostFigures",
+    "Member",
     "Model",
     "ModelMoney",
     "Money",
@@ -48,60 +50,6 @@ Span = Literal["day", "month"]
 SPANS: Final[tuple[Span, ...]] = ("day", "month")
 
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Reads:
-    """What became of some reads.
-
-    Each is one of the first four; the others happened beside one of them.
-    """
-
-    hit: int = 0
-    """Answered from the cache."""
-    miss: int = 0
-    """Computed from the replica, and stored where it could be."""
-    wait: int = 0
-    """Answered by another caller, who was computing it already."""
-    bypass: int = 0
-    """May not be kept, or was asked for past the cache."""
-    stale: int = 0
-    """Older than ``max_age``: the store did not answer."""
-    broken: int = 0
-    """What the cache had could not be read: a miss."""
-    failed: int = 0
-    """The cache raised an error: a miss."""
-
-    @property
-    def number(self) -> int:
-        """All of them."""
-        return self.hit + self.miss + self.wait + self.bypass
-
-    @property
-    def answered(self) -> int:
-        """Those that needed no query: hits and waits."""
-        return self.hit + self.wait
-
-    @property
-    def asked(self) -> int:
-        """Those that looked in the cache: all but the bypasses."""
-        return self.hit + self.miss + self.wait
-
-    @property
-    def hit_rate(self) -> float:
-        """``answered / asked``, from 0.0 to 1.0; 0.0 if nothing was asked."""
-        return self.answered / self.asked if self.asked else 0.0
-
-    def __add__(self, other: Reads) -> Reads:
-        return Reads(
-            self.hit + other.hit,
-            self.miss + other.miss,
-            self.wait + other.wait,
-            self.bypass + other.bypass,
-            self.stale + other.stale,
-            self.broken + other.broken,
-            self.failed + other.failed,
-        )
 
 
 _T = TypeVar("_T", Reads, Histogram)
@@ -168,28 +116,17 @@ class RequestFigures:
     latency: Histogram = field(default_factory=Histogram)
 
 
-CacheKey = tuple[str, str]
-"""A CACHES alias, and the alias of one of its tiers or shards, or ""."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CacheFigures:
-    """One cache of ``CACHES`` that keeps statistics, or a part of it.
+class CacheNow:
+    """One cache of ``CACHES`` that keeps statistics, or a part of it, now.
 
     ``tier`` is the alias of the tier or shard of a composed cache, and "" for
-    the cache as a whole. Of a cache in the memory of each process, sizes and
-    limits are the sums over the processes.
+    the cache as a whole.
     """
 
     alias: str
     driver: str
     tier: str = ""
-    hits: int = 0
-    misses: int = 0
-    stale: int = 0
-    errors: int = 0
-    evictions: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
-    """By cause: "entries", "memory", "expired", "rejected", "undecodable"."""
     size: int | None = None
     """Entries; None where counting them costs too much."""
     max_size: int | None = None
@@ -199,6 +136,22 @@ class CacheFigures:
     ttl: float | None = None
     state: str = "closed"
     """Of a tier: "open" and "half-open" mean that it keeps failing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheFigures(CacheNow):
+    """The same with what has happened to it.
+
+    Of a cache in the memory of each process, sizes and limits are the sums
+    over the processes.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    stale: int = 0
+    errors: int = 0
+    evictions: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
+    """By cause: "entries", "memory", "expired", "rejected", "undecodable"."""
 
     @property
     def hit_rate(self) -> float:
@@ -246,16 +199,12 @@ class DatabaseFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessFigures:
-    """One process of a host."""
+class Member:
+    """A process or a host, as far as it has told of itself."""
 
     host: str
-    pid: int
-    command: str
-    """What runs in it, in a word or two."""
-    started: float
     seen: float
-    """When it last told of itself."""
+    """When it last did."""
     reads: Reads = Reads()
     requests: int = 0
     memory: int | None = None
@@ -264,21 +213,25 @@ class ProcessFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HostFigures:
-    """One host, as far as it has told of itself."""
+class ProcessFigures(Member):
+    """One process of a host."""
 
-    host: str
-    seen: float
+    pid: int
+    command: str
+    """What runs in it, in a word or two."""
+    started: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFigures(Member):
+    """One host."""
+
     processes: int = 0
-    reads: Reads = Reads()
-    requests: int = 0
     positions: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     """By database."""
     lag: int = 0
     """Entries that it lacks, of all databases."""
     replica_bytes: int = 0
-    memory: int | None = None
-    is_this: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

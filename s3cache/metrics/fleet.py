@@ -14,7 +14,7 @@ import hashlib
 import logging
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -26,9 +26,17 @@ from django.core.cache.backends.redis import RedisCache
 from s3cache import conf
 from s3cache.caches import redis
 from s3cache.metrics.book import MODEL_WIDTHS, MONTH, WIDTHS, Book, Page, Writer
-from s3cache.metrics.processes import ProcessPage, read_processes
+from s3cache.metrics.processes import ProcessPage, caches_of, read_processes
 from s3cache.metrics.series import by_model, by_series, sums_of
-from s3cache.metrics.tally import Groups, Tally, difference, flat, replicas
+from s3cache.metrics.tally import (
+    CacheState,
+    Groups,
+    Tally,
+    add_groups,
+    difference,
+    flat,
+    replicas,
+)
 
 __all__ = [
     "EVERY",
@@ -68,7 +76,8 @@ class HostPage(msgspec.Struct, frozen=True):
     """What a host says of itself."""
 
     host: str
-    since: float
+    #: When its book was begun: another one has other totals
+    began: float
     processes: int
     positions: dict[str, int]
     replica_bytes: int
@@ -77,13 +86,14 @@ class HostPage(msgspec.Struct, frozen=True):
     requests: int
     #: MessagePack of its own, so that who only shows the rest need not read it
     totals: bytes
+    caches: list[CacheState]
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(HostPage).decode
 _decode_names: Final = msgspec.msgpack.Decoder(list[str]).decode
 _decode_totals: Final = msgspec.msgpack.Decoder(
-    list[tuple[tuple[str, ...], int | float]]
+    list[tuple[tuple[str, str, str], dict[str, float]]]
 ).decode
 
 
@@ -97,7 +107,7 @@ def read_hosts(pages: Iterable[Page], now: float) -> list[tuple[Page, HostPage]]
     return found
 
 
-def _totals(page: HostPage) -> Tally:
+def _totals(page: HostPage) -> Groups:
     return dict(_decode_totals(page.totals))
 
 
@@ -160,23 +170,25 @@ def _own_page(book: Book) -> HostPage:
     """What this host tells the others."""
     with book.reading() as reader:
         totals = reader.totals("host")
-        since = reader.marks().get("since", 0.0)
+        marks = reader.marks()
         processes = read_processes(reader.pages("process"), time.time())
-    page = host_page(book, since, totals, [page for _, page in processes])
-    told = list(flat(totals).items())
-    return msgspec.structs.replace(page, totals=_encode(told))
+    page = host_page(book, marks, totals, processes)
+    return msgspec.structs.replace(page, totals=_encode(list(totals.items())))
 
 
 def host_page(
-    book: Book, since: float, totals: Groups, processes: Sequence[ProcessPage]
+    book: Book,
+    marks: Mapping[str, float],
+    totals: Groups,
+    processes: Sequence[tuple[Page, ProcessPage]],
 ) -> HostPage:
     """What this host says of itself, by its numbers, without those."""
     opened = replicas()
     reads, requests = sums_of(totals)
-    memory = [page.memory for page in processes if page.memory is not None]
+    memory = [one.memory for _, one in processes if one.memory is not None]
     return HostPage(
         host=host_name(book),
-        since=since,
+        began=marks.get("began", 0.0),
         processes=len(processes),
         positions={alias: one.side.number for alias, one in opened.items()},
         replica_bytes=sum(one.size() for one in opened.values()),
@@ -184,6 +196,7 @@ def host_page(
         reads=reads,
         requests=requests,
         totals=b"",
+        caches=caches_of(processes),
     )
 
 
@@ -233,33 +246,51 @@ def _hear(cache: BaseCache, own: str) -> dict[str, bytes]:
 
 def _add(writer: Writer, heard: dict[str, bytes], now: float) -> None:
     """Add what others have counted since they were last heard."""
-    before = {page.name: page for page in writer.pages("told")}
+    lately: Groups = {}
+    heard_last = {page.name: page for page in writer.pages("told")}
     for name, content in heard.items():
-        last = before.get(name)
+        last = heard_last.get(name)
         if last is not None and last.content == content:
             continue
         try:
             page = _decode(content)
-            told = _totals(page)
+            change = _since(page, last)
         except msgspec.MsgspecError as error:
             logger.warning("What the host %s told cannot be read: %s", name, error)
             continue
-        try:
-            known = _totals(_decode(last.content)) if last else {}
-        except msgspec.MsgspecError:  # of another release: begin with this one
-            known = told
-        change = difference(told, known)
-        writer.add("others", change)
         writer.write_page("told", name, content)
         # What is shown of it, without numbers that may be many.
         shown = msgspec.structs.replace(page, totals=b"")
         writer.write_page("host", name, _encode(shown))
+        if last is not None and now - last.seen <= _LUMP:
+            add_groups(lately, change)  # all of them at once
+            continue
+        writer.add("others", flat(change))
         if last is not None:
             # Of a new one nobody knows when it counted what it has.
-            _add_to_history(writer, change, last.seen, now)
+            _add_to_history(writer, flat(change), last.seen, now)
+    writer.add("others", flat(lately))
+    _add_to_history(writer, flat(lately), now, now)
     forgotten = _forgotten(writer.pages("host"), now)
     for kind in ("told", "host"):
         writer.delete_pages(kind, forgotten)
+
+
+def _since(page: HostPage, last: Page | None) -> Groups:
+    """What a host has counted since it told that, None: ever."""
+    totals, known = _totals(page), {}
+    if last is not None:
+        try:
+            before = _decode(last.content)
+            # What was counted in another book is added already.
+            known = _totals(before) if before.began == page.began else {}
+        except msgspec.MsgspecError:  # of another release: begin with this one
+            known = totals
+    return {
+        key: difference(numbers, known.get(key, {}))
+        for key, numbers in totals.items()
+        if numbers != known.get(key)
+    }
 
 
 def _forgotten(pages: Iterable[Page], now: float) -> list[str]:

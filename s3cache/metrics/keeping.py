@@ -214,8 +214,11 @@ def _write_process(
     writer: Writer, kept: _Kept, now: float, tally: Tally | None
 ) -> None:
     """What this process says of itself, None: it ends."""
-    if "since" not in writer.marks():
-        writer.mark("since", min(kept.started, now))
+    marks = writer.marks()
+    since = marks.get("since", min(kept.started, now))
+    for name in ("began", "since"):  # the second one, until somebody resets it
+        if name not in marks:
+            writer.mark(name, since)
     pages = writer.pages("process")
     writer.delete_pages("process", gone(pages, now))
     if tally is None:

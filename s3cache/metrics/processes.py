@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,16 @@ from s3cache.metrics.book import Page
 from s3cache.metrics.series import sums_of
 from s3cache.metrics.tally import CacheState, Tally, cache_states, grouped
 
-__all__ = ["ProcessPage", "decode", "encode", "gone", "page_of", "read_processes"]
+__all__ = [
+    "ProcessPage",
+    "caches_of",
+    "decode",
+    "encode",
+    "gone",
+    "page_of",
+    "read_processes",
+    "together",
+]
 
 #: Seconds after which a process that is gone is not shown any more, and one of
 #: which nothing was heard, whose id may mean nothing here.
@@ -67,6 +77,45 @@ def read_processes(pages: Iterable[Page], now: float) -> list[tuple[Page, Proces
             with contextlib.suppress(msgspec.MsgspecError):
                 found.append((one, decode(one.content)))
     return found
+
+
+def caches_of(processes: Iterable[tuple[Page, ProcessPage]]) -> list[CacheState]:
+    """The caches of some processes of one host."""
+    states = [(page.seen, one) for page, its in processes for one in its.caches]
+    return together(states, lambda one: one.is_own)
+
+
+def together(
+    states: Iterable[tuple[float, CacheState]], adds_up: Callable[[CacheState], bool]
+) -> list[CacheState]:
+    """Each cache and tier once, by what was said of it, and when.
+
+    What each has for itself adds up; what they share is there once.
+    """
+    found: dict[tuple[str, str], list[tuple[float, CacheState]]] = {}
+    for told in states:
+        found.setdefault((told[1].alias, told[1].tier), []).append(told)
+    return [_sum_of(found[key], adds_up) for key in sorted(found)]
+
+
+def _sum_of(
+    told: Sequence[tuple[float, CacheState]], adds_up: Callable[[CacheState], bool]
+) -> CacheState:
+    _seen, newest = max(told, key=lambda one: one[0])
+    each = [one for _, one in told] if adds_up(newest) else [newest]
+
+    def sum_of(numbers: Iterable[int | None]) -> int | None:
+        known = [one for one in numbers if one is not None]
+        return sum(known) if known else None
+
+    return replace(
+        newest,
+        counts={},  # which totals are for
+        size=sum_of(one.size for one in each),
+        max_size=sum_of(one.max_size for one in each),
+        memory=sum_of(one.memory for one in each),
+        max_memory=sum_of(one.max_memory for one in each),
+    )
 
 
 def gone(pages: Iterable[Page], now: float) -> list[str]:

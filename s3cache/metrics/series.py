@@ -7,7 +7,7 @@ caches "evictions". Those of models are kept by the hour.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 from django.apps import apps
@@ -17,14 +17,24 @@ from s3cache.metrics.figures import Point, Reads, Scope
 from s3cache.metrics.histogram import MOST_BUCKETS, Histogram
 from s3cache.metrics.prices import Prices
 from s3cache.metrics.tally import SEPARATOR, Groups, Tally
+from s3cache.results.counters import EVENTS
 from s3cache.stores.base import KINDS
 
-__all__ = ["CACHES", "by_model", "by_series", "changes_of", "label_of", "point"]
+__all__ = [
+    "CACHES",
+    "by_model",
+    "by_series",
+    "by_what",
+    "changes_of",
+    "label_of",
+    "point",
+    "reads_of",
+    "sums_of",
+]
 
 #: What the buckets of caches, which belong to no database, are of.
 CACHES: Final = ""
 
-_READS: Final = Reads.__slots__
 _BUCKETS: Final = {f"b{number}": number for number in range(MOST_BUCKETS)}
 _COUNTED: Final = frozenset(
     ["again", "changed", "commits", "conflicts", "moved", "retries"]
@@ -72,7 +82,7 @@ def by_model(tally: Tally) -> dict[str, dict[str, dict[str, float]]]:
 
 def reads_of(numbers: Mapping[str, float]) -> Reads:
     """The reads among some numbers."""
-    return Reads(*[int(numbers.get(name, 0)) for name in _READS])
+    return Reads(*[int(numbers.get(name, 0)) for name in EVENTS])
 
 
 def changes_of(numbers: Mapping[str, float], scope: Scope) -> int:
@@ -125,17 +135,39 @@ def point(
 
 def sums_of(totals: Groups) -> tuple[dict[str, int], int]:
     """All reads by event, and the number of store requests."""
-    reads = dict.fromkeys(_READS, 0)
+    reads = dict.fromkeys(EVENTS, 0)
     requests = 0
     for (kind, *_), numbers in totals.items():
         if kind == "read":
             for key, number in numbers.items():
-                event = key.rpartition(SEPARATOR)[2]
+                event = _split(key)[1]
                 if event in reads:
                     reads[event] += int(number)
         elif kind == "request":
             requests += int(numbers.get("number", 0))
     return reads, requests
+
+
+def by_what(numbers: Mapping[str, float]) -> dict[str, Reads]:
+    """Reads of a model by action and partition in one.
+
+    Without events that this release does not know of.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for key, number in numbers.items():
+        what, event = _split(key)
+        if event in EVENTS:
+            if what not in found:
+                found[what] = {}
+            found[what][event] = int(number)
+    return {what: Reads(**events) for what, events in found.items()}
+
+
+@lru_cache(maxsize=4096)  # the same few for all models
+def _split(key: str) -> tuple[str, str]:
+    """What was read, and what became of it."""
+    what, _, event = key.rpartition(SEPARATOR)
+    return what, event
 
 
 def label_of(table: str) -> str:

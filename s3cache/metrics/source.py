@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -10,22 +11,31 @@ from functools import cached_property
 from typing import TypeVar
 
 from s3cache.metrics import fleet, keeping
-from s3cache.metrics.book import HOUR, SIX_HOURS, Book, Bucket, Page, Paid, Reader
+from s3cache.metrics.book import (
+    HOUR,
+    SIX_HOURS,
+    Answered,
+    Book,
+    Bucket,
+    Page,
+    Paid,
+    Reader,
+)
 from s3cache.metrics.figures import Scope
 from s3cache.metrics.fleet import HostPage
 from s3cache.metrics.processes import ProcessPage, read_processes
+from s3cache.metrics.series import by_what, label_of
 from s3cache.metrics.tally import (
-    SEPARATOR,
     Groups,
     add_groups,
     add_to,
     grouped,
     take_tally,
 )
-from s3cache.results.counters import EVENTS
+from s3cache.results.counters import Reads
 from s3cache.results.queries import Slow, Statement, queries
 
-__all__ = ["Source", "gather"]
+__all__ = ["Source", "gather", "source_of"]
 
 _T = TypeVar("_T")
 
@@ -42,33 +52,73 @@ class Source:
 
     scope: Scope
     now: float
-    totals: Groups
-    since: float
+    started: float
+    """When this process began."""
+    own: Groups
+    """What this process has counted, or this host with ``is_of_host``."""
+    is_of_host: bool = False
     book: Book | None = None
     marks: Mapping[str, float] = field(default_factory=dict)
     processes: list[tuple[Page, ProcessPage]] = field(default_factory=list)
+    others: Groups = field(default_factory=dict)
+    """What other hosts have counted, if they were asked for."""
     hosts: list[tuple[Page, HostPage]] = field(default_factory=list)
-    """The others."""
-    host: HostPage | None = None
-    """This one; None if there is no book, or nothing but a process was asked
-    for."""
+    """What those say."""
     _models: dict[str, dict[str, Bucket]] = field(default_factory=dict)
 
+    @property
+    def since(self) -> float:
+        """When counting began: of a host at its first start, or a reset."""
+        marked = self.marks.get("since", self.started)
+        return self.started if self.scope == "process" else min(marked, self.now)
+
+    @property
+    def began(self) -> float:
+        """When the history began, whatever was reset."""
+        return min(self.marks.get("began", self.since), self.now)
+
     @cached_property
-    def reads(self) -> dict[tuple[str, str], dict[str, dict[str, int]]]:
-        """By database and model: events, by action and partition in one."""
-        found: dict[tuple[str, str], dict[str, dict[str, int]]] = {}
-        for (kind, alias, model), numbers in self.totals.items():
-            if kind != "read":
-                continue
-            its = found[alias, model] = {}
-            for key, number in numbers.items():
-                what, _, event = key.rpartition(SEPARATOR)
-                if event in EVENTS:  # those that this release knows of
-                    if what not in its:
-                        its[what] = {}
-                    its[what][event] = int(number)
+    def reads(self) -> dict[tuple[str, str], dict[str, Reads]]:
+        """By database and model: the reads by action and partition in one."""
+        return {
+            (alias, model): by_what(numbers)
+            for (_, alias, model), numbers in self._sums(are_reads=True).items()
+        }
+
+    @cached_property
+    def totals(self) -> Groups:
+        """All else that was counted."""
+        return self._sums(are_reads=False)
+
+    @cached_property
+    def changes(self) -> dict[tuple[str, str], dict[str, float]]:
+        """By database and model: what happened to its rows."""
+        found: dict[tuple[str, str], dict[str, float]] = {}
+        for (kind, alias, name), numbers in self.totals.items():
+            if kind == "event":
+                for table, number in numbers.items():
+                    if table:
+                        its = found.setdefault((alias, label_of(table)), {})
+                        its[name] = number
         return found
+
+    def _sums(self, *, are_reads: bool) -> Groups:
+        sums = {
+            key: numbers.copy()
+            for key, numbers in self.own.items()
+            if (key[0] == "read") is are_reads
+        }
+        for key, numbers in self.others.items():
+            if (key[0] == "read") is are_reads:
+                add_to(sums.setdefault(key, {}), numbers)
+        return sums
+
+    @cached_property
+    def host(self) -> HostPage | None:
+        """What this host says; None if nothing but a process was asked for."""
+        if self.book is None or not self.is_of_host:
+            return None
+        return fleet.host_page(self.book, self.marks, self.own, self.processes)
 
     def buckets(
         self, width: int, of: Iterable[str], since: float
@@ -105,8 +155,8 @@ class Source:
             )
         return self._models[database]
 
-    def models_since(self, database: str, since: float) -> dict[str, Bucket]:
-        """What happened to each model since then, in whole hours.
+    def answered_since(self, database: str, since: float) -> dict[str, float]:
+        """The reads of each model that the cache answered, in whole hours.
 
         From the first that begins then, at most a day ago.
         """
@@ -114,32 +164,39 @@ class Source:
         wide = -(-since // SIX_HOURS) * SIX_HOURS
         until = min(wide - 1, self.now)
 
-        def read(reader: Reader, scope: str) -> list[dict[str, Bucket]]:
+        def read(reader: Reader, scope: str) -> list[dict[str, Answered]]:
             return [
-                *reader.models(scope, HOUR, database, _first(since, HOUR), until),
-                *reader.models(
+                *reader.answered(scope, HOUR, database, _first(since, HOUR), until),
+                *reader.answered(
                     scope, SIX_HOURS, database, _first(wide, SIX_HOURS), self.now
                 ),
             ]
 
-        return _together(self._read(read))
-
-    def model_since(self, database: str, since: float, model: str) -> Bucket:
-        """The same of one model."""
-        sums: Bucket = {}
-        for _, numbers in self.model(HOUR, [database], _first(since, HOUR), model):
-            add_to(sums, numbers)
+        sums: dict[str, float] = {}
+        for models in self._read(read):
+            for model, one in models.items():
+                sums[model] = sums.get(model, 0) + one.hit + one.wait
         return sums
 
-    def statements(self) -> list[Statement]:
-        """What this host, or without a book this process, has read lately."""
-        if self.host is None:
-            return list(queries.statements().values())
-        return self._read_own(Reader.statements)
+    def model_answered_since(self, database: str, since: float, model: str) -> float:
+        """The same of one model."""
+        found = self.model(HOUR, [database], _first(since, HOUR), model)
+        return sum(one.get("hit", 0) + one.get("wait", 0) for _, one in found)
+
+    def statements(self, limit: int, database: str | None) -> list[Statement]:
+        """What this host, or without a book this process, has read most."""
+        if self.is_of_host:
+            return self._read_own(lambda reader: reader.statements(limit, database))
+        some = [
+            one
+            for one in queries.statements().values()
+            if database in (None, one.database)
+        ]
+        return heapq.nlargest(limit, some, key=lambda one: one.number)
 
     def slow(self) -> list[Slow]:
         """Its slow reads."""
-        return queries.slow()[1] if self.host is None else self._read_own(Reader.slow)
+        return self._read_own(Reader.slow) if self.is_of_host else queries.slow()[1]
 
     def _read(self, read: Callable[[Reader, str], list[_T]]) -> list[_T]:
         scopes = ("host", "others") if self.scope == "fleet" else ("host",)
@@ -148,14 +205,7 @@ class Source:
         )
 
     def _read_own(self, read: Callable[[Reader], list[_T]]) -> list[_T]:
-        if self.book is None:
-            return []
-        try:
-            with self.book.reading() as reader:
-                return read(reader)
-        except (OSError, sqlite3.Error) as error:
-            keeping.logger.warning("The history cannot be read now: %s", error)
-            return []
+        return _reading(self.book, read) or []
 
 
 def _first(since: float, width: int) -> float:
@@ -183,38 +233,64 @@ def gather(scope: Scope = "fleet") -> Source:
     has_all = book is not None and keeping.flush()
     if scope == "process" or book is None:
         return _of_process(scope, now, book)
-    try:
-        with book.reading() as reader:
-            totals = reader.totals("host")
-            others = reader.totals("others") if scope == "fleet" else {}
-            marks = reader.marks()
-            processes = read_processes(reader.pages("process"), now)
-            heard = now - fleet.KEPT
-            hosts = reader.pages("host", heard) if scope == "fleet" else []
-    except (OSError, sqlite3.Error) as error:
-        keeping.logger.warning("What was counted cannot be read now: %s", error)
+    is_fleet = scope == "fleet"
+    found = _reading(
+        book,
+        lambda reader: (
+            reader.totals("host"),
+            reader.totals("others") if is_fleet else {},
+            reader.marks(),
+            read_processes(reader.pages("process"), now),
+            reader.pages("host", now - fleet.KEPT) if is_fleet else [],
+        ),
+    )
+    if found is None:
         return _of_process(scope, now, None)
+    totals, others, marks, processes, hosts = found
     if not has_all:
         add_groups(totals, grouped(keeping.pending()))
     page, own = keeping.own_process()
     processes = [(page, own)] + [one for one in processes if one[0].name != page.name]
-    since = min(marks.get("since", own.started), now)
-    host = fleet.host_page(book, since, totals, [page for _, page in processes])
-    add_groups(totals, others)
     return Source(
         scope,
         now,
+        own.started,
         totals,
-        since,
-        book,
-        marks,
-        processes,
-        fleet.read_hosts(hosts, now),
-        host,
+        is_of_host=True,
+        book=book,
+        marks=marks,
+        processes=processes,
+        others=others,
+        hosts=fleet.read_hosts(hosts, now),
     )
 
 
+def source_of(scope: Scope | Source) -> Source:
+    """What was gathered, or is now."""
+    return scope if isinstance(scope, Source) else gather(scope)
+
+
 def _of_process(scope: Scope, now: float, book: Book | None) -> Source:
+    """What it has counted itself; what happened over time is its host's."""
     page, own = keeping.own_process()
-    totals = grouped(take_tally())
-    return Source(scope, now, totals, own.started, book, processes=[(page, own)])
+    return Source(
+        scope,
+        now,
+        own.started,
+        grouped(take_tally()),
+        book=book,
+        marks=_reading(book, Reader.marks) or {},
+        processes=[(page, own)],
+    )
+
+
+def _reading(book: Book | None, read: Callable[[Reader], _T]) -> _T | None:
+    """What ``read`` returns; None if that cannot be had."""
+    if book is None:
+        return None
+    try:
+        with book.reading() as reader:
+            return read(reader)
+    except (OSError, sqlite3.Error) as error:
+        keeping.logger.warning("What was counted cannot be read now: %s", error)
+        return None

@@ -33,6 +33,7 @@ from s3cache import conf
 from s3cache.caches.composed import ComposedCache
 from s3cache.caches.getting import GettingCache
 from s3cache.counting import Counters
+from s3cache.metrics.figures import CacheNow
 from s3cache.replica.replica import Replica, open_replica
 from s3cache.results.counters import EVENTS, counters
 from s3cache.stores.base import Store
@@ -236,12 +237,12 @@ def add_groups(sums: Groups, groups: Groups) -> None:
             add_to(its, numbers)
 
 
-def difference(now: Tally, before: Tally) -> Tally:
+def difference(now: Mapping[_K, float], before: Mapping[_K, float]) -> dict[_K, float]:
     """What was counted in between.
 
     What is smaller than it was has begun at 0 again.
     """
-    found: Tally = {}
+    found: dict[_K, float] = {}
     for key, number in now.items():
         last = before.get(key, 0)
         if change := number - last if number >= last else number:
@@ -249,24 +250,17 @@ def difference(now: Tally, before: Tally) -> Tally:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class CacheState:
-    """One cache that keeps statistics, or a tier of one, as it is now.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheState(CacheNow):
+    """The same with what a process has counted of it.
 
-    ``is_own`` tells that it is in this process alone.
+    ``is_own`` tells that it is in this process alone, ``spans_hosts`` that
+    other hosts see what is in it.
     """
 
-    alias: str
-    tier: str
-    driver: str
     counts: Mapping[str, float]
-    size: int | None = None
-    max_size: int | None = None
-    memory: int | None = None
-    max_memory: int | None = None
-    ttl: float | None = None
-    state: str = "closed"
     is_own: bool = False
+    spans_hosts: bool = False
 
 
 def cache_states() -> list[CacheState]:
@@ -310,6 +304,7 @@ def _state_of(
         max_memory=stats["max_memory_bytes"],
         ttl=stats["default_ttl"],
         is_own=not getattr(cache, "shares", False),
+        spans_hosts=getattr(cache, "spans_hosts", False),
     )
 
 
@@ -339,5 +334,6 @@ def _tiers_of(
             max_memory=own.get("max_memory_bytes"),
             ttl=told["ttl"],
             state=told["state"],
-            is_own=not getattr(member.cache, "shares", False),
+            is_own=not member.shares,
+            spans_hosts=member.spans_hosts,
         )

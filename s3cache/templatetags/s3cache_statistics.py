@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from django import template
 from django.contrib.admin.utils import quote
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from s3cache.dashboard import numbers
+from s3cache.metrics.figures import Reads
 
 register = template.Library()
 
@@ -37,7 +38,26 @@ def s3c_clock_seconds(moment: float) -> str:
 @register.filter
 def s3c_cells(texts: Iterable[str]) -> SafeString:
     """Return numbers as cells of a table: of a long one, in little time."""
-    return format_html_join("", '<td class="s3c-number">{}</td>', ((t,) for t in texts))
+    texts = list(texts)
+    return format_html('<td class="s3c-number">{}</td>' * len(texts), *texts)
+
+
+@register.filter
+def s3c_rate(reads: Reads) -> SafeString:
+    """Return the hit rate with its bar as a cell, "–" if nothing was asked."""
+    rate = reads.hit_rate if reads.asked else None
+    return format_html(
+        '<td class="s3c-number s3c-rate">{}{}</td>',
+        numbers.percent(rate),
+        s3c_bar(rate),
+    )
+
+
+@register.filter
+def s3c_reads(reads: Reads) -> SafeString:
+    """Return the hit rate, and the numbers that it is made of, as cells."""
+    counts = reads.number, reads.answered, reads.miss, reads.bypass
+    return s3c_rate(reads) + s3c_cells(map(numbers.number, counts))
 
 
 @register.simple_tag

@@ -203,10 +203,20 @@ def slow_queries() -> tuple[SlowQuery, ...]:
     )
 
 
+def show_reads(monkeypatch: Any, *reads: ReadFigures) -> None:
+    """Have the reads be these."""
+    sums = {(one.model, one.action): one.reads for one in reads}
+    monkeypatch.setattr(show, "reads", lambda *args, **kwargs: reads)
+    monkeypatch.setattr(show, "by_action", lambda *args, **kwargs: sums)
+
+
 def install(monkeypatch: Any) -> None:
     """Have the figures be these."""
     figures, sums, hints, slow = snapshot(), money(), advice(), slow_queries()
-    monkeypatch.setattr(show, "snapshot", lambda *args, **kwargs: figures)
+    show_reads(monkeypatch, *figures.reads)
+    for name in ("databases", "requests", "caches", "processes", "hosts", "shares"):
+        part = getattr(figures, name)
+        monkeypatch.setattr(show, name, lambda *args, part=part, **kwargs: part)
     monkeypatch.setattr(show, "history", lambda span, *args, **kwargs: history(span))
     monkeypatch.setattr(show, "money", lambda *args, **kwargs: sums)
     monkeypatch.setattr(show, "advice", lambda *args, **kwargs: hints)

@@ -85,6 +85,8 @@ def test_every_point_of_a_period_is_in_one_step(ages: list[int]) -> None:
         (numbers.percent(0.0), "0.0%"),
         (numbers.percent(None), "–"),
         (numbers.number(1234567), "1,234,567"),
+        (numbers.number(0.96, 1), "1.0"),  # rounded, not cut off
+        (numbers.money(0.129), "$0.13"),
         (numbers.short(12_400), "12.4 k"),
         (numbers.short(950_000), "950 k"),
         (numbers.short(3_100_000), "3.1 M"),

@@ -14,7 +14,7 @@ from django.utils.translation import override
 from s3cache import upkeep
 from s3cache.metrics import keeping, show
 from s3cache.metrics.book import MINUTE, QUARTER, SIX_HOURS, Reader
-from s3cache.metrics.figures import DatabaseFigures, ReadFigures, Reads, Snapshot
+from s3cache.metrics.figures import DatabaseFigures, ReadFigures, Reads
 from tests.dashboard import sample
 from tests.dashboard.conftest import MakeClient
 from tests.dashboard.pages import PAGES, ROOT, check
@@ -26,10 +26,6 @@ from tests.library.models import Author
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures of 200 models, 20 hosts and a month."""
     sample.install(monkeypatch)
-
-
-def of(*reads: ReadFigures, **more: Any) -> Snapshot:
-    return Snapshot(scope="fleet", taken_at=0.0, since=0.0, reads=reads, **more)
 
 
 def read(model: str, **events: int) -> ReadFigures:
@@ -141,13 +137,13 @@ def test_what_the_script_fetches_is_what_changes(viewer: Client) -> None:
 def test_the_worst_hit_rates_come_first(
     viewer: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    figures = of(
+    sample.show_reads(
+        monkeypatch,
         read("shop.fine", hit=95, miss=5),
         read("shop.rare", miss=3),
         read("shop.bad", hit=10, miss=90),
         read("shop.never", bypass=500),
     )
-    monkeypatch.setattr(show, "snapshot", lambda *args, **kwargs: figures)
     text = viewer.get(f"{ROOT}models/").text
     order = re.findall(r">(shop\.\w+)</a>", text)
     assert order == ["shop.bad", "shop.fine", "shop.rare", "shop.never"]
@@ -194,8 +190,7 @@ def test_what_is_wrong_is_said_first(
     database = DatabaseFigures(
         database="default", store="s3://b", is_stale=True, lag=900
     )
-    figures = of(databases=(database,))
-    monkeypatch.setattr(show, "snapshot", lambda *args, **kwargs: figures)
+    monkeypatch.setattr(show, "databases", lambda *args, **kwargs: (database,))
     text = viewer.get(ROOT).text
     assert "The store of default does not answer" in text
     assert "lacks 900 entries" in text

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from datetime import timezone as datetime_timezone
 from typing import Any
 
+from django.core.cache import caches
 from django.db import connection
 from django.http import QueryDict
 from django.test import override_settings
@@ -18,6 +19,9 @@ from s3cache.dashboard.selection import Selection
 from s3cache.metrics import fleet, keeping, show
 from s3cache.metrics.figures import Scope
 from tests.testapp.models import Gear, Product
+
+#: Entries that the cache "small" has room for.
+SMALL = 4
 
 
 def begin(shared: str) -> None:
@@ -30,6 +34,10 @@ def begin(shared: str) -> None:
     override_settings(
         CACHES={
             "default": {"BACKEND": "s3cache.caches.MemoryCache"},
+            "small": {
+                "BACKEND": "s3cache.caches.MemoryCache",
+                "OPTIONS": {"MAX_ENTRIES": SMALL},
+            },
             "shared": {
                 "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
                 "LOCATION": shared,
@@ -54,6 +62,19 @@ def count_products(region: str, times: int) -> None:
     """Of one partition."""
     for _ in range(times):
         Product.objects.filter(region=region).count()
+
+
+def count_past_the_cache(times: int) -> None:
+    """Products, too."""
+    for _ in range(times):
+        Product.objects.skip_cache().count()
+
+
+def fill(number: int) -> None:
+    """Put so many entries into the cache "small", and ask for one more."""
+    for key in range(number):
+        caches["small"].set(str(key), key)
+    caches["small"].get("nothing")
 
 
 def catch_up() -> None:

@@ -114,3 +114,19 @@ def test_a_month_at_the_rates_of_the_last_hour(
     assert months["testapp.gear"] == pytest.approx(puts * 2 / 3 + gets * 30 / 40)
     assert months["testapp.product"] == pytest.approx(puts * 1 / 3 + gets * 10 / 40)
     assert sum(months.values()) == pytest.approx(money.month)
+
+
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+def test_a_month_is_that_of_the_history_whatever_was_reset(host: Host) -> None:
+    count(30)
+    keeping.flush()
+    book = keeping.book()
+    assert book is not None
+    with book.writing(time.time()) as writer:
+        writer._connection.execute("UPDATE marks SET number = number - 7200")
+    month = show.money("host").saved_month
+    assert month == pytest.approx(30 * 0.0004 / 1000 * 720)
+    # A process shows its host's, however new it is.
+    assert show.money("process").saved_month == pytest.approx(month)
+    show.reset()
+    assert show.money("host").saved_month == pytest.approx(month)

@@ -39,6 +39,12 @@ def requests(snapshot: dict[str, Any]) -> dict[str, int]:
     return {one["kind"]: one["number"] for one in snapshot["requests"]}
 
 
+def small(snapshot: dict[str, Any]) -> tuple[int, dict[str, int], int]:
+    """What is in the cache "small", what has left it, and its misses."""
+    (cache,) = [one for one in snapshot["caches"] if one["alias"] == "small"]
+    return cache["size"], cache["evictions"], cache["misses"]
+
+
 @pytest.fixture
 def team(processes: MakeProcess, tmp_path: Path) -> list[Process]:
     """Two processes of one host, and one of another."""
@@ -60,8 +66,13 @@ def test_every_figure_equals_another_count(bucket: Bucket, team: list[Process]) 
         other.call(load.get, pk, 2)  # 1 miss, 1 hit
         other.call(load.create, ["b", "c"])
     with bucket.requests() as ended:
-        first.call(load.catch_up)
+        # Its number is taken, twice.
+        first.call(load.create, ["d"])
         first.call(load.count_products, "EU", 2)
+        first.call(load.count_past_the_cache, 3)
+    first.call(load.fill, load.SMALL + 2)
+    second.call(load.fill, load.SMALL - 1)
+    other.call(load.fill, load.SMALL + 3)
     here = [*begun, *ended]
     seen = [*here, *elsewhere]
     for process in (first, second, other):
@@ -73,15 +84,19 @@ def test_every_figure_equals_another_count(bucket: Bucket, team: list[Process]) 
     assert reads(process) == {"hit": 3, "miss": 1}
     (get,) = [one for one in process["reads"] if one["model"] == LABEL]
     assert get["reads"]["hit"] / (get["reads"]["hit"] + get["reads"]["miss"]) == 0.75
-    (count,) = [one for one in process["reads"] if one["model"] == PRODUCT]
+    past, count = [one for one in process["reads"] if one["model"] == PRODUCT]
+    assert (past["partition"], past["reads"]["bypass"]) == ("", 3)
     assert (count["action"], count["partition"]) == ("count", "by_region")
     assert count["reads"] == {**dict.fromkeys(count["reads"], 0), "hit": 1, "miss": 1}
 
     host = first.call(load.snapshot, "host")
     assert reads(host) == {"hit": 5, "miss": 2}
-    assert [one["commits"] for one in host["databases"]] == [1]
+    (database,) = host["databases"]
+    assert (database["commits"], database["transactions"]) == (2, 2)
+    assert database["retries"] == ended.count("PUT log") - 1 > 0
     (model,) = [one for one in host["models"] if one["model"] == LABEL]
-    assert model["changes"] == 3
+    assert model["changes"] == 4
+    assert small(host) == (2 * load.SMALL - 1, {"entries": 2}, 2)
     assert len(host["processes"]) == 2
     assert requests(host) == by_kind(here)
 
@@ -89,9 +104,10 @@ def test_every_figure_equals_another_count(bucket: Bucket, team: list[Process]) 
         fleet = one.call(load.snapshot, "fleet")
         assert reads(fleet) == {"hit": 6, "miss": 3}
         assert requests(fleet) == by_kind(seen)
-        assert [one["commits"] for one in fleet["databases"]] == [3]
+        assert [one["commits"] for one in fleet["databases"]] == [4]
         (model,) = [one for one in fleet["models"] if one["model"] == LABEL]
-        assert model["changes"] == 3
+        assert model["changes"] == 4
+        assert small(fleet) == (3 * load.SMALL - 1, {"entries": 2 + 3}, 3)
         assert {host["processes"] for host in fleet["hosts"]} == {1, 2}
         assert fleet["shares"]
 
@@ -101,7 +117,9 @@ def test_every_figure_equals_another_count(bucket: Bucket, team: list[Process]) 
 
     points = first.call(load.history, "host")["points"]
     assert sum(point["reads"]["hit"] for point in points) == 5 + 1
-    assert sum(point["commits"] for point in points) == 1
+    assert sum(point["commits"] for point in points) == 2
+    assert sum(point["reads"]["bypass"] for point in points) == 3
+    assert sum(point["evictions"] for point in points) == 2
     made: Counter[str] = Counter()
     for point in points:
         made.update(point["requests"])
@@ -114,7 +132,7 @@ def test_every_figure_equals_another_count(bucket: Bucket, team: list[Process]) 
 
     # What is on the page.
     tiles = first.call(load.tiles, "host")
-    assert tiles["Hit rate"] == ("66.7%", "of 9 reads")
+    assert tiles["Hit rate"] == ("66.7%", "of 9 reads")  # that asked the cache
     assert tiles["Store requests"] == (str(len(here)), "0 failed")
     assert tiles["Saved today"] == (
         numbers.money(cost(["GET"] * 6)),
