@@ -69,27 +69,17 @@ def _session(access_key: str | None, secret_key: str | None) -> boto3.Session:
 
 
 class S3Server:
-    """
-    Moto on a random port of the loopback interface, in threads.
-
-    With files of a certificate and its key it speaks HTTPS, as ``localhost``.
-    """
+    """Moto on a random port of the loopback interface, in threads."""
 
     latency = 0.0
     """Seconds that every answer takes at least."""
 
-    def __init__(self, certificate: tuple[str, str] | None = None) -> None:
+    def __init__(self) -> None:
         self._moto: Any = DomainDispatcherApplication(create_backend_app)
         self._server = make_server(
-            "127.0.0.1",
-            0,
-            self,
-            threaded=True,
-            request_handler=_Handler,
-            ssl_context=certificate,
+            "127.0.0.1", 0, self, threaded=True, request_handler=_Handler
         )
-        place = "https://localhost" if certificate else "http://127.0.0.1"
-        self.address = f"{place}:{self._server.server_port}"
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, daemon=True, name="moto"
         )
@@ -105,9 +95,9 @@ class S3Server:
         self._thread.join()
         self._server.server_close()
 
-    def create_bucket(self, name: str, verify: str | None = None) -> None:
+    def create_bucket(self, name: str) -> None:
         client = _session("test", "test").client(
-            "s3", endpoint_url=self.address, region_name="us-east-1", verify=verify
+            "s3", endpoint_url=self.address, region_name="us-east-1"
         )
         client.create_bucket(Bucket=name)
 

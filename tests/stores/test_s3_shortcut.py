@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -20,7 +19,6 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
-from werkzeug.serving import make_ssl_devcert
 
 from s3cache.stores import Answer
 from s3cache.stores.s3 import S3Store
@@ -169,30 +167,6 @@ def test_it_sends_what_boto_sends(
     assert list(map(like_boto, seen)) == list(map(like_boto, expected))
     assert all("expect" not in one.headers for one in seen)
     after.delete(key)
-
-
-def test_over_https_nothing_is_sent_in_a_trailer(make: Make, tmp_path: Path) -> None:
-    certificate = make_ssl_devcert(str(tmp_path / "server"), host="localhost")
-    server = S3Server(certificate)
-    server.start()
-    try:
-        server.create_bucket("s3cache-tests", verify=certificate[0])
-        store = make(endpoint_url=server.address, verify=certificate[0])
-        use(store)
-        with server.recording() as seen, by_boto() as asked:
-            assert store.put("key", b"body", if_none_match=True).ok
-            assert store.put("key", b"body", if_none_match=True).status == 412
-            assert store.get("key").body == b"body"
-        store.client.close()
-    finally:
-        server.stop()
-    assert asked == []
-    put = seen[0].headers
-    assert put["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"
-    assert put["x-amz-checksum-crc32"] == "26gLsg=="
-    assert put.keys().isdisjoint(
-        {"content-encoding", "expect", "transfer-encoding", "x-amz-trailer"}
-    )
 
 
 FAULTS: list[dict[str, Any]] = [
