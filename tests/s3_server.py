@@ -19,8 +19,6 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 import boto3
-from botocore.handlers import BUILTIN_HANDLERS
-from moto.core.botocore_stubber import BotocoreStubber
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
     MotoRequestHandler,
@@ -33,13 +31,6 @@ from tests.faults.rules import ALWAYS, Fault, Lost, Rule, Rules
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
-
-
-# This moto is a server. What it puts into each client, to answer in its place
-# where somebody asks it to, would keep s3cache from sending requests itself.
-BUILTIN_HANDLERS[:] = [
-    one for one in BUILTIN_HANDLERS if not isinstance(one[1], BotocoreStubber)
-]
 
 
 @dataclass(frozen=True)

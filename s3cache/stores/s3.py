@@ -4,10 +4,11 @@ A bucket as a store, reached as a django-storages ``S3Storage`` says.
 Its session, endpoint, region, addressing style, signature, proxies,
 ``verify``, location, ACL and object parameters (encryption, storage class,
 request payer, ...) are honoured; ``gzip`` is not, since bodies are compressed
-where that pays. Three settings of its client are not its own: no retries,
+where that pays. Four things about its client are not its own: no retries,
 since each attempt is the caller's and is counted; a pool of at least 64
-connections, since one client serves all threads; and time limits short enough
-for a commit's 20 seconds, unless it sets others.
+connections, since one client serves all threads; time limits short enough
+for a commit's 20 seconds, unless it sets others; and small bodies are sent
+without asking first.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore import exceptions as botocore_errors
 from botocore.config import Config
 from botocore.endpoint import DEFAULT_TIMEOUT
-from botocore.parsers import ResponseParserError, create_parser
+from botocore.parsers import ResponseParserError
 from django.core.exceptions import ImproperlyConfigured
 from storages.backends.s3 import S3Storage
 from urllib3 import exceptions as urllib3_errors
 
 from s3cache.stores.base import Answer, Listed, PerProcess, Store
-from s3cache.stores.s3_shortcut import ObjectRequest, Response, Shortcut
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -39,6 +40,11 @@ CONNECT_TIMEOUT: Final = 5.0
 """Seconds; botocore's 60 would outlast a commit's whole time."""
 READ_TIMEOUT: Final = 10.0
 """Seconds without a byte, not for the whole answer."""
+
+AT_ONCE: Final = 256 * 1024
+"""Bytes of a body that is sent without asking first whether it is wanted.
+
+Of a larger one the round trip is a small part, and a refusal spares it all."""
 
 _READ_PARAMETERS: Final = {
     "ExpectedBucketOwner",
@@ -116,15 +122,9 @@ class S3Store(Store):
 
     def _get(self, key: str) -> Answer:
         def read(client: S3Client) -> Answer:
-            parameters = self._request(client, "GetObject")
-            request = ObjectRequest("GET", self._prefix + key, parameters)
-            shortcut = self._connection.get().shortcut
-            if (response := shortcut.send(request)) is not None:
-                return _of_get(response)
-            with shortcut.learning(request):
-                said: Any = client.get_object(**parameters, Key=request.key)
+            said: Any = client.get_object(**self._request(client, "GetObject", key))
             if not said.get("ETag"):
-                return _not_s3(_date(said))
+                return _not_s3(said)
             modified = said.get("LastModified")
             return Answer(
                 200,
@@ -152,30 +152,22 @@ class S3Store(Store):
         }
         if self.storage.default_acl:
             parameters.setdefault("ACL", self.storage.default_acl)
-        parameters |= {"Bucket": self.bucket, "ContentType": content_type}
-        metadata = {**parameters.pop("Metadata", {}), **metadata}
-        headers = {f"x-amz-meta-{name.lower()}": metadata[name] for name in metadata}
-        conditions: dict[str, Any] = {}
+        parameters |= {
+            "Bucket": self.bucket,
+            "Key": self._prefix + key,
+            "Body": body,
+            "ContentType": content_type,
+            "Metadata": {**parameters.get("Metadata", {}), **metadata},
+        }
         if if_none_match:
-            conditions["IfNoneMatch"] = headers["if-none-match"] = "*"
+            parameters["IfNoneMatch"] = "*"
         elif if_match:
-            conditions["IfMatch"] = headers["if-match"] = if_match
-        request = ObjectRequest("PUT", self._prefix + key, parameters, headers, body)
+            parameters["IfMatch"] = if_match
 
         def write(client: S3Client) -> Answer:
-            shortcut = self._connection.get().shortcut
-            if (response := shortcut.send(request)) is not None:
-                return _of_put(response)
-            with shortcut.learning(request):
-                said: Any = client.put_object(
-                    **parameters,
-                    **conditions,
-                    Key=request.key,
-                    Body=body,
-                    Metadata=metadata,
-                )
+            said = client.put_object(**parameters)
             if not said.get("ETag"):
-                return _not_s3(_date(said))
+                return _not_s3(said)
             return Answer(200, etag=said["ETag"], date=_date(said))
 
         return self._call(write)
@@ -197,7 +189,7 @@ class S3Store(Store):
                 parameters["StartAfter"] = self._prefix + start_after
             said = client.list_objects_v2(**parameters)
             if "IsTruncated" not in said:
-                return _not_s3(_date(said))
+                return _not_s3(said)
             return Answer(
                 200,
                 keys=tuple(
@@ -241,7 +233,7 @@ class S3Store(Store):
         try:
             return send(self.client)
         except botocore_errors.ClientError as error:
-            return _answer(error.response)
+            return _answer(error)
         except _NO_CREDENTIALS as error:
             return Answer(403, message=_text(error))
         except _NEVER_SENT as error:
@@ -275,19 +267,15 @@ class _Connection:
     def __init__(self, storage: S3Storage) -> None:
         self._storage = storage
         self._lock = threading.Lock()
-        self._shortcut: Shortcut | None = None
+        self._client: S3Client | None = None
 
     @property
     def client(self) -> S3Client:
-        return self.shortcut.client
-
-    @property
-    def shortcut(self) -> Shortcut:
-        if self._shortcut is None:
+        if self._client is None:
             with self._lock:
-                if self._shortcut is None:
-                    self._shortcut = Shortcut(_make_client(self._storage))
-        return self._shortcut
+                if self._client is None:
+                    self._client = _make_client(self._storage)
+        return self._client
 
 
 def _make_client(storage: S3Storage) -> S3Client:
@@ -305,7 +293,15 @@ def _make_client(storage: S3Storage) -> S3Client:
         raise ImproperlyConfigured(
             f"STORAGES of the bucket {storage.bucket_name!r}: {error}"
         ) from error
+    client.meta.events.register_last("before-call.s3", _send_at_once)
     return client
+
+
+def _send_at_once(params: dict[str, Any], **_: Any) -> None:
+    """Send a small body without asking first whether it is wanted."""
+    body = params["body"]
+    if isinstance(body, BytesIO) and body.getbuffer().nbytes <= AT_ONCE:
+        params["headers"].pop("Expect", None)
 
 
 def _config(config: Config) -> Config:
@@ -325,8 +321,8 @@ def _config(config: Config) -> Config:
 _STATUS_OF_CODE: Final = {"AccessDenied": 403, "InternalError": 500, "SlowDown": 503}
 
 
-def _answer(said: Any) -> Answer:
-    """The answer to a refusal, as botocore has parsed it."""
+def _answer(error: botocore_errors.ClientError) -> Answer:
+    said = error.response
     status = said["ResponseMetadata"]["HTTPStatusCode"]
     details = said.get("Error", {})
     code = details.get("Code", "")
@@ -339,58 +335,17 @@ def _answer(said: Any) -> Answer:
     return Answer(status, date=_date(said), message=message)
 
 
-def _of_get(response: Response) -> Answer:
-    if response.status != 200:
-        return _refused("GetObject", response)
-    etag, date = response.headers.get("etag"), _moment(response.headers.get("date"))
-    if not etag:
-        return _not_s3(date)
+def _not_s3(said: Any) -> Answer:
+    """The answer to a success that lacks what S3 always sends."""
     return Answer(
-        200,
-        body=response.body,
-        etag=etag,
-        date=date,
-        modified=_moment(response.headers.get("last-modified")),
+        502, date=_date(said), message="a 200 without what S3 always sends with it"
     )
 
 
-def _of_put(response: Response) -> Answer:
-    if response.status != 200 or _is_an_error(response.body):
-        return _refused("PutObject", response)
-    etag, date = response.headers.get("etag"), _moment(response.headers.get("date"))
-    return Answer(200, etag=etag, date=date) if etag else _not_s3(date)
-
-
-def _is_an_error(body: bytes) -> bool:
-    """Whether S3 found out that it cannot do it when it had said 200."""
-    return bool(body) and (not body.startswith(b"<") or b"<Error" in body[:1024])
-
-
-def _refused(operation: str, response: Response) -> Answer:
-    status = response.status if response.status > 200 else 500
-    parser: Any = create_parser("rest-xml")
-    said = {
-        "status_code": status,
-        "headers": response.headers,
-        "body": response.body,
-        "context": {"operation_name": operation},
-    }
-    return _answer(parser.parse(said, None))
-
-
-def _not_s3(date: float | None) -> Answer:
-    """The answer to a success that lacks what S3 always sends."""
-    return Answer(502, date=date, message="a 200 without what S3 always sends with it")
-
-
 def _date(said: Any) -> float | None:
-    return _moment(said["ResponseMetadata"].get("HTTPHeaders", {}).get("date"))
-
-
-def _moment(header: str | None) -> float | None:
-    """The moment of one of HTTP's dates."""
+    header = said["ResponseMetadata"].get("HTTPHeaders", {}).get("date", "")
     try:
-        date = parsedate_to_datetime(header or "")
+        date = parsedate_to_datetime(header)
     except (TypeError, ValueError):
         return None
     # HTTP's dates are in GMT, also where "-0000" makes Python leave that open.

@@ -12,7 +12,7 @@ from botocore.config import Config
 from django.core.exceptions import ImproperlyConfigured
 
 from s3cache.stores import Answer, Store
-from s3cache.stores.s3 import S3Store
+from s3cache.stores.s3 import AT_ONCE, S3Store
 from tests.s3_server import S3Server, SharedSessionStorage
 
 Make = Callable[..., S3Store]
@@ -79,6 +79,15 @@ class TestSettings:
         assert put["x-amz-meta-position"] == "7"
         assert "if-none-match" not in put
         assert {each.headers["x-amz-request-payer"] for each in seen} == {"requester"}
+
+    def test_a_small_body_is_sent_at_once(
+        self, s3_store: S3Store, s3_server: S3Server
+    ) -> None:
+        """Of a large one, the server is asked first whether it is wanted."""
+        with s3_server.recording() as seen:
+            s3_store.put("small", bytes(AT_ONCE), if_none_match=True)
+            s3_store.put("large", bytes(AT_ONCE + 1))
+        assert ["expect" in one.headers for one in seen] == [False, True]
 
     def test_content_type(self, s3_store: S3Store) -> None:
         s3_store.put("json", b"")
