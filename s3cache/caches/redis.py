@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import secrets
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -73,13 +74,13 @@ class BytesSerializer:
 
 def is_redis(cache: BaseCache) -> bool:
     """Whether this is django-redis with one server, or one and replicas."""
-    try:
-        from django_redis.cache import RedisCache
-        from django_redis.client import DefaultClient, SentinelClient
-    except ImportError:
+    # A cache of it has imported it; to ask of others must not: with redis-py
+    # it takes a process a quarter of a second.
+    its = getattr(sys.modules.get("django_redis.cache"), "RedisCache", ())
+    if not isinstance(cache, its):
         return False
-    if not isinstance(cache, RedisCache):
-        return False
+    from django_redis.client import DefaultClient, SentinelClient
+
     return type(cache.client) in {DefaultClient, SentinelClient}
 
 
