@@ -40,7 +40,9 @@ def bucket(s3_server: S3Server, s3_options: dict[str, Any]) -> Iterator[S3Store]
 
 
 def levels(store: S3Store, about: str) -> list[Level]:
-    return [one.level for one in examine_bucket(store) if one.about == about]
+    found = [one for one in examine_bucket(store) if one.about == about]
+    assert all(one.advice for one in found if one.level is not Level.OK)
+    return [one.level for one in found]
 
 
 def message(store: S3Store, about: str) -> str:
@@ -166,6 +168,18 @@ def test_a_public_bucket_is_an_error(bucket: S3Store) -> None:
     bucket.client.put_bucket_acl(Bucket=bucket.bucket, ACL="public-read")
     assert levels(bucket, "public-access") == [Level.ERROR]
     assert message(bucket, "public-access") == "The bucket is public, by its ACL."
+
+
+def test_a_bucket_that_its_policy_makes_public(
+    bucket: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def status(**asked: str) -> dict[str, Any]:
+        assert asked == {"Bucket": bucket.bucket}
+        return {"PolicyStatus": {"IsPublic": True}}
+
+    monkeypatch.setattr(bucket.client, "get_bucket_policy_status", status)
+    assert levels(bucket, "public-access") == [Level.ERROR]
+    assert message(bucket, "public-access") == "The bucket is public, by its policy."
 
 
 # Questions without an answer

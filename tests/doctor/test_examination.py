@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
@@ -20,14 +21,19 @@ OPTIONS = DatabaseOptions(storage="default")
 
 
 def look(store: Store, hosts: int = 1) -> dict[str, Finding]:
-    return {one.about: one for one in examine(store, OPTIONS, hosts=hosts)}
+    found = [*examine(store, OPTIONS, hosts=hosts)]
+    assert all(one.advice for one in found if one.level is not Level.OK)
+    return {one.about: one for one in found}
 
 
 def head(**fields: object) -> bytes:
     return json.dumps({"database": "d" * 16, "format": 1, **fields}).encode()
 
 
-def test_a_good_store_is_well_and_is_left_as_it_was(store: Store) -> None:
+def test_a_good_store_is_well_and_is_left_as_it_was(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examination, "_SLOW", 60.0)  # whatever else runs here
     store.put(HEAD, head(created="2026-01-01"))
     before = store.list("").keys
     found = look(store)
@@ -45,6 +51,17 @@ def test_a_store_that_is_unsuitable_is_all_that_is_said(
         (only,) = look(s3_store).values()
     assert only.level is Level.ERROR
     assert "s3:PutObject" in only.message
+
+
+@pytest.mark.parametrize("about", ["conditional-delete", "bulk-delete"])
+def test_what_a_store_need_not_honour_is_a_note(
+    directory_store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, about: str
+) -> None:
+    assert about not in look(directory_store)
+    less = {about.replace("-", "_"): False}
+    suitable = replace(probe(directory_store), **less)
+    monkeypatch.setattr(examination, "probe", lambda store: suitable)
+    assert look(directory_store)[about].level is Level.NOTE
 
 
 def test_no_database_yet_is_a_note(directory_store: DirectoryStore) -> None:
