@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import signal
 import sys
 from collections.abc import Sequence
@@ -84,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)
     try:
         tests = sdist.tests_folder()
-        default = catalogue.SUBSET[asked.mode] if asked.subset else catalogue.APPS
+        subset = itertools.chain(*catalogue.SUBSET[asked.mode])
+        default = subset if asked.subset else catalogue.APPS
         apps = catalogue.chosen(asked.apps or default, tests)
     except (sdist.Unavailable, ValueError) as error:
         sys.stderr.write(f"{error}\n")

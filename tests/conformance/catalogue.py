@@ -79,41 +79,42 @@ TIMED = (
     "serializers.test_deserialization.TestDeserializer.test_crafted_xml_performance",
 )
 
-#: What every change is tested with, by mode: a few apps of each kind, about
-#: two minutes for the engine and the reference together on two cores.
+#: What every change is tested with, by mode: a few apps of each kind. Those of
+#: a group share a process: of small ones it is the start that takes the time.
 SUBSET = {
     1: (
-        "queries",
-        "lookup",
-        "aggregation",
-        "expressions",
-        "many_to_many",
-        "one_to_one",
-        "prefetch_related",
-        "raw_query",
-        "model_inheritance",
-        "signals",
-        "select_for_update",
-        "constraints",
-        "async",
-        "fixtures",
+        ("queries",),
+        ("lookup",),
+        ("aggregation",),
+        ("expressions",),
+        ("many_to_many",),
+        ("one_to_one",),
+        ("prefetch_related",),
+        ("model_inheritance",),
+        (
+            "raw_query",
+            "signals",
+            "select_for_update",
+            "constraints",
+            "async",
+            "fixtures",
+        ),
     ),
     2: (
-        "basic",
-        "update",
-        "delete_regress",
-        "bulk_create",
-        "get_or_create",
-        "transactions",
-        "transaction_hooks",
-        "custom_pk",
-        "force_insert_update",
+        ("basic",),
+        ("update",),
+        ("delete_regress",),
+        ("bulk_create",),
+        ("get_or_create",),
+        ("transactions", "transaction_hooks"),
+        ("custom_pk",),
+        ("force_insert_update",),
     ),
-    3: ("custom_pk", "get_or_create", "transactions"),
+    3: (("custom_pk",), ("get_or_create",), ("transactions",)),
 }
 
 #: What runs in mode 2 with each read made until it is hot, with every change.
-HOT_SUBSET = ("basic", "ordering")
+HOT_SUBSET = (("basic",), ("ordering",))
 
 #: Apps that test no database and want a network, a browser or a terminal, or
 #: that need libraries of a kind that this project has no use for.

@@ -220,7 +220,7 @@ def _fresh(app: str, engine: str, options: Options, children: _Children) -> AppR
 def _child(job: Job, children: _Children) -> tuple[str, str]:
     """Run Django's ``runtests.py``; how it ended, and its output."""
     command = [sys.executable, "runtests.py", "--noinput", "--parallel=1"]
-    command += ["--settings=tests.conformance.settings", job.app]
+    command += ["--settings=tests.conformance.settings", *job.app.split()]
     environment = {
         **uncovered.environment(),
         VARIABLE: str(job.save()),

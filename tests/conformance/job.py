@@ -27,6 +27,7 @@ class Job:
     """One app on one engine in one mode."""
 
     app: str
+    """Or several, with spaces between."""
     engine: str
     """Dotted path of a subclass of ``engines.Engine``."""
     mode: int

@@ -15,11 +15,11 @@ pytestmark = [pytest.mark.conformance, pytest.mark.timeout(1800)]
 
 CASES = [
     *(
-        (mode, app, "s3cache.db")
-        for mode, apps in catalogue.SUBSET.items()
-        for app in apps
+        (mode, " ".join(group), "s3cache.db")
+        for mode, groups in catalogue.SUBSET.items()
+        for group in groups
     ),
-    *((2, app, "hot") for app in catalogue.HOT_SUBSET),
+    *((2, " ".join(group), "hot") for group in catalogue.HOT_SUBSET),
 ]
 
 
@@ -34,17 +34,19 @@ def _source() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "app", "engine"),
+    ("mode", "apps", "engine"),
     CASES,
-    ids=[f"mode{mode}-{app}-{engine}" for mode, app, engine in CASES],
+    ids=[
+        f"mode{mode}-{'-'.join(apps.split())}-{engine}" for mode, apps, engine in CASES
+    ],
 )
-def test_each_test_ends_as_on_plain_sqlite(mode: int, app: str, engine: str) -> None:
+def test_each_test_ends_as_on_plain_sqlite(mode: int, apps: str, engine: str) -> None:
     out = io.StringIO()
     report = Report(out)
     # One process each, where pytest itself already runs several.
     parallel = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
     options = Options(mode=mode, engine=engine, seed=1, parallel=parallel)
-    for pair in run([app], options):
+    for pair in run([apps], options):
         report.add(pair)
     report.end()
     assert report.ok, out.getvalue()
