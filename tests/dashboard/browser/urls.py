@@ -15,7 +15,7 @@ from tests.testapp.models import Product
 
 
 class QuickAdmin(StatisticsAdmin):
-    live_seconds: ClassVar[float] = 0.3
+    live_seconds: ClassVar[float] = 2  # each look costs both sides some 50 ms
 
 
 class Control(admin.AdminSite):
