@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,11 @@ from s3cache.records.keys import STATE
 from s3cache.records.writing import State
 from s3cache.results.watching import Why
 from s3cache.stores import probe
+from tests import uncovered
 from tests.docs.pages import DOCS, ROOT, Page, page, pages
 from tests.docs.person import Person
 from tests.docs.project import Project, commands
+from tests.docs.python import Python
 from tests.s3_server import S3Server
 
 PAGES = pages()
@@ -92,11 +95,22 @@ def empty_bucket(s3_server: S3Server) -> None:
 
 
 @pytest.fixture(scope="session")
+def python() -> Iterator[Python]:
+    """What runs the programs of pages."""
+    started = Python(uncovered.environment())
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="session")
 def empty(
-    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
+    tmp_path_factory: pytest.TempPathFactory,
+    environment: dict[str, str],
+    python: Python,
 ) -> Project:
     """An empty project."""
-    made = Project(tmp_path_factory.mktemp("empty") / "project", environment)
+    directory = tmp_path_factory.mktemp("empty") / "project"
+    made = Project(directory, {**uncovered.environment(), **environment}, python)
     made.begin()
     return made
 

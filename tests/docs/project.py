@@ -13,16 +13,14 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import uncovered
 from tests.docs.pages import ROOT, Block, Page
+from tests.docs.python import Python
 
 #: Django's commands that come to an end by themselves, as all of ours do.
 _RUN = frozenset(
@@ -51,10 +49,12 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 class Project:
     """A project in ``directory``, as far as pages have been followed."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, directory: Path, environment: Mapping[str, str], python: Python
+    ) -> None:
         self.directory = directory
+        self._python = python
         self._environment = {
-            **uncovered.environment(),
             **environment,
             "DJANGO_SETTINGS_MODULE": "scratch_settings",
             "PYTHONPATH": f"{ROOT}{os.pathsep}{directory}",
@@ -119,7 +119,7 @@ class Project:
         if typed := self._typed:
             self._typed = []
             shell = Path(__file__).with_name("shell.py")
-            self._run([sys.executable, str(shell)], input=json.dumps(typed))
+            self._run([str(shell)], input=json.dumps(typed))
 
     def run(self, command: str) -> str:
         """Run a command line in the project; return what it prints."""
@@ -129,36 +129,30 @@ class Project:
             self._environment.pop("DJANGO_SETTINGS_MODULE", None)
         else:
             self._environment["DJANGO_SETTINGS_MODULE"] = "scratch_settings"
-        words[0] = sys.executable
         target = ""
         if ">" in words:
             target = words[words.index(">") + 1]
             words = words[: words.index(">")]
-        out = self._run(words)
+        out = self._run(words[1:])
         if target:
             (self.directory / target).write_text(out)
         return out
 
-    def _run(self, words: list[str], **kwargs: Any) -> str:
-        done: subprocess.CompletedProcess[str] = subprocess.run(  # noqa: S603  (this Python, what the pages say)
-            words,
-            cwd=self.directory,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            **kwargs,
+    def _run(self, words: list[str], input: str = "") -> str:
+        done = self._python.run(
+            words, directory=self.directory, environment=self._environment, input=input
         )
         if done.returncode:
             pytest.fail(
-                f"{shlex.join(words)}\n{done.stdout}{done.stderr}", pytrace=False
+                f"$ python {shlex.join(words)}\n{done.stdout}{done.stderr}",
+                pytrace=False,
             )
         return done.stdout
 
     def copy_to(self, directory: Path) -> Project:
         """The same project in another place."""
         shutil.copytree(self.directory, directory)
-        return Project(directory, self._environment)
+        return Project(directory, self._environment, self._python)
 
 
 def commands(block: Block) -> list[str]:
