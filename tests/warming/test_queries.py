@@ -73,7 +73,7 @@ def test_two_of_one_name(declare: Declare) -> None:
             declare(name)
 
 
-def test_names_that_there_are_not(declare: Declare) -> None:
+def test_names_that_there_are_not(host: Host, declare: Declare) -> None:
     with pytest.raises(LookupError, match=r"no query 'front'\. .* 'heavy gears'"):
         check_names(["testapp.Gear", "front"])
     with pytest.raises(LookupError, match=r"no model 'testapp\.Car'"):
