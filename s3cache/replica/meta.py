@@ -177,6 +177,11 @@ def is_usable(connection: sqlite3.Connection) -> bool:
     return row is not None and row[0] == LAYOUT
 
 
+def is_complete(connection: sqlite3.Connection) -> bool:
+    """Whether the file is a replica of some database, and not only begun."""
+    return is_usable(connection) and bool(read_position(connection).database)
+
+
 def begin_at(
     connection: sqlite3.Connection, position: Position, versions: Mapping[str, Version]
 ) -> None:

@@ -411,7 +411,7 @@ class Replica:
             except sqlite3.Error:
                 opened = self._open
                 if opened is not None and identity_of(self.path) != opened.identity:
-                    # It was deleted: whoever comes next makes it anew.
+                    # It was deleted: whoever comes next opens it anew.
                     opened.generation = -1.0
                 raise
             for registration in self._registrations.values():
@@ -423,9 +423,13 @@ class Replica:
         # deleted in that moment, it might be the WAL of another one.
         while True:
             before = identity_of(self.path)
+            if self._open is not None and before != self._open.identity:
+                raise _unfinished()
             connection = connect(self.path, **how)
             try:
                 connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+                if self._is_ready and not meta.is_complete(connection):
+                    raise _unfinished()
                 if identity_of(self.path) == before:
                     return connection
             except sqlite3.Error:
@@ -987,6 +991,14 @@ class Replica:
             if before < 0 or reached <= before:
                 return []
             return meta.read_recent(connection, before, reached) or []
+
+
+def _unfinished() -> sqlite3.OperationalError:
+    """The error for a file that took the place of the one that is in use.
+
+    Another process may just be making it: there is nothing in it yet.
+    """
+    return sqlite3.OperationalError("unable to open database file")
 
 
 def _side_path(path: Path) -> Path:

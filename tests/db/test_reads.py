@@ -308,6 +308,27 @@ def is_closed(connection: sqlite3.Connection) -> bool:
 
 
 @directory
+def test_nobody_reads_a_file_that_another_process_is_only_making(
+    hosts: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has taken the place of the one that was there, and is empty yet."""
+    host = hosts()
+    write(host, "a")
+    begun: list[bool] = []
+
+    def connect(path: Path, **how: Any) -> sqlite3.Connection:
+        if how.get("read_only") and not begun:
+            begun.append(True)
+            remove_file(host)
+            path.touch()
+        return connections.connect(path, **how)
+
+    monkeypatch.setattr("s3cache.replica.replica.connect", connect)
+    assert names(host) == ["a"]
+    assert begun
+
+
+@directory
 def test_a_file_that_is_removed_in_the_middle_of_a_block(hosts: MakeHost) -> None:
     """And another thread has made it anew: the block moves there, too."""
     host = hosts()
@@ -326,10 +347,14 @@ def test_a_file_that_is_removed_in_the_middle_of_a_block(hosts: MakeHost) -> Non
 
 
 @directory
+@pytest.mark.parametrize("is_begun", [False, True])
 def test_a_file_that_is_removed_while_its_connections_are_closed(
-    hosts: MakeHost,
+    hosts: MakeHost, *, is_begun: bool
 ) -> None:
-    """As they are around a fork: who comes first is told, the next one not."""
+    """As they are around a fork: who comes first is told, the next one not.
+
+    Also where another process has begun to make it anew.
+    """
     host = hosts()
     write(host, "a")
     assert names(host) == ["a"]
@@ -337,6 +362,8 @@ def test_a_file_that_is_removed_while_its_connections_are_closed(
     replica.before_fork()
     replica.after_fork_in_parent()
     remove_file(host)
+    if is_begun:
+        replica.path.touch()
     with pytest.raises(OperationalError, match="^unable to open database file$"):
         write(host, "b")
     write(host, "b")
