@@ -189,12 +189,18 @@ class Capture:
         self.tables = {table.name.lower(): table for table in found}
         self._written_by.clear()
 
-    def drop_all(self) -> None:
-        """Capture nothing any more, and forget what statements write."""
+    def drop_all(self) -> bool:
+        """Capture nothing any more, and forget what statements write.
+
+        False if something is left. To SQLite a TEMP trigger whose table is
+        gone is not there, so it cannot be dropped; and it is there again once
+        there is another table of that name. Only with its connection it ends.
+        """
         for kind, name in self._own_objects():
             self._connection.execute(f"DROP {kind} IF EXISTS temp.{quote(name)}")
         self.tables.clear()
         self._written_by.clear()
+        return not self._own_objects()
 
     def _own_objects(self) -> list[tuple[str, str]]:
         found = self._connection.execute(

@@ -87,7 +87,7 @@ class SchemaBlock:
 
     def _start(self) -> None:
         self._writer.rollback()
-        self._writer.capture.drop_all()
+        self._writer.capture_nothing()
         self._changes, self._savepoints, self._script = [], [], Script()
         self._position = self._writer.begin()
         self._sequences = read_sequences(self._writer.connection)

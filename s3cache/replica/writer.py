@@ -158,7 +158,7 @@ class Writer:
         while True:
             schema = self.schema
             if schema.version != self._captured_version:
-                self.capture.drop_all()
+                self.capture_nothing()
                 self._captured_version = schema.version
             names = set(tables)
             for sql, params in known:
@@ -182,6 +182,15 @@ class Writer:
                 raise
         self._sequences = read_sequences(self.connection)
         return meta.read_position(self.connection)
+
+    def capture_nothing(self) -> None:
+        """Drop all triggers; no transaction is open.
+
+        Those that cannot be dropped end with their connection.
+        """
+        if not self.capture.drop_all():
+            self.connection.close()
+            self._connect()
 
     def check_loaded(self, tables: Iterable[str]) -> None:
         """Raise ``NotLoaded`` unless ``tables`` can be written."""

@@ -122,6 +122,16 @@ def test_the_schema_is_followed(table: Host) -> None:
     assert table.writer.schema.get("later") is not None
 
 
+def test_nothing_stays_of_what_captured_a_table_that_is_gone(table: Host) -> None:
+    """Its triggers would be there again with another table of its name."""
+    table.create("CREATE TABLE other (id INTEGER PRIMARY KEY)")
+    table.commit("UPDATE t SET n = 7")
+    table.create("DROP TABLE t")
+    table.commit("INSERT INTO other VALUES (1)")
+    left = table.writer.connection.execute("SELECT name FROM sqlite_temp_master")
+    assert not [name for (name,) in left if name.endswith("_t")]
+
+
 # Whose it is.
 
 
