@@ -50,7 +50,6 @@ __all__ = [
 ]
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_AT_ONCE: Final = 1000
 
 
 class UnknownTenant(LookupError):
@@ -153,32 +152,25 @@ def drop(name: str, *, like: str | None = None) -> int:
     """
     Delete the database of a tenant, and its replica here; there is no undo.
 
-    Returns how many objects were deleted. One stays, the end of the log:
-    other hosts that have it open get `EntryFormatError` from it, or
-    `LogDiverged`, and write nothing there any more. A database that is made
-    in its place goes on from there. Raise what `close` raises. If it is
-    interrupted, `open` and drop it again.
+    Returns how many objects were deleted. In the place of some stays the end
+    of the log: other hosts that have it open get `EntryFormatError` from it,
+    or `LogDiverged`, and write nothing there any more, however late they
+    are. A database that is made in its place goes on from there. Raise what
+    `close` raises. If it is interrupted, `open` and drop it again.
     """
     from s3cache.db.behind import forget_behind
-    from s3cache.log.keys import HEAD, entry_key
-    from s3cache.replica.founding import end_log
+    from s3cache.keeper import ending
     from s3cache.replica.replica import drop_replica
-    from s3cache.stores.failures import failure
 
     with _alone(name, like, "dropped") as alias:
         connection = _connection(alias)
         store, path = _store(connection), Path(connection.settings_dict["NAME"])
-        # First, so that nobody takes what is left of it for a database.
-        last = end_log(store, "")
-        answer = store.delete(HEAD)
-        if answer.status not in (200, 404):
-            raise failure(answer, f"delete {HEAD}", store=store.name)
+        last = ending.on(store, ending.begin_drop())
         with _lock:
             _forget(alias)
         forget_behind(path)
         drop_replica(path)
-        kept = "" if last is None else entry_key(last + 1)
-        return (last is not None) + _delete_all(store, kept)
+        return ending.on(store, ending.finish_drop(last))
 
 
 def move(name: str, location: str, *, like: str | None = None) -> str:
@@ -192,8 +184,8 @@ def move(name: str, location: str, *, like: str | None = None) -> str:
     again, on the same host. Raise `CannotMove`, what `close` raises, and what
     the store does.
     """
+    from s3cache.keeper import ending
     from s3cache.keeper.restore import CannotRestore, restore
-    from s3cache.replica.founding import end_log
     from s3cache.replica.replica import drop_replica
 
     with _alone(name, like, "moved") as alias:
@@ -203,7 +195,7 @@ def move(name: str, location: str, *, like: str | None = None) -> str:
         if target.name == replica.store.name:
             raise CannotMove(f"{target.name} is where {name!r} is already.")
         connection.behind.send()
-        number = end_log(replica.store, target.name)
+        number = ending.on(replica.store, ending.end_log(target.name))
         try:
             restore(replica, target, number)
         except CannotRestore as error:
@@ -462,21 +454,3 @@ def _forget(alias: str) -> None:
         _with_files.pop(alias, None)
         _active.pop(alias, None)
         forget_store(options["storage"], options["location"])
-
-
-def _delete_all(store: Store, kept: str) -> int:
-    """Delete all objects but ``kept``; return how many."""
-    from s3cache.stores.failures import failure
-
-    deleted = 0
-    while True:
-        page = store.list("", limit=_AT_ONCE)
-        if page.status != 200:
-            raise failure(page, "list what is to be deleted", store=store.name)
-        keys = [one.key for one in page.keys if one.key != kept]
-        if not keys:
-            return deleted
-        answer = store.delete_many(keys)
-        if answer.status != 200:
-            raise failure(answer, "delete it", store=store.name)
-        deleted += len(keys)

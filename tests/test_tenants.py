@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,18 @@ from django.test import RequestFactory
 
 from s3cache import conf, tenants
 from s3cache.conditional import depends_on
-from s3cache.exceptions import EntryFormatError, LogDiverged
+from s3cache.exceptions import EntryFormatError, LogDiverged, StoreError
 from s3cache.facade import cache_of
+from s3cache.keeper import ending
+from s3cache.keeper.rounds import KeeperOptions
+from s3cache.keeper.run import keep_now
 from s3cache.log.keys import entry_key
+from s3cache.management.commands.s3cache_verify import look
 from s3cache.middleware import ReadYourWritesMiddleware, ResponseCacheMiddleware
 from s3cache.middleware.cookies import POSITION_COOKIE
 from s3cache.middleware.read_your_writes import SALT
 from s3cache.replica.replica import forget_replica
+from s3cache.stores.base import Answer
 from tests.db.hosts import MakeProcess, processes, together
 from tests.engine import Bucket, Host, MakeHost, bucket, host, hosts, tables
 from tests.testapp.models import Category, Product
@@ -172,22 +177,62 @@ def test_an_idle_tenant_costs_no_request() -> None:
     assert store.requests.total == before
 
 
-def test_what_is_dropped_is_gone(bucket: Bucket) -> None:
+@pytest.mark.parametrize("is_old", [False, True])
+def test_what_is_dropped_is_gone(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, *, is_old: bool
+) -> None:
+    """But for ends of its log, where a late host could write otherwise."""
     make("acme")
     with tenants.using("acme"):
         Category.objects.create(name="gone")
     connection: Any = connections["default:acme"]
     store, path = connection.store, Path(connection.settings_dict["NAME"])
     before = len(store.list("").keys)
+    if is_old:
+        monkeypatch.setattr(ending, "BELIEVED_FOR", -1.0)
     assert tenants.drop("acme") == before
-    [end] = store.list("").keys
-    assert end.key == entry_key(3)
-    assert json.loads(store.get(end.key).body) == {"s3cache": 1, "dropped": True}
+    ends = [one.key for one in store.list("").keys]
+    assert ends == [entry_key(n) for n in ([3] if is_old else [1, 2, 3])]
+    for key in ends:
+        assert json.loads(store.get(key).body) == {"s3cache": 1, "dropped": True}
     # What processes agree by stays: one of them may have it open.
     assert [left.suffix for left in path.parent.glob("acme*")] == [".sqlite3-s3cache"]
     assert "default:acme" not in connections.settings
     with pytest.raises(tenants.UnknownTenant, match="'acme' is not open"):
         tenants.drop("acme")
+
+
+@pytest.mark.parametrize(
+    ("request_of", "answered"), [("put", 1), ("put", 2), ("delete_many", 0)]
+)
+def test_a_drop_that_is_interrupted_is_done_by_the_next(
+    hosts: MakeHost, monkeypatch: pytest.MonkeyPatch, request_of: str, answered: int
+) -> None:
+    """And in between nobody is told that he has written something."""
+    make("acme")
+    place = connections.settings["default:acme"]["OPTIONS"]["location"]
+    late = hosts("late", location=place)
+    late.catch_up()
+    with tenants.using("acme"):
+        Category.objects.create(name="unknown to the late")
+    connection: Any = connections["default:acme"]
+    store = connection.store
+    original, left = getattr(store, request_of), [answered]
+
+    def send(*args: Any, **how: Any) -> Answer:
+        left[0] -= 1
+        answer: Answer = Answer(0) if left[0] < 0 else original(*args, **how)
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, request_of, send)
+        with pytest.raises(StoreError):
+            tenants.drop("acme")
+    with late, pytest.raises(OperationalError):
+        Category.objects.create(name="late")
+    tenants.open("acme", location=place)
+    assert tenants.drop("acme") > 0
+    assert {one.key[:5] for one in store.list("").keys} == {"_log/"}
 
 
 def test_one_that_was_never_made_leaves_nothing() -> None:
@@ -210,6 +255,7 @@ def test_reading_makes_no_database_where_one_was_dropped() -> None:
 def test_who_has_not_noticed_does_no_harm_to_the_next_of_that_name(
     hosts: MakeHost, *, is_behind: bool
 ) -> None:
+    """And is told that nothing was written, however far behind it is."""
     make("acme")
     place = connections.settings["default:acme"]["OPTIONS"]["location"]
     late = hosts("late", location=place)
@@ -219,11 +265,14 @@ def test_who_has_not_noticed_does_no_harm_to_the_next_of_that_name(
     if not is_behind:
         late.catch_up()
     tenants.drop("acme")
+    with late, pytest.raises(EntryFormatError, match="was dropped"):
+        Category.objects.create(name="late")
     tenants.create("acme")
     make("acme")
-    expected = nullcontext() if is_behind else pytest.raises(EntryFormatError)
-    with late, expected:
-        # It writes to what is gone, or is told that it is.
+    next_one: Any = connections["default:acme"]
+    keep_now(next_one.replica, KeeperOptions(everything=True))
+    assert look(next_one) == []
+    with late, pytest.raises(EntryFormatError, match="was dropped"):
         Category.objects.create(name="late")
     with tenants.using("acme"):
         for number in range(3):

@@ -45,7 +45,7 @@ from s3cache.log.effects import (
     Token,
     Where,
 )
-from s3cache.log.entry import NewerFormat
+from s3cache.log.entry import NewerFormat, is_end
 from s3cache.log.head import Head, decode_head, encode_head
 from s3cache.log.keys import (
     BLOBS,
@@ -253,8 +253,7 @@ def look(this: Round, here: Position) -> Steps[None]:
         )
         this.kept.packs_written = len(planned.groups)
         reached = here.number
-    trimmed = trim_to(this, reached)
-    this.kept.deleted = sum(number <= trimmed for number in this.log.entries)
+    this.kept.deleted = len(trimmed_entries(this, trim_to(this, reached)))
 
 
 def report(this: Round) -> None:
@@ -275,7 +274,7 @@ def is_anything_due(this: Round, here: Position) -> bool:
     return (
         is_pack_due(this, here)
         or trim_to(this) > this.head.trimmed
-        or any(number <= this.head.trimmed for number in this.log.entries)
+        or bool(trimmed_entries(this, this.head.trimmed))
         or any(this.held.at - at >= this.options.grace for at in retired)
     )
 
@@ -608,6 +607,16 @@ def may_go(one: Listed, date: float | None, options: KeeperOptions) -> bool:
     return date is not None and date - one.modified >= options.retain
 
 
+def trimmed_entries(this: Round, trimmed: int) -> list[str]:
+    """The keys of what is to be deleted of the log up to ``trimmed``."""
+    return [
+        one.key
+        for number, one in this.log.entries.items()
+        if number <= trimmed
+        and not (is_end(one.size) and not may_go(one, this.log.date, this.options))
+    ]
+
+
 def tidy(this: Round) -> Steps[None]:
     """Delete packs and catalogs that no ``_head`` leads to any more.
 
@@ -635,13 +644,15 @@ def tidy(this: Round) -> Steps[None]:
 def delete_trimmed(this: Round) -> Steps[None]:
     """Delete entries up to the trim, also what reappeared, and their blobs.
 
+    But not the young ends of a log that was here before: they keep late hosts
+    from creating entries in their place (``keeper.ending``).
+
     A blob whose entry never came may still be named by one: its committer
     may sleep. It goes when the trim has reached its number; its age proves
     nothing.
     """
     trimmed = this.head.trimmed
-    entries = this.log.entries.items()
-    yield from delete(this, (one.key for number, one in entries if number <= trimmed))
+    yield from delete(this, trimmed_entries(this, trimmed))
     blobs = yield from list_all(BLOBS)
     yield from delete(
         this,

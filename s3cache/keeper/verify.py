@@ -14,7 +14,7 @@ from s3cache.exceptions import EntryFormatError, LogDiverged
 from s3cache.keeper.rounds import Page, list_all
 from s3cache.log.catalog import Catalog, open_catalog
 from s3cache.log.effects import Get, GetMany, Steps
-from s3cache.log.entry import Entry, NewerFormat
+from s3cache.log.entry import Entry, NewerFormat, is_end
 from s3cache.log.head import Head, decode_head
 from s3cache.log.keys import BLOBS, CATALOGS, HEAD, LOG, PACKS, blob_number, entry_key
 from s3cache.log.patience import patiently
@@ -180,7 +180,7 @@ def _verify_log(
     found = [
         Finding(one.key, f"the log is trimmed to {head.trimmed}.", Remedy.KEEP)
         for number, one in log.entries.items()
-        if number <= head.trimmed
+        if number <= head.trimmed and not is_end(one.size)
     ]
     numbers = [number for number in log.entries if number > head.trimmed]
     newest = max(numbers, default=head.trimmed)

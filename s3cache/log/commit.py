@@ -51,7 +51,7 @@ from s3cache.log.effects import (
     Turn,
     Where,
 )
-from s3cache.log.entry import Entry, Sealed, seal, token_of
+from s3cache.log.entry import Entry, Sealed, is_end, seal, token_of
 from s3cache.log.keys import blob_key, entry_key
 from s3cache.log.patience import backoff, patiently
 from s3cache.log.proof import BELIEVED_FOR, believable, is_unclear
@@ -249,11 +249,13 @@ class Sent:
     It was sent for the first time after ``first_at`` (the host's clock), and
     ``round_trip`` is of the last time, in seconds, but never more than
     ``LONGEST_TURN``: it says how long to wait, not how long we slept.
+    ``unclear``: an earlier attempt may have had its effect.
     """
 
     answer: Answer
     first_at: float
     round_trip: float
+    unclear: bool = False
 
 
 def create(
@@ -298,7 +300,8 @@ def send(entry: Entry, body: bytes, deadline: float) -> Steps[Sent]:
         elif not unclear and answer.status not in (200, 412):
             raise failure(answer, f"create {key}")
         if answer.status in (200, 412) or now >= deadline:
-            return Sent(answer, first_at, min(now - sent_at, LONGEST_TURN))
+            round_trip = min(now - sent_at, LONGEST_TURN)
+            return Sent(answer, first_at, round_trip, unclear)
         yield Sleep(backoff(attempt))
         attempt += 1
         sent_at = yield Now()
@@ -315,6 +318,9 @@ def judge(
     else:
         yield Remember(round_trip=sent.round_trip)
         outcome, answer = yield from whose(entry, position, options)
+        if outcome is Outcome.LOST and sent.unclear and is_end(len(answer.body)):
+            # Not that of the log, perhaps: who drops it replaces entries.
+            raise LogDiverged("the database was dropped meanwhile.")
     if outcome is Outcome.VOID:
         outcome = yield from void_or_unknown(sent.first_at)
     return outcome, answer

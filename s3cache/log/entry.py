@@ -216,6 +216,14 @@ def seal_end(moved_to: str) -> bytes:
     return msgspec.json.encode({"s3cache": FORMAT, **why}) + b"\n"
 
 
+def is_end(size: int) -> bool:
+    """Whether an object of the log, of ``size`` bytes, says "dropped".
+
+    No entry is as short: it has a token.
+    """
+    return size == len(seal_end(""))
+
+
 def token_of(sealed: bytes, *, key: str, signing_keys: Sequence[bytes] = ()) -> str:
     """The token of the entry at ``key``, without the blob that it names."""
     header, _body = _verified(sealed, key, signing_keys)

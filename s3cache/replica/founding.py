@@ -12,13 +12,13 @@ import msgspec
 from s3cache.exceptions import LogDiverged
 from s3cache.log.catalog import Catalog, seal_catalog
 from s3cache.log.entry import seal_end
-from s3cache.log.head import Head, decode_head, encode_head
+from s3cache.log.head import Head, encode_head
 from s3cache.log.keys import HEAD, LOG, catalog_key, entry_key, entry_number
 from s3cache.stores.base import Answer, Store
 from s3cache.stores.failures import failure
 from s3cache.stores.probe import probe
 
-__all__ = ["create_database", "create_in_place_of_dropped", "end_log"]
+__all__ = ["create_database", "create_in_place_of_dropped"]
 
 
 def create_database(store: Store) -> None:
@@ -65,31 +65,6 @@ def create_in_place_of_dropped(store: Store, signing_keys: Sequence[bytes]) -> N
     body = seal_catalog(empty, key=key, signing_keys=signing_keys)
     _check(store.put(key, body, if_none_match=True), key, store)
     _create_head(store, Head(database=database, trimmed=last, catalog=key))
-
-
-def end_log(store: Store, moved_to: str) -> int | None:
-    """See to it that nothing follows the entry that is returned.
-
-    Which is 0 if there is none. ``moved_to`` is told to those who ask for
-    the next one; "": the database is dropped. None if there is no database.
-    """
-    end = seal_end(moved_to)
-    head = store.get(HEAD)
-    if head.status not in (200, 404):
-        raise failure(head, f"read {HEAD}", store=store.name)
-    trimmed = decode_head(head.body).trimmed if head.status == 200 else 0
-    while True:
-        last = _last_of_log(store)
-        if last is None and head.status == 404:
-            return None
-        last = max(last or 0, trimmed)
-        if last and store.get(entry_key(last)).body == end:
-            return last - 1
-        answer = store.put(entry_key(last + 1), end, if_none_match=True)
-        if answer.status == 200:
-            return last
-        if answer.status != 412:
-            raise failure(answer, f"end its log after {last}", store=store.name)
 
 
 def _last_of_log(store: Store) -> int | None:
