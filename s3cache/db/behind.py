@@ -12,25 +12,40 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from django.db import NotSupportedError, OperationalError
 
+from s3cache.log.drive import drive
+from s3cache.log.effects import Effect, Held
+from s3cache.log.outbox import (
+    HoldOutbox,
+    Mark,
+    Newest,
+    NextCommits,
+    OldCopy,
+    Park,
+    Part,
+    Sent,
+    Settle,
+    Submit,
+    send,
+)
 from s3cache.replica import clock
 from s3cache.replica.outbox import (
     ALL_TABLES,
     CREATE_MARKS,
     MARKS,
     Command,
-    OldCopy,
     Outbox,
     OutboxRequest,
     Waiting,
     bits_of,
 )
+from s3cache.replica.side_file import ProcessLock
 from s3cache.replica.sql import Kind, kind_of, quote
 
 if TYPE_CHECKING:
@@ -51,15 +66,6 @@ PAUSES: Final = (1.0, 2.0, 5.0, 10.0)
 RETRY_AFTER: Final = 1.0
 
 
-@dataclass(slots=True)
-class Sent:
-    """What was sent: commits, in so many entries, and those parked."""
-
-    commits: int = 0
-    entries: int = 0
-    parked: int = 0
-
-
 class Behind:
     """The outbox of one replica, as this process uses it."""
 
@@ -77,7 +83,7 @@ class Behind:
         self._thread_of = 0
         self._lock = threading.Lock()
         self._retry_at = 0.0
-        self._has_marks = ""
+        self._marked = ""
         """The database that is known to have them."""
 
     # Taking commits
@@ -151,67 +157,49 @@ class Behind:
     def send(self) -> Sent:
         """Send all that waits now, in order; raises what a commit raises.
 
-        Waits for another process that is at it, for ``commit_timeout``.
+        Waits for another process that is at it, as long as that one gets on:
+        ``OperationalError`` if it sends nothing for ``commit_timeout``.
         """
-        self.replica.side.flushing.acquire(self.replica.options.commit_timeout)
-        return self._send_and_release()
+        patience = self.replica.options.commit_timeout
+        while True:
+            oldest = self.outbox.oldest()
+            try:
+                turn = self._take_turn(patience)
+            except OperationalError:
+                if self.outbox.oldest() == oldest:
+                    raise
+            else:
+                return self._send(turn)
 
     def try_to_send(self) -> Sent | None:
         """The same; None: another process or thread is at it."""
         try:
-            self.replica.side.flushing.acquire(0.0)
+            turn = self._take_turn(0.0)
         except OperationalError:
             return None
-        return self._send_and_release()
+        return self._send(turn)
 
-    def _send_and_release(self) -> Sent:
+    def _take_turn(self, patience: float) -> Held:
+        flushing = self.replica.side.flushing
+        flushing.acquire(patience)
+        return _released(flushing)
+
+    def _send(self, turn: Held) -> Sent:
         done = Sent()
         try:
-            # Not what comes meanwhile: that might never end.
-            newest = self.outbox.newest()
-            while (commits := self.outbox.waiting()) and commits[0].id <= newest:
-                self._send_some(commits, done)
+            drive(send(done), _Sending(self, turn).perform)
             self.outbox.recount()
         except (OperationalError, sqlite3.Error):
             self.failures += 1
             raise
         finally:
-            self.replica.side.flushing.release()
             self.sent += done.commits
             self.parked += done.parked
         return done
 
-    def _send_some(self, commits: Sequence[Waiting], done: Sent) -> None:
-        replica = self.replica
-        database = replica.position().database
-        for one in commits:
-            if one.database != database:
-                # The settings name another bucket than when it was taken.
-                done.parked += 1
-                error = f"it belongs to another database, {one.database}"
-                self.outbox.park(one.id, error)
-                logger.error("Commit %d of %s: %s", one.id, self.outbox.path, error)
-        own = [one for one in commits if one.database == database]
-        if not own:
-            return
-        self._make_marks(database)
-        outcome = replica.submit(OutboxRequest(self.outbox.outset(), own))
-        if isinstance(outcome, OldCopy):
-            numbers = self.outbox.part(str(outcome))
-            done.parked += len(numbers)
-            logger.error("%s: %s", self.outbox.path, outcome)
-            return
-        last, parked = outcome
-        self.outbox.settle(last, parked)
-        done.entries += 1
-        done.commits += sum(one.id <= last for one in own) - len(parked)
-        done.parked += len(parked)
-        for number, error in parked:
-            logger.error("Commit %d of %s: %s", number, self.outbox.path, error)
-
-    def _make_marks(self, database: str) -> None:
+    def make_marks(self, database: str) -> None:
         """See to it that the database can say what has been sent."""
-        if self._has_marks == database:
+        if self._marked == database:
             return
         reader = self.replica.new_reader()
         try:
@@ -226,7 +214,11 @@ class Behind:
                     block.rollback()
         finally:
             self.replica.give_back(reader)
-        self._has_marks = database
+        self._marked = database
+
+    def forget_marks(self) -> None:
+        """Have ``make_marks`` look again."""
+        self._marked = ""
 
     # The thread
 
@@ -295,6 +287,70 @@ class Behind:
         self._lock = threading.Lock()
         self._thread_of = 0
         self.outbox.after_fork_in_child()
+
+
+@contextmanager
+def _released(lock: ProcessLock) -> Iterator[None]:
+    """Give a lock that is held back at the end of the context."""
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _Sending:
+    """Performs what sending asks for; ``turn`` is held already."""
+
+    def __init__(self, behind: Behind, turn: Held) -> None:
+        self._behind = behind
+        self._outbox = behind.outbox
+        self._turn = turn
+        self._performers: dict[type, Callable[[Any], Any]] = {
+            HoldOutbox: lambda _effect: self._turn,
+            Newest: lambda _effect: self._outbox.newest(),
+            NextCommits: lambda _effect: self._outbox.waiting(),
+            Submit: self._submit,
+            Settle: self._settle,
+            Park: lambda effect: self._park(effect.number, effect.error),
+            Part: self._part,
+        }
+
+    def perform(self, effect: Effect) -> Any:
+        return self._performers[type(effect)](effect)
+
+    def _submit(self, effect: Submit[Waiting]) -> Mark | OldCopy | None:
+        behind, database = self._behind, effect.commits[0].database
+        outcome: Mark | OldCopy | None
+        while True:
+            if behind.replica.position().database == database:
+                behind.make_marks(database)
+            request = OutboxRequest(self._outbox.outset(), effect.commits)
+            try:
+                outcome = behind.replica.submit(request)
+            except sqlite3.OperationalError as error:
+                # Was it put back to what it was before it had any?
+                if f"no such table: main.{MARKS}" not in str(error):
+                    raise
+                behind.forget_marks()
+            else:
+                return outcome
+
+    def _settle(self, effect: Settle) -> None:
+        self._outbox.settle(effect.mark)
+        for number, error in effect.mark.parked:
+            self._tell(number, error)
+
+    def _park(self, number: int, error: str) -> None:
+        self._outbox.park(number, error)
+        self._tell(number, error)
+
+    def _part(self, effect: Part) -> int:
+        parked = self._outbox.part(effect.error)
+        logger.error("%s: %s", self._outbox.path, effect.error)
+        return len(parked)
+
+    def _tell(self, number: int, error: str) -> None:
+        logger.error("Commit %d of %s: %s", number, self._outbox.path, error)
 
 
 _all: dict[Path, Behind] = {}

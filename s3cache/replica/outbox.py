@@ -4,11 +4,9 @@ A file of its own beside the replica: SQLite again, but with an fsync for each
 commit. What is in there are statements. They are run on the newest state when
 they are sent, in order, so that ``n = n + 1`` of many hosts adds up.
 
-Sending is exactly once, whatever dies in between: with the commits' changes a
-row of the database, one per outbox, comes to say how far this outbox has been
-sent. It is read in the same attempt, on the state that the entry is judged
-by: what has been sent before, by a PUT whose answer was lost or a process
-that died before it could remove it from here, is not run again.
+How they are sent, each of them once, is in ``s3cache.log.outbox``; here is
+where they are kept, and what is run. The mark that says how far an outbox has
+been sent is a row of the database itself.
 """
 
 from __future__ import annotations
@@ -30,6 +28,7 @@ from typing import Any, Final
 import msgspec
 from django.db import NotSupportedError
 
+from s3cache.log.outbox import Mark, OldCopy, Outset, judge
 from s3cache.replica.absent import NotLoaded
 from s3cache.replica.connections import identity_of
 from s3cache.replica.host_errors import is_of_the_host
@@ -104,15 +103,6 @@ class Waiting:
     token: str
     """Tells it from another one of that number, in another copy."""
     error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outset:
-    """What an outbox is called, and which commit it settled last."""
-
-    identity: str
-    settled: int = 0
-    token: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,9 +263,16 @@ class Outbox:
 
     def newest(self) -> int:
         """The number of the last commit that waits; 0: there is none."""
+        return self._one_that_waits("max(id)")
+
+    def oldest(self) -> int:
+        """The number of the next commit to send; 0: there is none."""
+        return self._one_that_waits("min(id)")
+
+    def _one_that_waits(self, which: str) -> int:
         with self._opened() as connection:
             found: int | None = connection.execute(
-                "SELECT max(id) FROM commits WHERE error IS NULL"
+                f"SELECT {which} FROM commits WHERE error IS NULL"
             ).fetchone()[0]
         return found or 0
 
@@ -287,16 +284,16 @@ class Outbox:
             ).fetchall()
         return [_waiting(row) for row in rows]
 
-    def settle(self, last: int, parked: Iterable[tuple[int, str]]) -> None:
-        """Up to ``last`` all are sent, but those that are ``parked``."""
+    def settle(self, mark: Mark) -> None:
+        """Delete what ``mark`` says is sent, and park what is parked."""
         with self._changing() as connection:
-            for number, error in parked:
+            for number, error in mark.parked:
                 connection.execute(
                     "UPDATE commits SET error = ? WHERE id = ?", [error, number]
                 )
-            self._note_settled(connection, last)
+            self._note_settled(connection, mark.last)
             connection.execute(
-                "DELETE FROM commits WHERE id <= ? AND error IS NULL", [last]
+                "DELETE FROM commits WHERE id <= ? AND error IS NULL", [mark.last]
             )
             self._count(connection)
 
@@ -377,21 +374,11 @@ class Outbox:
         return OutboxStatistics(waiting, parked, lag)
 
 
-class OldCopy:
-    """The database has seen commits of this outbox that it does not know."""
-
-    def __str__(self) -> str:
-        return (
-            "the database has got later commits of this outbox: it is an old copy, "
-            "or the copy of another host's, and nobody knows what of it was sent"
-        )
-
-
 class OutboxRequest(Request):
     """Commits of an outbox, as a member of a batch.
 
-    The outcome is up to which one all are done, with those that are parked;
-    or ``OldCopy``, and nothing is done.
+    The outcome is that of ``Submit``: None if the state that they are to be
+    committed on is of another database than they are.
     """
 
     def __init__(self, outset: Outset, commits: Sequence[Waiting]) -> None:
@@ -409,35 +396,19 @@ class OutboxRequest(Request):
             ),
         ]
 
-    def run(self, stage: Stage) -> tuple[int, list[tuple[int, str]]] | OldCopy:
-        writer = stage.writer
-        identity = self._outset.identity
-        row = writer.connection.execute(_READ_MARK, [identity]).fetchone()
-        last, token, said = row or (0, "", "[]")
-        if not self._knows(last, token):
-            return OldCopy()
-        left = [one for one in self._commits if one.id > last]
-        # Of an attempt that could not settle them: they are still there.
-        here = {one.id for one in self._commits}
-        parked = [(one, error) for one, error in json.loads(said) if one in here]
-        if not left:
-            return last, parked
-        for one in left:
-            if error := self._run_one(stage, one):
-                parked.append((one.id, error))
-        last = left[-1].id
-        # Who dies before it has settled this learns it from here.
-        writer.execute(_SET_MARK, (identity, last, left[-1].token, json.dumps(parked)))
-        return last, parked
-
-    def _knows(self, last: int, token: str) -> bool:
-        """Whether it was this outbox that the mark was set by.
-
-        A mark that is behind is of a database that was put back.
-        """
-        if last <= self._outset.settled:
-            return last < self._outset.settled or token == self._outset.token
-        return any(one.id == last and one.token == token for one in self._commits)
+    def run(self, stage: Stage) -> Mark | OldCopy | None:
+        if any(one.database != stage.position.database for one in self._commits):
+            return None
+        connection, identity = stage.writer.connection, self._outset.identity
+        row = connection.execute(_READ_MARK, [identity]).fetchone()
+        before = Mark(row[0], row[1], json.loads(row[2])) if row else Mark()
+        after = judge(
+            before, self._outset, self._commits, lambda one: self._run_one(stage, one)
+        )
+        if isinstance(after, Mark) and after.last != before.last:
+            said = identity, after.last, after.token, json.dumps(after.parked)
+            stage.writer.execute(_SET_MARK, said)
+        return after
 
     def _run_one(self, stage: Stage, commit: Waiting) -> str:
         """Run one whole commit, or nothing of it; return what was wrong."""

@@ -58,7 +58,7 @@ def outbox_of(host: Host) -> Behind:
 
 def make_marks(host: Host) -> None:
     """Have the database say what was sent, which it else does at the first."""
-    outbox_of(host)._make_marks(host.connection.replica.position().database)
+    outbox_of(host).make_marks(host.connection.replica.position().database)
 
 
 def names() -> list[str]:
@@ -383,6 +383,34 @@ def test_a_database_that_was_put_back_gets_what_waits(
     write_one("third")
     assert outbox_of(host).send().commits == 1
     assert "third" in committed(hosts())
+
+
+def test_who_waits_for_another_process_that_sends_waits_while_it_gets_on(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long that takes: nothing is locked for ever."""
+    behind = outbox_of(host)
+    for number in range(3):
+        write_one(f"{number}")
+    flushing = host.connection.replica.side.flushing
+    original, done_by_the_other = flushing.acquire, iter([1, 2])
+
+    def acquire(timeout: float) -> None:
+        if (number := next(done_by_the_other, 0)) == 0:
+            original(timeout)
+            return
+        behind.outbox.park(number, "as if it had sent it")
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr(flushing, "acquire", acquire)
+    assert behind.send().commits == 1
+
+    def never(timeout: float) -> None:
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr(flushing, "acquire", never)
+    with pytest.raises(OperationalError, match="database is locked"):
+        behind.send()
 
 
 def test_an_outbox_that_is_deleted_under_a_process_is_made_anew(
