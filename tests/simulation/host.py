@@ -20,9 +20,11 @@ from django.db import OperationalError
 from s3cache.exceptions import S3CacheError
 from s3cache.keeper import effects as k
 from s3cache.log import effects as e
+from s3cache.log import outbox as o
 from s3cache.log.entry import Statement
 from s3cache.stores.base import Answer
 
+from . import outbox
 from .bus import BusFaults, Turns
 from .database import State, apply, run_batch, tables_of
 from .oracle import Oracle
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from s3cache.log.effects import Effect, Position, Steps
     from s3cache.log.entry import Entry
 
+    from .outbox import Outbox
+
 
 @dataclass(frozen=True, slots=True)
 class Hazards:
@@ -71,6 +75,9 @@ class Hazards:
 NO_HAZARDS = Hazards()
 
 SHARED = tuple(one.name for one in fields(e.Remember))
+
+#: Seconds that who sends an outbox waits for another process that does.
+OUTBOX_PATIENCE = 5.0
 
 #: The most keys of a table that are noted while its packs are absent.
 MOST_TOUCHED = 4
@@ -159,6 +166,8 @@ class Host:
         self.aside: list[Replica] = []
         self.commit_lock = Lock()
         self.rebuild_lock = Lock()
+        #: What it writes behind; None: nothing.
+        self.outbox: Outbox | None = None
         self.shared = e.HostState(host=name)
         self.processes: list[Process] = []
         self.record_etags: dict[str, str] = {}
@@ -168,6 +177,11 @@ class Host:
 
     def __str__(self) -> str:
         return self.name
+
+    def locks(self) -> list[Lock]:
+        """What its processes exclude each other by."""
+        outbox = [self.outbox.lock] if self.outbox else []
+        return [self.commit_lock, self.rebuild_lock, *outbox]
 
     def clock(self) -> float:
         """A clock that counts sleep, and begins anew with every boot."""
@@ -227,7 +241,7 @@ class Process:
         self.host.processes.remove(self)
         tasks, self.tasks = self.tasks, []
         for task in tasks:
-            for lock in (self.host.commit_lock, self.host.rebuild_lock):
+            for lock in self.host.locks():
                 lock.release(task)
             task.abandon()
 
@@ -416,6 +430,8 @@ class Run:
             k.Delete: self._delete,
             k.Survey: self._survey,
             k.Build: self._build,
+            o.HoldOutbox: self._hold_outbox,
+            **outbox.PERFORMERS,
             **RecordPerformers(self).by_effect,
         }
 
@@ -665,6 +681,10 @@ class Run:
 
     def _hold_rebuild_lock(self, task: Task, effect: e.HoldRebuildLock) -> Any:
         return self._hold(task, task.host.rebuild_lock, effect.deadline)
+
+    def _hold_outbox(self, task: Task, effect: o.HoldOutbox) -> Any:
+        lock = outbox.outbox_of(task).lock
+        return self._hold(task, lock, task.host.clock() + OUTBOX_PATIENCE)
 
     def _take_turn(self, task: Task, effect: e.TakeTurn) -> Any:
         return _WAITING if self.turns.take(task, effect.patience) else None

@@ -16,23 +16,25 @@ from unittest.mock import ANY, patch
 
 from s3cache.exceptions import CommitOutcomeUnknown, StoreUnavailable
 from s3cache.keeper import effects as k
-from s3cache.keeper import plan, rounds
-from s3cache.log import catch_up, cold_start, commit, patience, proof
+from s3cache.keeper import ending, plan, rounds
+from s3cache.log import catch_up, cold_start, commit, outbox, patience, proof
 from s3cache.log import effects as e
 from s3cache.log.commit import Outcome, Sent
 from s3cache.log.entry import Entry, unseal
-from s3cache.log.keys import BLOBS, entry_key
+from s3cache.log.keys import BLOBS, HEAD, LOG, entry_key
+from s3cache.log.outbox import Mark
 from s3cache.log.proof import is_recent, is_untrimmed, read_head
 from s3cache.stores.failures import failure
 
 from . import host
 from .database import apply
 from .host import Run, Task
+from .outbox import SendBatch
 from .packs import build_pack, load_parts, parts_of
 from .scenario import Simulation
 from .store import DAY, Request
 
-MODULES = (proof, patience, cold_start, catch_up, commit, plan, rounds)
+MODULES = (proof, patience, cold_start, catch_up, commit, plan, rounds, ending)
 
 Mutation = Callable[[ExitStack], None]
 
@@ -611,4 +613,104 @@ def lacking_again(stack):
 def packed_in_part(stack):
     stack.enter_context(
         patch.object(Simulation, "packs_whole", lambda self, host: False)
+    )
+
+
+# The end of a log
+
+
+@breaks("the end: nobody creates the entry after the last one")
+def never_ended(stack):
+    def end_log(moved_to):
+        log = yield from rounds.list_all(LOG)
+        return max(log.entries, default=0)
+
+    swap(stack, end_log=end_log)
+
+
+@breaks("the end: an entry that a host may ask for makes place for no other one")
+def places_freed(stack):
+    swap(stack, may_be_created_again=lambda one, date: False)
+
+
+@breaks("the end: _head is deleted before any entry is")
+def head_deleted_last(stack):
+    delete_head, delete_all_but = ending.delete_head, ending.delete_all_but
+
+    def delete_head_last(kept):
+        gone = yield from delete_all_but(kept | {HEAD})
+        yield from delete_head()
+        return gone
+
+    swap(stack, delete_head=lambda: iter(()), delete_all_but=delete_head_last)
+
+
+@breaks("the end: an entry that it may have replaced is unknown, not lost")
+def lost_to_the_end(stack):
+    swap(stack, is_end=lambda size: False)
+
+
+# What is written behind
+
+
+@breaks("outbox: what the mark says is sent is not sent again")
+def mark_ignored(stack):
+    stack.enter_context(patch.object(SendBatch, "mark", lambda batch, draft: Mark()))
+
+
+@breaks("outbox: the mark is read on the state that the entry is judged by")
+def mark_read_before(stack):
+    original = SendBatch.mark
+    read: dict[int, Any] = {}
+
+    def mark(batch, draft):
+        known = read.setdefault(id(batch), (batch, original(batch, draft)))
+        return known[1]
+
+    stack.enter_context(patch.object(SendBatch, "mark", mark))
+
+
+@breaks("outbox: the mark is set by the entry that has the changes")
+def mark_not_set(stack):
+    stack.enter_context(patch.object(SendBatch, "set", lambda batch, draft, mark: None))
+
+
+@breaks("outbox: who dies before it has parked a commit finds it in the mark")
+def parked_unmarked(stack):
+    original = SendBatch.set
+
+    def set_mark(batch, draft, mark):
+        original(batch, draft, replace(mark, parked=[]))
+
+    stack.enter_context(patch.object(SendBatch, "set", set_mark))
+
+
+@breaks("outbox: commits are settled once they are committed")
+def settled_first(stack):
+    original = outbox.send_some
+
+    def send_some(commits, done):
+        yield outbox.Settle(Mark(commits[-1].id, commits[-1].token))
+        yield from original(commits, done)
+
+    stack.enter_context(patch.object(outbox, "send_some", send_some))
+
+
+@breaks("outbox: a commit whose outcome is unknown waits on")
+def unknown_is_sent(stack):
+    original = outbox.send_some
+
+    def send_some(commits, done):
+        try:
+            yield from original(commits, done)
+        except CommitOutcomeUnknown:
+            yield outbox.Settle(Mark(commits[-1].id, commits[-1].token))
+
+    stack.enter_context(patch.object(outbox, "send_some", send_some))
+
+
+@breaks("outbox: numbers that another copy has used are nobody's")
+def old_copy_believed(stack):
+    stack.enter_context(
+        patch.object(outbox, "is_known", lambda mark, outset, commits: True)
     )

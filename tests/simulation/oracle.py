@@ -6,17 +6,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from s3cache.log.effects import Position
-from s3cache.log.entry import Entry, blob_of, unseal
+from s3cache.log.entry import Entry, blob_of, seal_end, unseal
 from s3cache.log.head import Head, decode_head
 from s3cache.log.keys import HEAD, entry_number
 
 from .database import State, apply, run_batch
+from .outbox import check_all_sent, check_chain
 from .store import Object, Store
 from .workload import ACCOUNTS, BALANCE, COUNTERS, Increment, Write
 from .world import Violation, World
 
 if TYPE_CHECKING:
     from .host import Host, Replica
+    from .outbox import Outbox
 
 
 @dataclass(slots=True)
@@ -64,6 +66,9 @@ class Oracle:
     there are strays: entries of hosts that have not noticed yet, which do not
     continue the log. Where one lies the log is broken, and only a loud
     ``LogDiverged`` will do.
+
+    Where the database is dropped the log is over for good, and nobody may be
+    told otherwise, not even who could not know of it.
     """
 
     def __init__(self, world: World, store: Store, database: str, start: State) -> None:
@@ -74,10 +79,12 @@ class Oracle:
         self.disaster_at: float | None = None
         self.copied = False
         self.wiped = False
+        self.dropped = False
         self.strays: list[int] = []
         self.zombies = 0
         self.writes: list[Write] = []
         self.reads = 0
+        self.outboxes: list[Outbox] = []
         store.on_created = self._created
 
     @property
@@ -87,7 +94,7 @@ class Oracle:
     @property
     def is_whole(self) -> bool:
         """Whether the log in the bucket is one that can be followed."""
-        return not self.wiped and not self.strays
+        return not (self.wiped or self.dropped or self.strays)
 
     def disaster(self, log: Log, *, copied: bool = False, wiped: bool = False) -> None:
         """From now on ``log`` is what the bucket holds."""
@@ -103,6 +110,11 @@ class Oracle:
         self.disaster_at = self.world.now
         self.copied, self.wiped = copied, wiped
 
+    def drop(self) -> None:
+        """From now on somebody drops the database."""
+        self.disaster_at = self.world.now
+        self.dropped = True
+
     def head(self) -> Head | None:
         """What ``_head`` is now."""
         found = self.store.objects.get(HEAD)
@@ -110,7 +122,7 @@ class Oracle:
 
     def _created(self, key: str, made: Object) -> None:
         number = entry_number(key)
-        if number is None:
+        if number is None or made.body == seal_end(""):
             return
         head = self.head()
         if head is not None and number <= head.trimmed:
@@ -145,6 +157,8 @@ class Oracle:
         log.entries.append(entry)
         log.origins.append(write)
         log.states.append(state)
+        for outbox in self.outboxes:
+            check_chain(state, outbox)
 
     def _was_taken(self, number: int) -> bool:
         """Whether there was an entry of that number before a disaster."""
@@ -267,3 +281,5 @@ class Oracle:
             values = [row[1] for row in state.tables["name"].rows.values()]
             if len(values) != len(set(values)):
                 raise Violation(f"a unique value is there twice after {number}")
+        for outbox in self.outboxes:
+            check_all_sent(last, outbox)

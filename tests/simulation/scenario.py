@@ -18,6 +18,7 @@ from s3cache.exceptions import (
     StoreError,
     StoreUnavailable,
 )
+from s3cache.keeper import ending
 from s3cache.keeper.effects import Survey
 from s3cache.keeper.rounds import KeeperOptions, Kept, keep
 from s3cache.log import entry
@@ -26,13 +27,15 @@ from s3cache.log.commit import CommitOptions, commit
 from s3cache.log.effects import Stage, Steps
 from s3cache.log.head import Head, encode_head
 from s3cache.log.keys import HEAD
+from s3cache.log.outbox import Mark, OldCopy, Sent, Submit, send
 from s3cache.records.check import verify_records
 from s3cache.records.writing import Recorded, RecordOptions, write_records
 
 from .bus import BusFaults
 from .database import Statements, initial
-from .host import NO_HAZARDS, Hazards, Host, Process, Run, Task
+from .host import NO_HAZARDS, Hazards, Host, Lock, Process, Run, Task
 from .oracle import Log, Oracle
+from .outbox import Content, Outbox, SendBatch, Waiting, outbox_of, with_outboxes
 from .records import RecordOracle, is_record
 from .store import DAY, NO_FAULTS, Faults, Network, Request, Store
 from .workload import ACCOUNTS, BALANCE, COUNTERS, Increment, Write, some_batch
@@ -68,7 +71,9 @@ class Scenario:
     ``disaster`` is what befalls the bucket, and in which phase. With
     ``records`` keepers write them, too; every so often (``edits``, seconds)
     somebody else changes one. With a ``bus`` hosts write in turns, and are
-    told of each other's entries, as well as that bus can.
+    told of each other's entries, as well as that bus can. ``behind`` is the
+    share of writes that are written behind, and with ``old_copies`` somebody
+    puts back an outbox that he has copied before.
     """
 
     hosts: int = 3
@@ -98,6 +103,8 @@ class Scenario:
     signing_keys: tuple[bytes, ...] = ()
     on_demand: bool = False
     bus: BusFaults | None = None
+    behind: float = 0.0
+    old_copies: bool = False
     batch: Callable[[Random], Sequence[Statements]] = field(default=some_batch)
 
 
@@ -264,6 +271,14 @@ def disastrous(random: Random) -> Scenario:
     )
 
 
+def dropped(random: Random) -> Scenario:
+    """Somebody drops the database, of which others are not told."""
+    chosen = random.choice([disastrous, disastrous, sleepy, dormant])(random)
+    return replace(
+        chosen, disaster="dropped", naps=max(chosen.naps, random.choice([0.3, 0.8]))
+    )
+
+
 def recording(random: Random) -> Scenario:
     """Hosts write records all the time, at the same time, and others too."""
     chosen = random.choice([calm, rough, crashing, sleepy, everything])(random)
@@ -289,6 +304,16 @@ def told(random: Random) -> Scenario:
             wrong=random.choice([0.0, often]),
             down=random.choice([0.0, 0.0, 0.2]),
         ),
+    )
+
+
+def behindhand(random: Random) -> Scenario:
+    """Hosts take commits, and send them when they can."""
+    chosen = random.choice([calm, rough, crashing, crashing, sleepy, everything])
+    return replace(
+        chosen(random),
+        behind=random.choice([0.3, 0.8]),
+        old_copies=random.random() < 0.3,
     )
 
 
@@ -337,6 +362,8 @@ KINDS = {
     dormant: 20,
     everything: 15,
     disastrous: 10,
+    dropped: 5,
+    behindhand: 10,
     lacking: 20,
 }
 
@@ -349,9 +376,13 @@ class Simulation(Run):
     ) -> None:
         world = World(seed, tracing=tracing)
         self.seed = seed
+        self._outboxes = 0
         self.plan = plan = plan or scenario(seed)
         store = Store(world, whole_seconds=plan.whole_seconds, page_size=plan.page_size)
-        self.start = start = initial(COUNTERS, ACCOUNTS, BALANCE)
+        start = initial(COUNTERS, ACCOUNTS, BALANCE)
+        if plan.behind:
+            start = with_outboxes(start, plan.hosts)
+        self.start = start
         super().__init__(world, store, Oracle(world, store, DATABASE, start))
         honoured = {"conditional_delete": plan.purges} if plan.records else {}
         store.put(HEAD, encode_head(Head(DATABASE, probe=honoured)))
@@ -360,8 +391,11 @@ class Simulation(Run):
             Host(self, name, start, world.random.uniform(*plan.latency))
             for name in "ABCDEFGHIJ"[: plan.hosts]
         ]
-        for host in self.hosts:
+        for index, host in enumerate(self.hosts, 1):
             host.on_demand = plan.on_demand
+            if plan.behind:
+                host.outbox = Outbox(host, index, Lock(), self._outbox_name)
+                self.oracle.outboxes.append(host.outbox)
         self.network = Network(world, store, plan.faults)
         self.hazards = plan.hazards
         if plan.bus is not None:
@@ -372,6 +406,10 @@ class Simulation(Run):
         self.finishing = False
         self._serial = 0
         self._process_serial = 0
+
+    def _outbox_name(self) -> int:
+        self._outboxes += 1
+        return self._outboxes
 
     def play(self) -> None:
         """Run it all; raises ``Violation``."""
@@ -390,6 +428,8 @@ class Simulation(Run):
             if plan.keepers:
                 self._start_keeper(host)
             self._plan_naps(host)
+            if plan.old_copies:
+                self._plan_an_old_copy(host)
         last, length = plan.phases[-1]
         world.run(last + length)
         self._finish()
@@ -417,9 +457,30 @@ class Simulation(Run):
         for process in processes:
             process.pause(max(0.0, wakes - self.world.now))
 
+    def _plan_an_old_copy(self, host: Host) -> None:
+        random = self.world.random
+        start, length = self.plan.phases[0]
+        when = sorted(start + length * random.random() for _ in range(2))
+        self.world.at(when[0], self._copy_outbox, host, when[1])
+
+    def _copy_outbox(self, host: Host, back_at: float) -> None:
+        if host.outbox is not None:
+            self.world.note(host, "its outbox is copied")
+            self.world.at(back_at, self._put_back, host, host.outbox.content)
+
+    def _put_back(self, host: Host, copy: Content) -> None:
+        """With its processes ended: nobody puts a file under SQLite."""
+        if host.outbox is not None:
+            self.world.note(host, "an old copy of its outbox is put back")
+            for process in list(host.processes):
+                self.restart(process)
+            host.outbox.put_back(copy)
+
     def _plan_disaster(self) -> None:
         random = self.world.random
         start, length = self.plan.phases[0]
+        if self.plan.disaster == "dropped":
+            start, length = random.choice(self.plan.phases)
         when = start + length * random.random()
         if self.plan.disaster in ("restored", "copied back"):
             self.world.at(start + (when - start) * random.random(), self._back_up)
@@ -431,6 +492,10 @@ class Simulation(Run):
 
     def _disaster(self) -> None:
         self.world.note("", f"-- the bucket is {self.plan.disaster} --")
+        if self.plan.disaster == "dropped":
+            self.oracle.drop()
+            self._start_dropper(self.world.random.choice(self.hosts))
+            return
         log = Log(DATABASE, [self.start])
         copied = self.plan.disaster == "copied back"
         if self.plan.disaster in ("restored", "copied back"):
@@ -453,7 +518,7 @@ class Simulation(Run):
         good: whoever meets the place is loud, and nothing more is promised.
         """
         oracle = self.oracle
-        if oracle.disaster_at is None:
+        if oracle.disaster_at is None or oracle.dropped:
             return False
         broken = bool(oracle.strays) and not oracle.wiped
         return broken or began_at <= oracle.disaster_at + CHECK_EVERY
@@ -533,16 +598,25 @@ class Simulation(Run):
         process = Process(host, str(self._process_serial))
         for thread in range(self.plan.threads):
             Client(self, process, thread).rest()
+        if host.outbox is not None:
+            Sender(self, process).rest()
 
     def _start_keeper(self, host: Host) -> None:
         Keeper(self, Process(host, "k")).rest()
 
+    def _start_dropper(self, host: Host) -> None:
+        Dropper(self, Process(host, "d")).act()
+
+    def _starts(self, process: Process) -> Callable[[Host], None]:
+        """What starts another process like this one."""
+        special = {"k": self._start_keeper, "d": self._start_dropper}
+        return special.get(process.name[-1], self._start_process)
+
     def restart(self, process: Process) -> None:
-        host, is_keeper = process.host, process.name.endswith("k")
+        host, start = process.host, self._starts(process)
         process.kill()
         boots = host.boots
         delay = self.world.random.expovariate(0.5)
-        start = self._start_keeper if is_keeper else self._start_process
 
         def again() -> None:
             if host.boots == boots:
@@ -551,15 +625,16 @@ class Simulation(Run):
         self.world.after(delay, again)
 
     def reboot(self, host: Host) -> None:
-        had_keeper = any(p.name.endswith("k") for p in host.processes)
+        started = [self._starts(process) for process in host.processes]
+        special = [start for start in started if start != self._start_process]
         count = self.plan.processes
         host.crash()
 
         def again() -> None:
             for _ in range(count):
                 self._start_process(host)
-            if had_keeper:
-                self._start_keeper(host)
+            for start in special:
+                start(host)
 
         self.world.after(self.world.random.expovariate(0.3), again)
 
@@ -592,10 +667,8 @@ class Simulation(Run):
         then: Callable[[], None],
     ) -> Write:
         """Have ``process`` commit ``batch``."""
-        self._serial += 1
         began_at = self.world.now
-        write = Write(self._serial, batch, began=self.oracle.newest)
-        self.oracle.writes.append(write)
+        write = self._new_write(batch)
 
         def ended(position: Any, error: Exception | None) -> None:
             if error is None:
@@ -615,18 +688,83 @@ class Simulation(Run):
         def abandoned() -> None:
             write.status = "lost"
 
-        timeout = 60.0 if self.finishing else self.plan.timeout
-        options = CommitOptions(
-            host=process.host.name,
-            timeout=timeout,
-            signing_keys=self.plan.signing_keys,
-            turns=self.plan.bus is not None,
-        )
-        steps = self._loading(process, commit(options), lambda: self.needed(task))
+        steps = self._committing(process, lambda: self.needed(task))
         task = Task(process, name, steps, ended, abandoned, write)
         self.world.note(task, f"{write}")
         task.begin()
         return write
+
+    def _new_write(self, batch: Sequence[Statements]) -> Write:
+        self._serial += 1
+        write = Write(self._serial, batch, began=self.oracle.newest)
+        self.oracle.writes.append(write)
+        return write
+
+    def _committing(
+        self, process: Process, needed: Callable[[], frozenset[str]]
+    ) -> Steps[Position]:
+        options = CommitOptions(
+            host=process.host.name,
+            timeout=60.0 if self.finishing else self.plan.timeout,
+            signing_keys=self.plan.signing_keys,
+            turns=self.plan.bus is not None,
+        )
+        return self._loading(process, commit(options), needed)
+
+    def run_send(self, process: Process, then: Callable[[], None]) -> None:
+        """Have ``process`` send what its host has written behind."""
+
+        def ended(result: Any, error: Exception | None) -> None:
+            self.check_error(task, error)
+            then()
+
+        def abandoned() -> None:
+            if task.write is not None and task.write.status == "running":
+                task.write.status = "lost"
+
+        steps = self._sending(process, lambda: task)
+        task = Task(process, "s", steps, ended, abandoned)
+        task.begin()
+
+    def _sending(self, process: Process, task: Callable[[], Task]) -> Steps[None]:
+        """Send, and have what is to be submitted committed."""
+        steps = send(Sent())
+        try:
+            effect = next(steps)
+            while True:
+                try:
+                    if isinstance(effect, Submit):
+                        result = yield from self._submitting(
+                            process, task(), effect.commits
+                        )
+                    else:
+                        result = yield effect
+                except Exception as error:
+                    effect = steps.throw(error)
+                else:
+                    effect = steps.send(result)
+        except StopIteration:
+            return
+
+    def _submitting(
+        self, process: Process, task: Task, commits: Sequence[Waiting]
+    ) -> Steps[Mark | OldCopy]:
+        outbox = outbox_of(task)
+        began_at = self.world.now
+        batch = [SendBatch(outbox.outset(), tuple(commits))]
+        write = task.write = self._new_write(batch)
+        self.world.note(task, f"{write}")
+        try:
+            position = yield from self._committing(process, lambda: self.needed(task))
+        except Exception as error:
+            unknown = isinstance(error, CommitOutcomeUnknown)
+            write.status, write.error = "unknown" if unknown else "failed", error
+            raise
+        self.oracle.check_acknowledged(
+            write, position, task.results, self._is_unaware(began_at)
+        )
+        [outcome] = task.results
+        return outcome if isinstance(outcome, Mark) else OldCopy()
 
     def _tell_others(self, host: Host, number: int) -> None:
         """Have the bus tell the other hosts of an entry, if there is one."""
@@ -744,11 +882,16 @@ class Simulation(Run):
         self.hazards = NO_HAZARDS
         self.network.faults = NO_FAULTS
         world.run()
+        if self.oracle.dropped:  # again, for who dropped it may have died
+            self._start_dropper(self.hosts[0])
         if self.oracle.disaster_at is not None:
             world.run(max(world.now, self.oracle.disaster_at + CHECK_EVERY) + 1.0)
         for host in self.hosts:
             if not host.processes:
                 raise Violation(f"{host} never came back")
+            if host.outbox is not None:
+                self.run_send(host.processes[0], lambda: None)
+                world.run()
             told = self._commit_at_the_end(host)
             self._check_the_end(host, "commit", told)
         for host in self.hosts:
@@ -773,6 +916,11 @@ class Simulation(Run):
         if self.oracle.is_whole:
             if told is not None:
                 raise Violation(f"{host} cannot {doing} any more: {told!r}")
+        elif self.oracle.dropped:
+            if not isinstance(
+                told, (LogDiverged, EntryFormatError, CommitOutcomeUnknown)
+            ):
+                raise Violation(f"{host} does not notice the drop: {told!r}")
         elif self.oracle.wiped:
             if not isinstance(told, LogDiverged):
                 raise Violation(f"{host} does not notice the wiped bucket: {told!r}")
@@ -822,11 +970,39 @@ class Client:
             return
         if run.world.now < process.paused_until:
             run.world.at(process.paused_until, self.act)
+        elif run.world.chance(run.plan.behind):
+            outbox = process.host.outbox
+            if outbox is not None:
+                outbox.take(is_possible=not run.world.chance(0.2))
+            self.rest()
         elif run.world.random.random() < run.plan.writes:
             batch = run.plan.batch(run.world.random)
             run.run_write(process, self.name, batch, self.rest)
         else:
             run.run_read(process, self.name, self.rest)
+
+
+class Sender:
+    """The thread of a process that sends what is written behind."""
+
+    def __init__(self, run: Simulation, process: Process) -> None:
+        self.run = run
+        self.process = process
+
+    def rest(self) -> None:
+        run = self.run
+        if not run.finishing:
+            when = run.next_moment(run.world.random.expovariate(1.0))
+            if when is not None:
+                run.world.at(when, self.act)
+
+    def act(self) -> None:
+        if not self.process.alive or self.run.finishing:
+            return
+        if self.run.world.now < self.process.paused_until:
+            self.run.world.at(self.process.paused_until, self.act)
+        else:
+            self.run.run_send(self.process, self.rest)
 
 
 class Keeper:
@@ -866,6 +1042,26 @@ class Keeper:
             steps = run.keeping(self.process)
         task = Task(self.process, "k", steps, ended, lambda: None)
         task.begin()
+
+
+class Dropper:
+    """A process that drops the database, and begins again until it is done."""
+
+    def __init__(self, run: Simulation, process: Process) -> None:
+        self.run = run
+        self.process = process
+
+    def act(self) -> None:
+        def ended(result: Any, error: Exception | None) -> None:
+            if error is not None:
+                self.run.world.after(1.0, self.act)
+
+        if self.process.alive:
+            Task(self.process, "d", self.steps(), ended, lambda: None).begin()
+
+    def steps(self) -> Steps[int]:
+        last = yield from ending.begin_drop()
+        return (yield from ending.finish_drop(last))
 
 
 def simulate(

@@ -12,7 +12,7 @@ from s3cache.log.catch_up import load
 from s3cache.log.effects import Effect
 
 from .host import _WAITING, Hazards, Host, Process, Task
-from .scenario import Scenario, Simulation
+from .scenario import Dropper, Scenario, Simulation
 from .store import DAY
 from .workload import Increment, Write
 
@@ -48,6 +48,11 @@ class Script(Simulation):
         task.begin()
         self.wait(60.0)
         process.kill()
+
+    def drop(self, name: str) -> None:
+        """Have a host begin to drop the database."""
+        self.oracle.drop()
+        Dropper(self, self.process[name]).act()
 
     def load(self, name: str) -> None:
         """Have a host begin to load all that it lacks."""

@@ -11,9 +11,11 @@ import pytest
 from . import test_rare
 from .mutants import RULES, mutant
 from .scenario import (
+    behindhand,
     crashing,
     disastrous,
     dormant,
+    dropped,
     lacking,
     of_kind,
     rough,
@@ -62,6 +64,14 @@ PINNED = {
     "lacking_again": (lacking, 2),
     "packed_in_part": (lacking, 28),
     "repacked_whole": (lacking, 51),
+    "lost_to_the_end": (dropped, 43),
+    "mark_ignored": (behindhand, 4),
+    "mark_read_before": (behindhand, 54),
+    "mark_not_set": (behindhand, 4),
+    "parked_unmarked": (behindhand, 4),
+    "settled_first": (behindhand, 0),
+    "unknown_is_sent": (behindhand, 54),
+    "old_copy_believed": (behindhand, 5),
 }
 
 #: Rules that other modules of this package test.

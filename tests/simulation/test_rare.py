@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from s3cache.keeper import effects as k
 from s3cache.log import effects as e
 from s3cache.log.keys import HEAD, LOG, entry_key
 
@@ -206,6 +207,55 @@ def packs_are_newer_than_who_lacks_them():
     run.end()
 
 
+def a_host_is_behind_when_the_database_is_dropped():
+    """A has not heard of 2, and asks for its place afterwards."""
+    run = one_behind()
+    run.drop("B")
+    run.wait()
+    told = run.write("A")
+    run.wait()
+    assert told.status == "failed"
+    run.end()
+
+
+def a_host_is_at_the_end_when_the_database_is_dropped():
+    """B has the newest entry, and does not know that there is no more."""
+    run = one_behind()
+    run.drop("A")
+    run.wait()
+    told = run.write("B")
+    run.wait()
+    assert told.status == "failed"
+    run.end()
+
+
+def a_host_sleeps_when_the_database_is_dropped():
+    """A has not heard of 2 for hours, and asks while it is being dropped."""
+    run = one_behind()
+    run.wait(3 * HOUR)
+    host = run.host("A")
+    host.shared = e.HostState(host="A", checked_at=host.clock())
+    run.stop("B", k.Delete, run.world.now + 2 * MINUTE, key=HEAD)
+    run.drop("B")
+    run.wait(MINUTE)
+    told = run.write("A")
+    run.wait(2 * MINUTE)
+    assert told.status == "failed"
+    run.end()
+
+
+def one_behind():
+    """B is at 2, and A at 1."""
+    run = Script(disaster="dropped")
+    run.write("B")
+    run.wait()
+    run.read("A")
+    run.wait()
+    run.write("B", key=2)
+    run.wait()
+    return run
+
+
 CASES = [
     (an_entry_reappears_between_list_and_get, "any_object_of_that_name"),
     (two_sleepers_meet, "zombie_believed"),
@@ -216,6 +266,9 @@ CASES = [
     (the_trim_passes_a_new_replica, "tail_believed"),
     (a_store_that_tells_no_time, "dateless_believed"),
     (packs_are_newer_than_who_lacks_them, "repacked_ahead"),
+    (a_host_is_behind_when_the_database_is_dropped, "places_freed"),
+    (a_host_is_at_the_end_when_the_database_is_dropped, "never_ended"),
+    (a_host_sleeps_when_the_database_is_dropped, "head_deleted_last"),
 ]
 
 
