@@ -408,8 +408,10 @@ class Replica:
                 self._opened()
             try:
                 connection = self._connect_to_one_file(**how)
-            except sqlite3.Error:
+            except sqlite3.Error as error:
                 opened = self._open
+                if opened is not None and isinstance(error, _Unfinished):
+                    opened.identity = (-1, -1)  # the other file may get the same
                 if opened is not None and identity_of(self.path) != opened.identity:
                     # It was deleted: whoever comes next opens it anew.
                     opened.generation = -1.0
@@ -424,12 +426,12 @@ class Replica:
         while True:
             before = identity_of(self.path)
             if self._open is not None and before != self._open.identity:
-                raise _unfinished()
+                raise _Unfinished("unable to open database file")
             connection = connect(self.path, **how)
             try:
                 connection.execute("SELECT 1 FROM sqlite_master").fetchone()
                 if self._is_ready and not meta.is_complete(connection):
-                    raise _unfinished()
+                    raise _Unfinished("unable to open database file")
                 if identity_of(self.path) == before:
                     return connection
             except sqlite3.Error:
@@ -993,12 +995,11 @@ class Replica:
             return meta.read_recent(connection, before, reached) or []
 
 
-def _unfinished() -> sqlite3.OperationalError:
-    """The error for a file that took the place of the one that is in use.
+class _Unfinished(sqlite3.OperationalError):
+    """Another file took the place of the one that is in use.
 
     Another process may just be making it: there is nothing in it yet.
     """
-    return sqlite3.OperationalError("unable to open database file")
 
 
 def _side_path(path: Path) -> Path:
