@@ -12,9 +12,9 @@ import msgspec
 from django.utils.translation import gettext as _
 
 from s3cache import conf
-from s3cache.metrics.book import Book, Page
+from s3cache.metrics.book import Book, Lately, Page
 from s3cache.metrics.figures import Advice, Reads
-from s3cache.metrics.series import changes_of, reads_of, sums_of
+from s3cache.metrics.series import sums_of
 from s3cache.metrics.tally import Groups
 
 __all__ = ["LEAST_READS", "TARGET", "advise", "warn"]
@@ -43,7 +43,7 @@ _AGAIN: Final = 60
 
 def advise(
     database: str,
-    models: Mapping[str, Mapping[str, float]],
+    models: Mapping[str, Lately],
     slow: Collection[str],
     rows_of: Callable[[str], int],
 ) -> Iterable[Advice]:
@@ -51,9 +51,9 @@ def advise(
 
     ``rows_of`` tells about how many rows a model has, 0: nobody knows.
     """
-    for model, numbers in models.items():
-        reads, changes = reads_of(numbers), changes_of(numbers, "fleet")
-        findings = _findings(model, reads, changes, model in slow, rows_of)
+    for model, one in models.items():
+        reads = one.reads
+        findings = _findings(model, reads, one.changes, model in slow, rows_of)
         for kind, message in findings:
             yield Advice(
                 database=database,

@@ -29,6 +29,7 @@ from typing import Any, Final
 import msgspec
 
 from s3cache.metrics.tally import SEPARATOR, Groups, Tally, add_to, grouped
+from s3cache.results.counters import Reads
 from s3cache.results.queries import MOST_SLOW, MOST_STATEMENTS, Slow, Statement
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Answered",
     "Book",
     "Bucket",
+    "Lately",
     "Page",
     "Paid",
     "book_at",
@@ -162,6 +164,52 @@ class Answered(msgspec.Struct):
     wait: float = 0
 
 
+class Lately(Answered):
+    """What of an hour of a model makes it worth a word."""
+
+    miss: float = 0
+    bypass: float = 0
+    stale: float = 0
+    broken: float = 0
+    failed: float = 0
+    changed: float = 0
+
+    def add(self, other: Lately) -> None:
+        """Add what happened in another hour."""
+        self.hit += other.hit
+        self.wait += other.wait
+        self.miss += other.miss
+        self.bypass += other.bypass
+        self.stale += other.stale
+        self.broken += other.broken
+        self.failed += other.failed
+        self.changed += other.changed
+
+    @property
+    def reads(self) -> Reads:
+        """What became of its reads."""
+        return Reads(
+            hit=int(self.hit),
+            miss=int(self.miss),
+            wait=int(self.wait),
+            bypass=int(self.bypass),
+            stale=int(self.stale),
+            broken=int(self.broken),
+            failed=int(self.failed),
+        )
+
+    @property
+    def number(self) -> int:
+        """How many those are."""
+        return int(self.hit + self.miss + self.wait + self.bypass)
+
+    @property
+    def changes(self) -> int:
+        """The commits of all hosts that changed its rows."""
+        return int(self.changed)
+
+
+_unpack_lately: Final = msgspec.msgpack.Decoder(dict[str, Lately]).decode
 _unpack_answered: Final = msgspec.msgpack.Decoder(dict[str, Answered]).decode
 
 
@@ -299,11 +347,11 @@ class Reader:
 
     def models(
         self, scope: str, width: int, database: str, since: float, until: float
-    ) -> list[dict[str, Bucket]]:
+    ) -> list[dict[str, Lately]]:
         """The numbers of all models, by model; ``width`` as below."""
         of = [f"{database}{_MODELS}"]
         return [
-            _unpack_models(numbers)
+            _unpack_lately(numbers)
             for _, numbers in self._packed(scope, width, of, since, until)
         ]
 

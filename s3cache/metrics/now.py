@@ -93,6 +93,8 @@ def reads(
     models: Collection[str] | None = None,
 ) -> tuple[ReadFigures, ...]:
     """``Snapshot.reads``."""
+    source = source_of(scope)
+    found = source.reads if models is None else source.reads_of(models)
     return tuple(
         ReadFigures(
             database=alias,
@@ -101,8 +103,8 @@ def reads(
             partition=partition,
             reads=its,
         )
-        for (alias, model), parts in sorted(source_of(scope).reads.items())
-        if database in (None, alias) and (models is None or model in models)
+        for (alias, model), parts in sorted(found.items())
+        if database in (None, alias)
         for what, its in sorted(parts.items())
         for action, _, partition in [what.partition(SEPARATOR)]
     )

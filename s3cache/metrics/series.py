@@ -6,7 +6,7 @@ caches "evictions". Those of models are kept by the hour.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from typing import Final
 
@@ -34,6 +34,9 @@ __all__ = [
 
 #: What the buckets of caches, which belong to no database, are of.
 CACHES: Final = ""
+
+#: Of each event, in ``Reads``.
+_PLACES: Final = {event: place for place, event in enumerate(EVENTS)}
 
 _BUCKETS: Final = {f"b{number}": number for number in range(MOST_BUCKETS)}
 _COUNTED: Final = frozenset(
@@ -104,23 +107,20 @@ def point(
     requests: dict[str, int] = {
         kind: int(numbers[kind]) for kind in KINDS if kind in numbers
     }
-
-    def number(name: str) -> int:
-        return int(numbers.get(name, 0))
-
+    known = numbers.get
     return Point(
         start=start,
         reads=reads,
         requests=requests,
-        failed=number("failed"),
-        seconds=numbers.get("seconds", 0.0),
-        sent=number("sent"),
-        received=number("received"),
-        commits=number("commits"),
-        conflicts=number("conflicts"),
-        retries=number("retries"),
+        failed=int(known("failed", 0)),
+        seconds=known("seconds", 0.0),
+        sent=int(known("sent", 0)),
+        received=int(known("received", 0)),
+        commits=int(known("commits", 0)),
+        conflicts=int(known("conflicts", 0)),
+        retries=int(known("retries", 0)),
         changes=changes_of(numbers, scope),
-        evictions=number("evictions"),
+        evictions=int(known("evictions", 0)),
         latency=Histogram(
             {
                 _BUCKETS[name]: int(value)
@@ -148,19 +148,20 @@ def sums_of(totals: Groups) -> tuple[dict[str, int], int]:
     return reads, requests
 
 
-def by_what(numbers: Mapping[str, float]) -> dict[str, Reads]:
-    """Reads of a model by action and partition in one.
+def by_what(some: Iterable[Mapping[str, float]]) -> dict[str, Reads]:
+    """Reads of a model by action and partition in one, all together.
 
     Without events that this release does not know of.
     """
-    found: dict[str, dict[str, int]] = {}
-    for key, number in numbers.items():
-        what, event = _split(key)
-        if event in EVENTS:
-            if what not in found:
-                found[what] = {}
-            found[what][event] = int(number)
-    return {what: Reads(**events) for what, events in found.items()}
+    found: dict[str, list[float]] = {}
+    for numbers in some:
+        for key, number in numbers.items():
+            what, event = _split(key)
+            if event in _PLACES:
+                if what not in found:
+                    found[what] = [0] * len(EVENTS)
+                found[what][_PLACES[event]] += number
+    return {what: Reads(*map(int, sums)) for what, sums in found.items()}
 
 
 @lru_cache(maxsize=4096)  # the same few for all models

@@ -49,17 +49,11 @@ from s3cache.metrics.now import (
     snapshot,
 )
 from s3cache.metrics.prices import current
-from s3cache.metrics.series import (
-    CACHES,
-    changes_of,
-    point,
-    reads_of,
-)
+from s3cache.metrics.series import CACHES, point
 from s3cache.metrics.sizes import rows_of
 from s3cache.metrics.source import Source, gather, source_of
-from s3cache.metrics.tally import (
-    add_to,
-)
+from s3cache.metrics.tally import add_to
+from s3cache.results.queries import Statement
 
 __all__ = [
     "advice",
@@ -70,11 +64,13 @@ __all__ = [
     "gather",
     "history",
     "hosts",
+    "model_money",
     "money",
     "processes",
     "reads",
     "requests",
     "reset",
+    "saved_today",
     "shares",
     "slow_queries",
     "snapshot",
@@ -169,15 +165,10 @@ def money(
     source = source_of(scope)
     prices = current()
     aliases = _databases_of(database)
-    midnight = (
-        timezone.localtime()
-        .replace(hour=0, minute=0, second=0, microsecond=0)
-        .timestamp()
-    )
     # Midnight is at a quarter of an hour everywhere.
-    today = source.paid(QUARTER, aliases, midnight + QUARTER - 1)
+    today = source.paid(QUARTER, aliases, _midnight() + QUARTER - 1)
     lately = source.paid(MINUTE, aliases, source.now - _RATE)
-    factor = MONTH / min(max(source.now - source.began, _LEAST), _RATE)
+    factor = _factor(source)
     made: dict[str, float] = defaultdict(float)
     for (kind, of, name), numbers in source.totals.items():
         if kind == "request" and of in aliases:
@@ -197,28 +188,49 @@ def money(
         saved_today=prices.of({"GET": today.hit + today.wait}),
         month=prices.of(asdict(lately)) * factor,
         saved_month=prices.of({"GET": lately.hit + lately.wait}) * factor,
-        models=tuple(
-            one
-            for alias in (aliases if models is None or models else ())
-            for one in _model_money(source, alias, midnight, factor, models)
-        ),
+        models=model_money(source, database=database, models=models),
     )
 
 
+def model_money(
+    scope: Scope | Source = "fleet",
+    *,
+    database: str | None = None,
+    models: Collection[str] | None = None,
+) -> tuple[ModelMoney, ...]:
+    """``Money.models``."""
+    if models is not None and not models:
+        return ()
+    source = source_of(scope)
+    return tuple(
+        one
+        for alias in _databases_of(database)
+        for one in _model_money(source, alias, models)
+    )
+
+
+def saved_today(
+    scope: Scope | Source = "fleet", *, database: str | None = None
+) -> dict[str, float]:
+    """``ModelMoney.saved_today`` by model, whatever the database."""
+    source, prices, midnight = source_of(scope), current(), _midnight()
+    sums: dict[str, float] = {}
+    for alias in _databases_of(database):
+        add_to(sums, source.answered_since(alias, midnight))
+    return {model: prices.of({"GET": int(number)}) for model, number in sums.items()}
+
+
 def _model_money(
-    source: Source,
-    alias: str,
-    midnight: float,
-    factor: float,
-    models: Collection[str] | None,
+    source: Source, alias: str, models: Collection[str] | None
 ) -> Iterable[ModelMoney]:
-    prices = current()
+    prices, midnight, factor = current(), _midnight(), _factor(source)
     paid = source.paid(MINUTE, [alias], source.now - _RATE)
     writing = prices.of({"PUT": paid.PUT}) * factor
     asking = prices.of({"GET": paid.GET, "LIST": paid.LIST}) * factor
     lately = source.lately(alias)
-    all_changes = sum(changes_of(one, "fleet") for one in lately.values())
-    all_reads = sum(reads_of(one).number for one in lately.values())
+    changed = {model: its.changes for model, its in lately.items()}
+    read = {model: its.number for model, its in lately.items()}
+    all_changes, all_reads = sum(changed.values()), sum(read.values())
     if models is None:
         today = source.answered_since(alias, midnight)
     else:
@@ -227,12 +239,11 @@ def _model_money(
         }
     for model in sorted(today.keys() | (lately.keys() if models is None else ())):
         answered = int(today.get(model, 0))
-        its = lately.get(model, {})
         month = 0.0
         if all_changes:
-            month += writing * changes_of(its, "fleet") / all_changes
+            month += writing * changed.get(model, 0) / all_changes
         if all_reads:
-            month += asking * reads_of(its).number / all_reads
+            month += asking * read.get(model, 0) / all_reads
         yield ModelMoney(
             database=alias,
             model=model,
@@ -242,24 +253,44 @@ def _model_money(
         )
 
 
+def _midnight() -> float:
+    """When today began, in Django's current time zone."""
+    now = timezone.localtime()
+    return now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+
+
+def _factor(source: Source) -> float:
+    """How many times as long as what the rates are of a month is."""
+    return MONTH / min(max(source.now - source.began, _LEAST), _RATE)
+
+
 # What to look at
 
 
 def advice(
-    scope: Scope | Source = "fleet", *, database: str | None = None
+    scope: Scope | Source = "fleet",
+    *,
+    database: str | None = None,
+    models: Collection[str] | None = None,
 ) -> tuple[Advice, ...]:
-    """What to try, the worst first; by the reads of the last hour or two."""
+    """What to try, the worst first; by the reads of the last hour or two.
+
+    For those ``models`` (labels), None: for all.
+    """
     source = source_of(scope)
-    slow = {one.model for one in top_queries(100, source) if _is_slow(one)}
+    slow = {one.label for one in source.statements(100, None) if _is_slow(one)}
     found: list[Advice] = []
     for alias in _databases_of(database):
-        found.extend(advise(alias, source.lately(alias), slow, partial(rows_of, alias)))
+        lately = source.lately(alias)
+        if models is not None:
+            lately = {one: lately[one] for one in models if one in lately}
+        found.extend(advise(alias, lately, slow, partial(rows_of, alias)))
     return tuple(sorted(found, key=lambda one: (one.hit_rate, one.model, one.kind)))
 
 
-def _is_slow(query: QueryFigures) -> bool:
-    number = query.reads.number - query.reads.answered
-    return number > 0 and query.db_seconds / number >= conf.settings().slow_query
+def _is_slow(one: Statement) -> bool:
+    number = one.events.get("miss", 0) + one.events.get("bypass", 0)
+    return number > 0 and one.db_seconds / number >= conf.settings().slow_query
 
 
 def top_queries(

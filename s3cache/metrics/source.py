@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -17,6 +17,7 @@ from s3cache.metrics.book import (
     Answered,
     Book,
     Bucket,
+    Lately,
     Page,
     Paid,
     Reader,
@@ -64,7 +65,7 @@ class Source:
     """What other hosts have counted, if they were asked for."""
     hosts: list[tuple[Page, HostPage]] = field(default_factory=list)
     """What those say."""
-    _models: dict[str, dict[str, Bucket]] = field(default_factory=dict)
+    _models: dict[str, dict[str, Lately]] = field(default_factory=dict)
 
     @property
     def since(self) -> float:
@@ -80,15 +81,29 @@ class Source:
     @cached_property
     def reads(self) -> dict[tuple[str, str], dict[str, Reads]]:
         """By database and model: the reads by action and partition in one."""
-        return {
-            (alias, model): by_what(numbers)
-            for (_, alias, model), numbers in self._sums(are_reads=True).items()
-        }
+        return self.reads_of(None)
+
+    def reads_of(
+        self, models: Collection[str] | None
+    ) -> dict[tuple[str, str], dict[str, Reads]]:
+        """The same of some models (labels), None: of all."""
+        found: dict[tuple[str, str], list[Mapping[str, float]]] = {}
+        for groups in (self.own, self.others):
+            for (kind, alias, model), numbers in groups.items():
+                if kind == "read" and (models is None or model in models):
+                    found.setdefault((alias, model), []).append(numbers)
+        return {key: by_what(some) for key, some in found.items()}
 
     @cached_property
     def totals(self) -> Groups:
         """All else that was counted."""
-        return self._sums(are_reads=False)
+        sums = {
+            key: numbers.copy() for key, numbers in self.own.items() if key[0] != "read"
+        }
+        for key, numbers in self.others.items():
+            if key[0] != "read":
+                add_to(sums.setdefault(key, {}), numbers)
+        return sums
 
     @cached_property
     def changes(self) -> dict[tuple[str, str], dict[str, float]]:
@@ -101,17 +116,6 @@ class Source:
                         its = found.setdefault((alias, label_of(table)), {})
                         its[name] = number
         return found
-
-    def _sums(self, *, are_reads: bool) -> Groups:
-        sums = {
-            key: numbers.copy()
-            for key, numbers in self.own.items()
-            if (key[0] == "read") is are_reads
-        }
-        for key, numbers in self.others.items():
-            if (key[0] == "read") is are_reads:
-                add_to(sums.setdefault(key, {}), numbers)
-        return sums
 
     @cached_property
     def host(self) -> HostPage | None:
@@ -146,7 +150,7 @@ class Source:
             lambda r, s: r.model(s, width, databases, since, self.now, model)
         )
 
-    def lately(self, database: str) -> dict[str, Bucket]:
+    def lately(self, database: str) -> dict[str, Lately]:
         """What happened to each model in this hour and the last one."""
         if database not in self._models:
             since = self.now - HOUR
@@ -213,12 +217,12 @@ def _first(since: float, width: int) -> float:
     return since + width - 1
 
 
-def _together(some: Iterable[dict[str, Bucket]]) -> dict[str, Bucket]:
-    sums: dict[str, Bucket] = {}
+def _together(some: Iterable[dict[str, Lately]]) -> dict[str, Lately]:
+    sums: dict[str, Lately] = {}
     for models in some:
-        for model, numbers in models.items():
-            if (its := sums.setdefault(model, numbers)) is not numbers:
-                add_to(its, numbers)
+        for model, one in models.items():
+            if (its := sums.setdefault(model, one)) is not one:
+                its.add(one)
     return sums
 
 

@@ -7,9 +7,11 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from msgspec import convert
 
 from s3cache.metrics import advice, keeping, show
 from s3cache.metrics.advice import advise
+from s3cache.metrics.book import Lately
 from s3cache.metrics.sizes import rows_of
 from s3cache.results.counters import counters
 from tests.engine import Bucket, Host
@@ -38,7 +40,8 @@ def test_what_to_try(
     numbers: dict[str, int], is_slow: bool, kind: str | None, says: str
 ) -> None:
     slow = {LABEL} if is_slow else ()
-    found = list(advise("default", {LABEL: numbers}, slow, lambda label: 99_999))
+    lately = {LABEL: convert(numbers, Lately)}
+    found = list(advise("default", lately, slow, lambda label: 99_999))
     assert [one.kind for one in found] == ([] if kind is None else [kind])
     for one in found:
         assert LABEL in one.message
@@ -52,8 +55,8 @@ def test_what_to_try(
 def test_a_very_large_model_that_seldom_hits(
     rows: int, hits: int, kind: str | None
 ) -> None:
-    numbers = {"hit": hits, "miss": 100 - hits}
-    found = list(advise("default", {LABEL: numbers}, (), lambda label: rows))
+    lately = {LABEL: Lately(hit=hits, miss=100 - hits)}
+    found = list(advise("default", lately, (), lambda label: rows))
     assert [one.kind for one in found] == ([kind] if kind else [])
     if kind == "large":
         assert "about 100000 rows, and only 79 % of its reads" in found[0].message
