@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 __all__ = ["HEIGHT", "WIDTH", "Chart", "Series", "nice_top"]
@@ -48,7 +49,7 @@ class Series:
     colour: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Chart:
     """
     One chart; ``name`` is unique on the page and safe as an id.
@@ -67,7 +68,7 @@ class Chart:
     fixed_top: float | None = None
     summary: str = ""
 
-    @property
+    @cached_property
     def top(self) -> float:
         """The value at the upper edge."""
         return self.fixed_top or nice_top(self._highest())
@@ -100,7 +101,7 @@ class Chart:
         columns = zip(*(one.values for one in self.series), strict=True)
         add = math.fsum if self.bars else max
         return max(
-            (add(known) for one in columns if (known := [v for v in one if v])),
+            [add(known) for one in columns if (known := [v for v in one if v])],
             default=0.0,
         )
 

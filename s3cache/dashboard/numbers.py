@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Final
 
 from django.utils import timezone
@@ -11,13 +13,16 @@ from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
 __all__ = [
+    "Signs",
     "ago",
     "clock_time",
+    "clock_times",
     "duration",
     "money",
     "number",
     "percent",
     "short",
+    "signs",
     "size",
 ]
 
@@ -31,18 +36,40 @@ _DAY: Final = 86_400.0
 _SIZES: Final = ("B", "KB", "MB", "GB", "TB", "PB")
 
 
-def number(value: float | None, decimals: int = 0) -> str:
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """
+    How a language writes numbers.
+
+    To ask for it takes longer than to write one: whoever writes many at once
+    asks first, and hands it on.
+    """
+
+    separators: dict[int, str]
+    percent: str
+
+
+def signs() -> Signs:
+    """Return how the reader's language writes numbers."""
+    return Signs(_separators(), _("%(number)s%%"))
+
+
+def _separators() -> dict[int, str]:
+    language = get_language()
+    return {
+        ord(","): get_format("THOUSAND_SEPARATOR", language),
+        ord("."): get_format("DECIMAL_SEPARATOR", language),
+    }
+
+
+def number(value: float | None, decimals: int = 0, written: Signs | None = None) -> str:
     """Return a number with its thousands apart."""
     if value is None:
         return NOTHING
-    language = get_language()
     # Not by number_format(), which cuts what it does not show off, and takes
     # ten times as long: a page may have a thousand numbers.
-    signs = {
-        ",": get_format("THOUSAND_SEPARATOR", language),
-        ".": get_format("DECIMAL_SEPARATOR", language),
-    }
-    return f"{value:,.{decimals}f}".translate(str.maketrans(signs))
+    separators = _separators() if written is None else written.separators
+    return f"{value:,.{decimals}f}".translate(separators)
 
 
 def short(value: float) -> str:
@@ -55,7 +82,7 @@ def short(value: float) -> str:
     return f"{number(value / 1e9)} G"
 
 
-def percent(share: float | None) -> str:
+def percent(share: float | None, written: Signs | None = None) -> str:
     """Return a share of 1 in percent; all of it only if it is all of it."""
     if share is None:
         return NOTHING
@@ -64,7 +91,8 @@ def percent(share: float | None) -> str:
         tenths = 999
     if share > 0 and tenths <= 0:
         tenths = 1
-    return _("%(number)s%%") % {"number": number(tenths / 10, 1)}
+    written = written or signs()
+    return written.percent % {"number": number(tenths / 10, 1, written)}
 
 
 def size(count: int | None) -> str:
@@ -80,16 +108,17 @@ def size(count: int | None) -> str:
     return f"{number(value, decimals)} {unit}"
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: float | None, written: Signs | None = None) -> str:
     """Return how long something took."""
     if seconds is None:
         return NOTHING
     if seconds < 0.001:
-        return f"{number(seconds * 1e6)} µs"
+        return f"{number(seconds * 1e6, 0, written)} µs"
     if seconds < 1:
-        return f"{number(seconds * 1e3, 0 if seconds >= 0.01 else 1)} ms"
+        decimals = 0 if seconds >= 0.01 else 1
+        return f"{number(seconds * 1e3, decimals, written)} ms"
     if seconds < 10 * _MINUTE:
-        return _("%(number)s s") % {"number": number(seconds, 1)}
+        return _("%(number)s s") % {"number": number(seconds, 1, written)}
     return ago(seconds)
 
 
@@ -107,21 +136,33 @@ def ago(seconds: float | None) -> str:
     return _("%(number)s days") % {"number": number(seconds / _DAY)}
 
 
-def money(dollars: float | None) -> str:
+def money(dollars: float | None, written: Signs | None = None) -> str:
     """Return dollars, with as many digits as small sums need."""
     if dollars is None:
         return NOTHING
     decimals = 2 if dollars == 0 or abs(dollars) >= 0.01 else 4
     if 0 < abs(dollars) < 0.0001:
         decimals = 6
-    return f"${number(dollars, decimals)}"
+    return f"${number(dollars, decimals, written)}"
 
 
 def clock_time(moment: float, *, seconds: bool = False) -> str:
     """Return a moment (epoch seconds) in the current time zone."""
-    at = timezone.localtime(
-        datetime.fromtimestamp(moment, timezone.get_current_timezone())
-    )
-    if seconds:
-        return f"{date_format(at, 'SHORT_DATE_FORMAT')} {at:%H:%M:%S}"
-    return f"{date_format(at, 'SHORT_DATE_FORMAT')} {at:%H:%M}"
+    (found,) = clock_times([moment], seconds=seconds)
+    return found
+
+
+def clock_times(moments: Iterable[float], *, seconds: bool = False) -> list[str]:
+    """Return the same of several, most of which are of the same days."""
+    zone = timezone.get_current_timezone()
+    days: dict[date, str] = {}
+    found = []
+    for moment in moments:
+        at = datetime.fromtimestamp(moment, zone)
+        day = at.date()
+        if day not in days:
+            days[day] = date_format(day, "SHORT_DATE_FORMAT")
+        found.append(
+            f"{days[day]} {at:%H:%M:%S}" if seconds else f"{days[day]} {at:%H:%M}"
+        )
+    return found

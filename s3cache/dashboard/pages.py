@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, cast
 from urllib.parse import urlencode
 
 from django.apps import apps
+from django.contrib.admin.utils import quote
 from django.core.paginator import Paginator
 from django.db import connections
 from django.db.models import Model as DjangoModel
@@ -79,14 +80,20 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The reads of one model by one action."""
+    """
+    The reads of one model by one action.
+
+    ``address`` is that of its page, relative to that of all models;
+    ``figures`` are the numbers behind the hit rate, and what else there is.
+    """
 
     label: str
     name: str
     action: str
     reads: Reads
-    advice: tuple[str, ...] = ()
-    saved: float | None = None
+    figures: Sequence[str]
+    address: str = ""
+    advice: str = ""
 
 
 def overview(selection: Selection, *, with_table: bool = False) -> Context:
@@ -98,13 +105,13 @@ def overview(selection: Selection, *, with_table: bool = False) -> Context:
     steps = slots(history_of(source, selection), selection.period)
     advice = show.advice(source, database=selection.database)
     reads = show.by_action(source, database=selection.database).items()
-    worst = [one for one in reads if one[1].asked >= ENOUGH]
+    worst = [one for one in nsmallest(FEW, reads, _by_rate) if one[1].asked >= ENOUGH]
     return {
         "tiles": list(_tiles(databases, money, steps)),
         "findings": [*unusable, *_findings(databases, show.caches(source))],
         "charts": charts_of(steps),
         "table": table_of(steps) if with_table else None,
-        "worst": list(_rows(nsmallest(FEW, worst, key=_by_rate))),
+        "worst": list(_rows(selection, worst)),
         "advice": [(_name(one.model), one) for one in advice[:FEW]],
         "prices": money.source,
         "since": source.since,
@@ -114,11 +121,8 @@ def overview(selection: Selection, *, with_table: bool = False) -> Context:
 def models(selection: Selection, query: QueryDict) -> Context:
     """Reads by model and action, the worst hit rates first."""
     source = show.gather(selection.scope)
-    money = show.money(source, database=selection.database)
+    saved = show.saved_today(source, database=selection.database)
     advice = show.advice(source, database=selection.database)
-    saved: dict[str, float] = {}
-    for one in money.models:
-        saved[one.model] = saved.get(one.model, 0.0) + one.saved_today
     hints: dict[str, list[str]] = {}
     for told in advice:
         hints.setdefault(told.model, []).append(told.message)
@@ -144,7 +148,7 @@ def models(selection: Selection, query: QueryDict) -> Context:
     found.sort(key=keys[order])
     page = Paginator(found, ROWS).get_page(query.get("p"))
     return {
-        "rows": list(_rows(page, hints, saved)),
+        "rows": list(_rows(selection, page, hints, saved)),
         "page": page,
         "text": text,
         "order": order,
@@ -167,17 +171,13 @@ def model(
     reads = show.reads(source, database=selection.database, models=[label])
     if found is None and not reads:
         return None
-    money = show.money(source, database=selection.database, models=[label])
+    mine = show.model_money(source, database=selection.database, models=[label])
     steps = slots(history_of(source, selection, label), selection.period)
-    advice = [
-        one
-        for one in show.advice(source, database=selection.database)
-        if one.model == label
-    ]
-    mine = [one for one in money.models if one.model == label]
+    advice = show.advice(source, database=selection.database, models=[label])
     total = sum((one.reads for one in reads), Reads())
     changes = show.changes(label, source, database=selection.database)
     options = getattr(found, "_s3meta", None)
+    written = numbers.signs()
     return {
         "selection": selection,
         "label": label,
@@ -203,7 +203,16 @@ def model(
         ],
         "advice": advice,
         "rows": [
-            Row(label, one.partition or _("all rows"), one.action, one.reads)
+            Row(
+                label,
+                one.partition or _("all rows"),
+                one.action,
+                one.reads,
+                [
+                    *_counts(one.reads, written),
+                    numbers.number(one.reads.stale, 0, written),
+                ],
+            )
             for one in sorted(reads, key=lambda one: _by_rate(("", one.reads)))
         ],
         "charts": charts_of(steps, requests=False),
@@ -273,6 +282,7 @@ ORDERS: Final[Mapping[str, str | Promise]] = {
 
 
 def _by_rate(one: tuple[object, Reads]) -> tuple[bool, float, int]:
+    """What comes first by its hit rate: of too few reads it says nothing."""
     reads = one[1]
     asked = reads.asked
     rate = reads.answered / asked if asked else 2.0
@@ -280,14 +290,30 @@ def _by_rate(one: tuple[object, Reads]) -> tuple[bool, float, int]:
 
 
 def _rows(
+    selection: Selection,
     found: Iterable[_Found],
     hints: Mapping[str, Sequence[str]] = MappingProxyType({}),
     saved: Mapping[str, float] = MappingProxyType({}),
 ) -> Iterator[Row]:
     """What a page shows of the reads by model and action."""
+    query, written = selection.query, numbers.signs()
     for (label, action), reads in found:
-        advice = tuple(hints.get(label, ()))
-        yield Row(label, _name(label), action, reads, advice, saved.get(label))
+        money = numbers.money(saved.get(label), written)
+        yield Row(
+            label,
+            _name(label),
+            action,
+            reads,
+            [*_counts(reads, written), money],
+            f"{quote(label)}/{query}",
+            " ".join(hints.get(label, ())),
+        )
+
+
+def _counts(reads: Reads, written: numbers.Signs) -> Iterator[str]:
+    """What a hit rate is made of."""
+    for count in (reads.number, reads.answered, reads.miss, reads.bypass):
+        yield numbers.number(count, 0, written)
 
 
 # Parts of the overview

@@ -237,6 +237,9 @@ def _money(steps: Sequence[Slot], begin: str, end: str, *, spent: bool) -> Chart
 
 def table_of(steps: Sequence[Slot]) -> Table:
     """What the charts show, the newest first."""
+    written = numbers.signs()
+    known = [one for one in reversed(steps) if one.is_known]
+    times = numbers.clock_times(one.start for one in known)
     return Table(
         columns=[
             _("Time"),
@@ -252,19 +255,18 @@ def table_of(steps: Sequence[Slot]) -> Table:
         ],
         rows=[
             (
-                numbers.clock_time(one.start),
+                time,
                 [
                     *map(str, (one.hits, one.misses, one.bypasses)),
-                    numbers.percent(one.hit_rate),
-                    *(str(one.requests[kind]) for kind in KINDS),
-                    numbers.duration(one.latency(50)),
-                    numbers.duration(one.latency(99)),
-                    numbers.money(one.saved),
-                    numbers.money(one.cost),
+                    numbers.percent(one.hit_rate, written),
+                    *[str(one.requests[kind]) for kind in KINDS],
+                    numbers.duration(one.latency(50), written),
+                    numbers.duration(one.latency(99), written),
+                    numbers.money(one.saved, written),
+                    numbers.money(one.cost, written),
                 ],
             )
-            for one in reversed(steps)
-            if one.is_known
+            for time, one in zip(times, known, strict=True)
         ],
     )
 

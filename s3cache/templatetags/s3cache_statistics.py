@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from django import template
 from django.contrib.admin.utils import quote
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import escape
+from django.utils.safestring import SafeString, mark_safe
 
 from s3cache.dashboard import numbers
 from s3cache.metrics.figures import Reads
 
 register = template.Library()
+
+#: What no number has in it.
+_BETWEEN: Final = "\x1f"
 
 for _format in (
     numbers.ago,
@@ -38,37 +42,33 @@ def s3c_clock_seconds(moment: float) -> str:
 @register.filter
 def s3c_cells(texts: Iterable[str]) -> SafeString:
     """Return numbers as cells of a table: of a long one, in little time."""
-    texts = list(texts)
-    return format_html('<td class="s3c-number">{}</td>' * len(texts), *texts)
+    # Escaped all at once: that takes longer than to write them.
+    escaped = escape(_BETWEEN.join(texts))
+    cells = escaped.replace(_BETWEEN, '</td><td class="s3c-number">')
+    return mark_safe(f'<td class="s3c-number">{cells}</td>')  # noqa: S308
 
 
 @register.filter
 def s3c_rate(reads: Reads) -> SafeString:
     """Return the hit rate with its bar as a cell, "–" if nothing was asked."""
     rate = reads.hit_rate if reads.asked else None
-    return format_html(
-        '<td class="s3c-number s3c-rate">{}{}</td>',
-        numbers.percent(rate),
-        s3c_bar(rate),
+    text = escape(numbers.percent(rate))
+    return mark_safe(  # noqa: S308
+        f'<td class="s3c-number s3c-rate">{text}{_bar(rate)}</td>'
     )
-
-
-@register.filter
-def s3c_reads(reads: Reads) -> SafeString:
-    """Return the hit rate, and the numbers that it is made of, as cells."""
-    counts = reads.number, reads.answered, reads.miss, reads.bypass
-    return s3c_rate(reads) + s3c_cells(map(numbers.number, counts))
 
 
 @register.simple_tag
 def s3c_bar(share: float | None, kind: str = "") -> SafeString:
     """Return a bar, full at 1; the number itself stands beside it."""
+    return mark_safe(_bar(share, escape(kind)))  # noqa: S308
+
+
+def _bar(share: float | None, kind: str = "") -> str:
     width = 100 * min(max(share or 0.0, 0.0), 1.0)
-    return format_html(
-        '<svg class="s3c-bar {}" viewBox="0 0 100 6" preserveAspectRatio="none" '
-        'aria-hidden="true"><rect width="{}" height="6"/></svg>',
-        kind,
-        f"{width:.1f}",
+    return (
+        f'<svg class="s3c-bar {kind}" viewBox="0 0 100 6" preserveAspectRatio="none" '
+        f'aria-hidden="true"><rect width="{width:.1f}" height="6"/></svg>'
     )
 
 

@@ -218,6 +218,9 @@ def install(monkeypatch: Any) -> None:
         part = getattr(figures, name)
         monkeypatch.setattr(show, name, lambda *args, part=part, **kwargs: part)
     monkeypatch.setattr(show, "history", lambda span, *args, **kwargs: history(span))
+    saved = {one.model: one.saved_today for one in sums.models}
     monkeypatch.setattr(show, "money", lambda *args, **kwargs: sums)
+    monkeypatch.setattr(show, "model_money", lambda *args, **kwargs: sums.models)
+    monkeypatch.setattr(show, "saved_today", lambda *args, **kwargs: saved)
     monkeypatch.setattr(show, "advice", lambda *args, **kwargs: hints)
     monkeypatch.setattr(show, "slow_queries", lambda *args, **kwargs: slow)

@@ -14,7 +14,7 @@ from django.http import QueryDict
 from django.test import override_settings
 from django.utils import timezone
 
-from s3cache.dashboard import numbers, pages
+from s3cache.dashboard import pages
 from s3cache.dashboard.selection import Selection
 from s3cache.metrics import fleet, keeping, show
 from s3cache.metrics.figures import Scope
@@ -123,7 +123,7 @@ def rows(scope: Scope) -> dict[tuple[str, str], tuple[int, int, str]]:
         (one.label, one.action): (
             one.reads.answered,
             one.reads.miss,
-            numbers.money(one.saved),
+            one.figures[-1],
         )
         for one in found
     }
