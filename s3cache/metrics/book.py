@@ -388,13 +388,16 @@ class Reader:
 
     def _packed(
         self, scope: str, width: int, of: Iterable[str], since: float, until: float
-    ) -> Iterator[tuple[int, bytes]]:
-        for one in of:
-            yield from self._connection.execute(
+    ) -> list[tuple[int, bytes]]:
+        return [
+            row
+            for one in of
+            for row in self._connection.execute(
                 "SELECT start, numbers FROM buckets WHERE scope = ? AND width = ? "
                 "AND of = ? AND start > ? AND start <= ?",
                 [scope, width, one, since - width, until],
             )
+        ]
 
     def pages(self, kind: str, since: float = 0.0) -> list[Page]:
         """What processes, or hosts, said of themselves, from then on."""

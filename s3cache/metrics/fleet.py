@@ -304,27 +304,31 @@ def _forgotten(pages: Iterable[Page], now: float) -> list[str]:
 
 
 def _add_to_history(writer: Writer, change: Tally, since: float, now: float) -> None:
-    for width in WIDTHS:
-        spread, shares = _spread(change, since, now, width, WIDTHS[width])
-        for of, numbers in by_series(shares).items():
-            for at in spread:
-                writer.add_bucket("others", width, of, at, numbers)
-    for width in MODEL_WIDTHS:
-        spread, shares = _spread(change, since, now, width, MODEL_WIDTHS[width])
-        for alias, models in by_model(shares).items():
-            for at in spread:
-                writer.add_models("others", width, alias, at, models)
+    series, models = by_series(change), by_model(change)
+    for width, kept in WIDTHS.items():
+        moments, number = _spread(since, now, width, kept)
+        for of, numbers in series.items():
+            share = _share(numbers, number)
+            for at in moments:
+                writer.add_bucket("others", width, of, at, share)
+    for width, kept in MODEL_WIDTHS.items():
+        moments, number = _spread(since, now, width, kept)
+        for alias, by_label in models.items():
+            shares = {one: _share(its, number) for one, its in by_label.items()}
+            for at in moments:
+                writer.add_models("others", width, alias, at, shares)
 
 
-def _spread(
-    change: Tally, since: float, now: float, width: int, kept: int
-) -> tuple[list[float], Tally]:
-    """One moment in each bucket that is kept, and the share of each.
+def _spread(since: float, now: float, width: int, kept: int) -> tuple[list[float], int]:
+    """One moment in each bucket that is kept, and among how many to share it.
 
     Of what was long ago nothing is left in narrow buckets.
     """
     if now - since <= _LUMP:
-        return [now], change
+        return [now], 1
     number = 1 + int((now - since) // width)
-    shares = {key: one / number for key, one in change.items()}
-    return [now - step * width for step in range(min(number, kept // width))], shares
+    return [now - step * width for step in range(min(number, kept // width))], number
+
+
+def _share(numbers: Mapping[str, float], number: int) -> Mapping[str, float]:
+    return {name: one / number for name, one in numbers.items()}

@@ -278,7 +278,8 @@ def advice(
     For those ``models`` (labels), None: for all.
     """
     source = source_of(scope)
-    slow = {one.label for one in source.statements(100, None) if _is_slow(one)}
+    limit = conf.settings().slow_query
+    slow = {one.label for one in source.statements(100, None) if _is_slow(one, limit)}
     found: list[Advice] = []
     for alias in _databases_of(database):
         lately = source.lately(alias)
@@ -288,9 +289,9 @@ def advice(
     return tuple(sorted(found, key=lambda one: (one.hit_rate, one.model, one.kind)))
 
 
-def _is_slow(one: Statement) -> bool:
+def _is_slow(one: Statement, limit: float) -> bool:
     number = one.events.get("miss", 0) + one.events.get("bypass", 0)
-    return number > 0 and one.db_seconds / number >= conf.settings().slow_query
+    return number > 0 and one.db_seconds / number >= limit
 
 
 def top_queries(

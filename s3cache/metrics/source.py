@@ -221,8 +221,10 @@ def _together(some: Iterable[dict[str, Lately]]) -> dict[str, Lately]:
     sums: dict[str, Lately] = {}
     for models in some:
         for model, one in models.items():
-            if (its := sums.setdefault(model, one)) is not one:
-                its.add(one)
+            if model in sums:
+                sums[model].add(one)
+            else:
+                sums[model] = one
     return sums
 
 

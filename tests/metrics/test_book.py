@@ -19,7 +19,6 @@ from s3cache.metrics.book import (
     Page,
 )
 from s3cache.metrics.processes import gone
-from s3cache.metrics.tally import Tally
 
 FOREVER = float("inf")
 LABEL = "testapp.gear"
@@ -95,9 +94,8 @@ def test_of_too_many_hosts_the_newest_are_remembered() -> None:
 
 
 def test_what_a_host_tells_after_long_is_spread_over_that_time() -> None:
-    change: Tally = {("read", "default", LABEL, "get", "", "hit"): 100.0}
-    at, shares = fleet._spread(change, 0.0, 10 * DAY, MINUTE, DAY)
+    at, number = fleet._spread(0.0, 10 * DAY, MINUTE, DAY)
     assert (len(at), max(at)) == (1440, 10 * DAY)
-    assert sum(shares.values()) * 10 * 1440 == pytest.approx(100.0, rel=1e-3)
-    at, shares = fleet._spread(change, 0.0, 60.0, MINUTE, DAY)
-    assert (at, shares) == ([60.0], change)
+    assert number == 1 + 10 * 1440
+    assert fleet._share({"hit": 3.0 * number}, number) == {"hit": 3.0}
+    assert fleet._spread(0.0, 60.0, MINUTE, DAY) == ([60.0], 1)
