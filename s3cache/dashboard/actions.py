@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -45,6 +46,8 @@ class Target:
     """As the admin's log has it."""
     shown: str
     """For people, within a sentence."""
+    logged: str = ""
+    """What the admin's log has in its place, if it must not have that."""
     given: Mapping[str, str]
     """What a form sends to name it again."""
     model: type[Model] | None = None
@@ -141,9 +144,15 @@ def target_of_key(form: QueryDict, user: Any) -> Target:
     cache, key = form.get("cache", ""), form.get("key", "")
     if cache not in settings.CACHES or not inspector.may_see_key(user, key):
         raise Refused(_("There is no such entry."))
+    # More people read the admin's log than may see the key of a session, which
+    # outlives its entry where sessions are in a database, too.
+    logged = key
+    if not inspector.is_of_a_result(key):
+        logged = f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
     return Target(
-        name=f"cache {cache}: {key}"[:250],
+        name=f"cache {cache}: {logged}"[:250],
         shown=key,
+        logged=logged,
         given={"cache": cache, "key": key},
         cache=cache,
         key=key,

@@ -229,7 +229,8 @@ class StatisticsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         asked = f"{action.label}: {target.shown}"
         # Before it is begun: whoever stops a process does not erase a trace.
         try:
-            self.log_change(request, Statistics(name=target.name), asked)
+            traced = f"{action.label}: {target.logged or target.shown}"
+            self.log_change(request, Statistics(name=target.name), traced)
         except DatabaseError as error:
             return self._failed(request, name, asked, error, target)
         if action.is_long:

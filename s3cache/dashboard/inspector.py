@@ -30,7 +30,15 @@ from s3cache.results.keys import NAMESPACE
 
 logger = logging.getLogger("s3cache.dashboard")
 
-__all__ = ["Entry", "Found", "delete", "find", "may_see_key", "usual_cache"]
+__all__ = [
+    "Entry",
+    "Found",
+    "delete",
+    "find",
+    "is_of_a_result",
+    "may_see_key",
+    "usual_cache",
+]
 
 #: Keys that are listed at once.
 KEYS: Final = 50
@@ -127,6 +135,11 @@ def may_see_key(user: Any, key: str) -> bool:
     return options is not None and user.has_perm(
         f"{options.app_label}.view_{options.model_name}"
     )
+
+
+def is_of_a_result(key: str) -> bool:
+    """Tell whether a key names what was read, and is nobody's secret."""
+    return bool(_label_of(key))
 
 
 def _label_of(key: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import re
 import secrets
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.core.cache import cache
 from django.test import Client
 
@@ -141,6 +143,20 @@ def test_who_may_view_a_model_sees_its_keys_and_no_values(
         form = {"cache": "default", "key": hidden, "confirmed": "yes"}
         client.post(f"{ROOT}do/delete/", form)
     assert cache.get("sessions:secret-of-root") == "secret value"
+
+
+def test_the_admins_log_has_no_key_that_is_a_secret(superuser: Client) -> None:
+    cache.set("sessions:secret-of-root", "secret value")
+    (of_author,) = listed(superuser, OF_AUTHORS)
+    for key in ("sessions:secret-of-root", of_author):
+        form = {"cache": "default", "key": key, "confirmed": "yes"}
+        superuser.post(f"{ROOT}do/delete/", form)
+    hidden, plain = LogEntry.objects.order_by("pk")
+    for text in (hidden.change_message, hidden.object_id, hidden.object_repr):
+        assert "secret-of-root" not in str(text)
+    digest = hashlib.sha256(b"sessions:secret-of-root").hexdigest()
+    assert digest in hidden.change_message
+    assert of_author in plain.change_message
 
 
 def test_who_may_only_look_cannot_delete(client_of: MakeClient) -> None:
