@@ -161,7 +161,7 @@ def clock_times(moments: Iterable[float], *, seconds: bool = False) -> list[str]
         at = datetime.fromtimestamp(moment, zone)
         day = at.date()
         if day not in days:
-            days[day] = date_format(day, "SHORT_DATE_FORMAT")
+            days[day] = date_format(at, "SHORT_DATE_FORMAT")
         found.append(
             f"{days[day]} {at:%H:%M:%S}" if seconds else f"{days[day]} {at:%H:%M}"
         )
