@@ -202,6 +202,19 @@ def test_what_is_dropped_is_gone(
         tenants.drop("acme")
 
 
+def place_of(name: str) -> str:
+    """Where a tenant's database lies."""
+    place: str = connections.settings[f"default:{name}"]["OPTIONS"]["location"]
+    return place
+
+
+def late_host(hosts: MakeHost) -> Host:
+    """Another one that uses "acme", and hears no more of it."""
+    late = hosts("late", location=place_of("acme"))
+    late.catch_up()
+    return late
+
+
 @pytest.mark.parametrize(
     ("request_of", "answered"), [("put", 1), ("put", 2), ("delete_many", 0)]
 )
@@ -210,9 +223,7 @@ def test_a_drop_that_is_interrupted_is_done_by_the_next(
 ) -> None:
     """And in between nobody is told that he has written something."""
     make("acme")
-    place = connections.settings["default:acme"]["OPTIONS"]["location"]
-    late = hosts("late", location=place)
-    late.catch_up()
+    late, place = late_host(hosts), place_of("acme")
     with tenants.using("acme"):
         Category.objects.create(name="unknown to the late")
     connection: Any = connections["default:acme"]
@@ -257,9 +268,7 @@ def test_who_has_not_noticed_does_no_harm_to_the_next_of_that_name(
 ) -> None:
     """And is told that nothing was written, however far behind it is."""
     make("acme")
-    place = connections.settings["default:acme"]["OPTIONS"]["location"]
-    late = hosts("late", location=place)
-    late.catch_up()
+    late, place = late_host(hosts), place_of("acme")
     with tenants.using("acme"):
         Category.objects.create(name="of the first")
     if not is_behind:
@@ -297,7 +306,7 @@ def test_threads_that_used_the_one_before_use_the_next() -> None:
             connections["default:acme"].close()  # as after a request
             return names_of()
 
-    place = connections.settings["default:acme"]["OPTIONS"]["location"]
+    place = place_of("acme")
     with ThreadPoolExecutor(1) as other:
         assert other.submit(write, "1").result() == ["1"]
         tenants.move("acme", f"{place}-new")
@@ -347,7 +356,7 @@ def test_other_processes_of_the_host_notice(
     make("acme")
     with tenants.using("acme"):
         Category.objects.create(name="of the first")
-    home = connections.settings["default:acme"]["OPTIONS"]["location"]
+    home = place_of("acme")
     path = Path(host.settings["NAME"])
     processes(path.stem).call(drop_and_make, home)
     with tenants.using("acme"):
@@ -358,9 +367,7 @@ def test_other_processes_of_the_host_notice(
 
 def test_another_host_notices_that_it_was_dropped(hosts: MakeHost) -> None:
     make("acme")
-    other = hosts(
-        "other", location=connections.settings["default:acme"]["OPTIONS"]["location"]
-    )
+    other = hosts("other", location=place_of("acme"))
     other.catch_up()
     tenants.drop("acme")
     other.connection.replica.side.remember("checked_at", 0.0)
@@ -374,7 +381,7 @@ def test_it_moves_with_all_rows_and_the_old_place_says_where_to(
     make("acme")
     with tenants.using("acme"):
         Category.objects.create(name="moved")
-    old = connections.settings["default:acme"]["OPTIONS"]["location"]
+    old = place_of("acme")
     elsewhere = hosts("elsewhere", location=old)
     elsewhere.catch_up()
     place = f"{old}-new"
@@ -397,7 +404,7 @@ def test_a_move_that_was_interrupted_is_done_by_the_next(
     make("acme")
     with tenants.using("acme"):
         Category.objects.create(name="moved")
-    place = connections.settings["default:acme"]["OPTIONS"]["location"] + "-new"
+    place = place_of("acme") + "-new"
     with monkeypatch.context() as patch:
         patch.setattr(restore, "write_database", None)
         with pytest.raises(TypeError):
@@ -411,7 +418,7 @@ def test_what_is_moved_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> 
     from s3cache.keeper import restore
 
     make("acme", "bolt")
-    place = connections.settings["default:acme"]["OPTIONS"]["location"] + "-new"
+    place = place_of("acme") + "-new"
     write_database = restore.write_database
 
     def look(*args: Any) -> Any:
@@ -482,7 +489,7 @@ def test_threads_that_open_and_close_are_in_nobodys_way(settings: Any) -> None:
 
 def test_it_does_not_move_onto_another() -> None:
     make("acme", "bolt")
-    taken = connections.settings["default:bolt"]["OPTIONS"]["location"]
+    taken = place_of("bolt")
     with pytest.raises(tenants.CannotMove, match="holds a database already"):
         tenants.move("acme", taken)
 

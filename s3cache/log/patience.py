@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from s3cache.log.effects import Get, GetMany, ListPage, Now, Sleep, Steps
+from s3cache.log.drive import with_other_steps
+from s3cache.log.effects import Effect, Get, GetMany, ListPage, Now, Sleep, Steps
 from s3cache.log.proof import is_unclear
 from s3cache.stores.base import Answer
 
@@ -31,22 +32,13 @@ def patiently(steps: Steps[T], deadline: float = 0.0) -> Steps[T]:
     Until ``deadline``, or for ``PATIENCE`` if that is later. Reads are safe
     to repeat; what writes is left to ``steps`` themselves.
     """
-    try:
-        effect = next(steps)
-        while True:
-            try:
-                if isinstance(effect, (Get, GetMany, ListPage)):
-                    result = yield from _ask(effect, deadline)
-                else:
-                    result = yield effect
-            except Exception as error:
-                effect = steps.throw(error)
-            else:
-                effect = steps.send(result)
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
-    finally:
-        steps.close()
+
+    def ask(effect: Effect) -> Steps[object] | None:
+        if isinstance(effect, (Get, GetMany, ListPage)):
+            return _ask(effect, deadline)
+        return None
+
+    return with_other_steps(steps, ask)
 
 
 def _ask(effect: Get | GetMany | ListPage, deadline: float) -> Steps[object]:

@@ -24,7 +24,8 @@ from s3cache.keeper.rounds import KeeperOptions, Kept, keep
 from s3cache.log import entry
 from s3cache.log.catch_up import CHECK_EVERY, advance, catch_up, load
 from s3cache.log.commit import CommitOptions, commit
-from s3cache.log.effects import Stage, Steps
+from s3cache.log.drive import with_other_steps
+from s3cache.log.effects import Effect, Stage, Steps
 from s3cache.log.head import Head, encode_head
 from s3cache.log.keys import HEAD
 from s3cache.log.outbox import Mark, OldCopy, Sent, Submit, send
@@ -728,23 +729,13 @@ class Simulation(Run):
 
     def _sending(self, process: Process, task: Callable[[], Task]) -> Steps[None]:
         """Send, and have what is to be submitted committed."""
-        steps = send(Sent())
-        try:
-            effect = next(steps)
-            while True:
-                try:
-                    if isinstance(effect, Submit):
-                        result = yield from self._submitting(
-                            process, task(), effect.commits
-                        )
-                    else:
-                        result = yield effect
-                except Exception as error:
-                    effect = steps.throw(error)
-                else:
-                    effect = steps.send(result)
-        except StopIteration:
-            return
+
+        def submit(effect: Effect) -> Steps[Mark | OldCopy] | None:
+            if isinstance(effect, Submit):
+                return self._submitting(process, task(), effect.commits)
+            return None
+
+        return with_other_steps(send(Sent()), submit)
 
     def _submitting(
         self, process: Process, task: Task, commits: Sequence[Waiting]
