@@ -453,9 +453,9 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         # VACUUM, ANALYZE and REINDEX concern this file, not the database.
         replica = self._connected.replica
         replica.load()
-        with replica.writer.held():
+        with replica.writing() as writer:
             if words(sql, 1) == ["VACUUM"] and "INTO" not in words(sql, 3):
-                self._check_vacuum(replica.writer.schema)
+                self._check_vacuum(writer.schema)
             return replica.file.execute(sql, params)
 
     def _check_vacuum(self, schema: Schema) -> None:
@@ -714,7 +714,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
                 schema = replica.describe(connection)
                 self._check(connection, schema, _named(schema, table_names))
             return
-        with replica.writer.held(block):
+        with replica.writing(block):
             connection, changed = block.check_on()
             schema = replica.describe(connection)
             if table_names is None and changed is not None:

@@ -251,7 +251,7 @@ class Block:
         tries = 3
         while True:
             try:
-                with self._replica.writer.held(self):
+                with self._replica.writing(self):
                     try:
                         if self._lay(sql, params, many):
                             return self._run_laid(sql, params, many)

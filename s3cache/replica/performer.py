@@ -161,7 +161,7 @@ class Performer:
         if self._target is not self._file:
             done = self._target.apply(effect)
             return done if isinstance(done, Lacking) else self._target.position()
-        with self._replica.writer.in_nobodys_way():
+        with self._replica.in_nobodys_way():
             moved = self._target.apply(effect)
         if isinstance(moved, Lacking):
             return moved
@@ -204,7 +204,7 @@ class Performer:
     def _keep_pending(self, effect: effects.KeepPending) -> None:
         self._replica.expect_news()
         try:
-            with self._replica.writer.held():
+            with self._replica.writing():
                 self._replica.file.keep_pending(effect.number, effect.token)
         except (OperationalError, sqlite3.Error):
             # The caller has to be told that the outcome is unknown, and not
@@ -248,7 +248,7 @@ class Performer:
         if self._target is not self._file:
             self._target.load(effect)
         else:
-            with self._replica.writer.in_nobodys_way():
+            with self._replica.in_nobodys_way():
                 self._target.load(effect)
         if self._replica.on_load is not None:
             self._replica.on_load(effect.left)
@@ -257,7 +257,7 @@ class Performer:
         return self._target.lacking(effect)
 
     def _repack(self, effect: effects.Repack) -> bool:
-        with self._replica.writer.in_nobodys_way():
+        with self._replica.in_nobodys_way():
             return self._target.repack(effect.catalog)
 
     def _loaded(self, effect: effects.Loaded) -> Position:
@@ -267,7 +267,7 @@ class Performer:
 
     def _take_over(self, effect: effects.TakeOver) -> bool:
         new, self._target = self._target, self._file
-        with self._replica.writer.in_nobodys_way():
+        with self._replica.in_nobodys_way():
             replaced = self._replica.replace_by(
                 new, effect.replaces, keep_old=self._diverged
             )

@@ -47,7 +47,7 @@ from s3cache.replica.side_file import SideFile
 from s3cache.replica.sql import quote
 from s3cache.replica.tables import Schema, read_schema, schema_version
 from s3cache.replica.watch import Watch
-from s3cache.replica.writer import Writer
+from s3cache.replica.writer import Owner, Writer
 from s3cache.stores.base import Store
 
 T = TypeVar("T")
@@ -340,6 +340,37 @@ class Replica:
         """The writing connection."""
         return self._opened().writer
 
+    def take_writer(self, owner: Owner | None = None) -> Writer:
+        """Hold the writing connection until its ``let_go``.
+
+        That of the file that is in use when it is had, not of one that was
+        deleted while it was waited for.
+        """
+        while True:
+            writer = self.writer
+            if writer.take(owner):
+                return writer
+
+    @contextlib.contextmanager
+    def writing(self, owner: Owner | None = None) -> Iterator[Writer]:
+        """Use the writing connection; see ``take_writer``."""
+        writer = self.take_writer(owner)
+        try:
+            yield writer
+        finally:
+            writer.let_go()
+
+    @contextlib.contextmanager
+    def in_nobodys_way(self) -> Iterator[None]:
+        """Let another connection write: what the writer has is rolled back.
+
+        A change of the schema, too, which is then run again; only the thread
+        that makes it gets here meanwhile.
+        """
+        with self.writing() as writer:
+            writer.rollback()
+            yield
+
     @property
     def analyser(self) -> Analyser:
         """What tells the tables of a statement."""
@@ -445,12 +476,11 @@ class Replica:
         if self._registrations.get(registration.name) == registration:
             return  # as each new connection of Django's says again
         self._registrations[registration.name] = registration
-        opened = self._open
-        if opened is not None:
-            with opened.writer.held(), opened.file.lock:
-                registration.on(opened.writer.connection)
-                registration.on(opened.file.connection)
-            opened.analyser.register(registration)
+        if self._open is not None:
+            with self.writing() as writer, self.file.lock:
+                registration.on(writer.connection)
+                registration.on(self.file.connection)
+                self.analyser.register(registration)
 
     def close(self) -> None:
         """Close all connections; the next use opens them again."""
@@ -468,7 +498,7 @@ class Replica:
             self._is_ready = False
             self._open = None
         opened.watch.close()
-        opened.writer.close()
+        opened.writer.end()
         opened.file.close()
         opened.analyser.close()
 
@@ -514,6 +544,8 @@ class Replica:
                 return False
             delete_file(self.path)
             self.side.reset(0.0)
+            if self._open is not None:
+                self._open.writer.end()
             self._open, self._is_ready = None, False
             self.ids.forget()
             self._schema = None
@@ -636,10 +668,9 @@ class Replica:
 
     def _commit_batch(self, batch: Sequence[Request]) -> None:
         def stage() -> Staged:
-            writer = self.writer
             while True:
                 try:
-                    with writer.held():
+                    with self.writing() as writer:
                         return stage_batch(writer, batch)
                 except NotLoaded as missing:
                     self.load(missing.keys)
@@ -704,7 +735,7 @@ class Replica:
         """Take away the rows that ``block`` may have left on the writer."""
         opened = self._open
         if opened is not None and opened.writer.owner is block:
-            with opened.writer.held():
+            with self.writing():
                 pass
 
     # Freshness.

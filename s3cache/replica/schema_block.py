@@ -32,6 +32,7 @@ from s3cache.replica.sql import (
     words,
 )
 from s3cache.replica.tables import Schema
+from s3cache.replica.writer import Writer
 
 if TYPE_CHECKING:
     from s3cache.replica.replica import Replica
@@ -55,7 +56,7 @@ class SchemaBlock:
     def __init__(self, replica: Replica, *, run_actions: bool = True) -> None:
         self._replica = replica
         self._run_actions = run_actions
-        self._writer = replica.writer
+        self._writer: Writer
         self._changes: list[Change] = []
         self._savepoints: list[tuple[str, int, set[str]]] = []
         self._script = Script()
@@ -71,7 +72,7 @@ class SchemaBlock:
         replica.load()
         replica.side.commit.acquire(replica.options.commit_timeout)
         try:
-            self._writer.take()
+            self._writer = replica.take_writer()
         except BaseException:
             replica.side.commit.release()
             raise

@@ -40,9 +40,10 @@ class Owner(Protocol):
 class Writer:
     """The writing connection of a replica in this process.
 
-    Whoever uses it holds it (``held``). A block may leave its transaction
+    Whoever uses it holds it (``take``). A block may leave its transaction
     open when it lets go; the next user rolls it back. A connection that was
-    closed is opened again for the next user, by ``open_connection``.
+    closed is opened again for the next user, by ``open_connection``, until
+    the replica has another writer in its place (``end``).
 
     As long as the replica may lack packs, ``needs`` looks at what is to be
     run. Without it the replica lacks nothing.
@@ -61,6 +62,7 @@ class Writer:
         self.owner: Owner | None = None
         self.held_for_schema = False
         self.touched: set[str] = set()
+        self._has_ended = False
         self._timeout = timeout
         self._sequences: dict[str, int] = {}
         self._connect()
@@ -73,19 +75,18 @@ class Writer:
         self._may_lack = self._needs is not None
         self.is_closed = False
 
-    @contextmanager
-    def held(self, owner: Owner | None = None) -> Iterator[None]:
-        """Use the connection; what another block left open is rolled back."""
-        self.take(owner)
-        try:
-            yield
-        finally:
-            self.let_go()
+    def take(self, owner: Owner | None = None) -> bool:
+        """Hold the connection until ``let_go``.
 
-    def take(self, owner: Owner | None = None) -> None:
-        """Hold the connection until ``let_go``."""
+        What another block left open is rolled back. False, and it is not
+        held: another writer has come into its place meanwhile.
+        """
         self._acquire()
         try:
+            if self._has_ended:
+                # Opened again, it would be one that nobody rolls back.
+                self.lock.release()
+                return False
             if self.is_closed:
                 self._connect()
             # A block that changes the schema holds the lock all the time:
@@ -95,17 +96,7 @@ class Writer:
         except BaseException:
             self.lock.release()
             raise
-
-    @contextmanager
-    def in_nobodys_way(self) -> Iterator[None]:
-        """Let another connection write: what is open here is rolled back.
-
-        A change of the schema, too, which is then run again; only the thread
-        that makes it gets here meanwhile.
-        """
-        with self.held():
-            self.rollback()
-            yield
+        return True
 
     def _acquire(self) -> None:
         if not self.lock.acquire(timeout=self._timeout):
@@ -302,6 +293,11 @@ class Writer:
             self.rollback()
             self.connection.close()
             self.is_closed = True
+
+    def end(self) -> None:
+        """Close it for good: another writer comes into its place."""
+        self._has_ended = True
+        self.close()
 
 
 __all__ = ["Owner", "Uncaptured", "Writer"]

@@ -306,7 +306,7 @@ class Statements:
         if (scope.table, scope.columns) in self.versions.partitions:
             return
         replica = self._replica
-        with replica.writer.held():
+        with replica.writing():
             file = replica.file
             with file.lock, transaction(file.connection):
                 meta.add_partition(file.connection, scope.table, scope.columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
 
 import pytest
@@ -643,3 +644,39 @@ def test_who_rebuilds_does_not_wait_for_who_opens(
         replica.run(rebuild())
     other.join()
     assert Author.objects.get().name == "Ada"
+
+
+def test_a_schema_change_that_waits_while_the_replica_is_deleted(
+    hosts: MakeHost, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made on what came into its place, and others find it there.
+
+    On a connection of its own it would keep SQLite's write lock from who
+    follows other hosts, who would keep the file from it.
+    """
+    Author.objects.create(name="Ada")
+    replica = host.connection.replica
+    block, new = replica.new_block(replica.new_reader()), replica.new_reader()
+    names = "SELECT name FROM library_author ORDER BY name"
+    acquire = replica.side.commit.acquire
+
+    def wait(timeout: float) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            replica.path.with_name(f"{replica.path.name}{suffix}").unlink()
+        assert new.execute(names, ()).rows == [("Ada",)]
+        acquire(timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replica.side.commit, "acquire", wait)
+        block.execute("CREATE TABLE one (n INT)", ())
+    with hosts():
+        Author.objects.create(name="Bea")
+    monkeypatch.setattr(replica.writer, "_timeout", 0.2)
+    with ThreadPoolExecutor(1) as other:
+        followed = other.submit(replica.advance, replica.position().number + 1)
+        with pytest.raises(OperationalError, match="another thread changes the schema"):
+            followed.result()
+    block.commit()
+    assert new.execute(names, ()).rows == [("Ada",), ("Bea",)]
+    assert new.execute("SELECT n FROM one", ()).rows == []
+    replica.give_back(new)

@@ -527,8 +527,16 @@ class Soak:
                 self.wrong("s3cache_verify", finding)
         except Exception as error:
             self.wrong("looking", repr(error))
+            self._show_threads()  # who stands in the way
         finally:
             auditor.stop()
+
+    def _show_threads(self) -> None:
+        for machine in self.machines:
+            for process in machine.processes:
+                if process is not None:
+                    os.kill(process.pid, signal.SIGUSR1)
+        time.sleep(1)
 
     def _flush(self) -> None:
         """Have all outboxes sent, and look at what they have parked."""

@@ -16,7 +16,7 @@ from s3cache.replica.connections import connect
 from s3cache.replica.file import ReplicaFile
 from s3cache.replica.results import Result
 from s3cache.replica.tables import Schema, Table
-from s3cache.replica.writer import Writer
+from s3cache.replica.writer import Owner, Writer
 
 DATABASE = "d" * 16
 
@@ -58,6 +58,15 @@ class Host:
             yield self.writer
         finally:
             self.writer.rollback()
+
+    @contextmanager
+    def writing(self, owner: Owner | None = None) -> Iterator[None]:
+        """Hold the writer."""
+        assert self.writer.take(owner)
+        try:
+            yield
+        finally:
+            self.writer.let_go()
 
     def entry(self, changes: list[Change], **fields: Any) -> Entry:
         """The entry after the last one, with ``fields`` of its own."""

@@ -32,7 +32,7 @@ def table(host: Host) -> Host:
 
 def leave_open(host: Host, owner: Owner) -> None:
     """Let ``owner`` leave a deleted table behind."""
-    with host.writer.held(owner):
+    with host.writing(owner):
         host.writer.begin(tables=["t"])
         host.writer.execute("DELETE FROM t", ())
         host.writer.owner = owner
@@ -138,9 +138,9 @@ def test_nothing_stays_of_what_captured_a_table_that_is_gone(table: Host) -> Non
 def test_what_a_block_leaves_open_is_its_own(table: Host) -> None:
     block = Block()
     leave_open(table, block)
-    with table.writer.held(block):
+    with table.writing(block):
         assert table.writer.connection.in_transaction
-    with table.writer.held():
+    with table.writing():
         assert not table.writer.connection.in_transaction
     assert table.writer.owner is None
 
@@ -155,13 +155,24 @@ def test_another_thread_waits(table: Host) -> None:
             errors.append(str(error))
 
     table.writer._timeout = 0.05
-    with table.writer.held():
+    with table.writing():
         thread = threading.Thread(target=take)
         thread.start()
         thread.join()
     assert errors == [
         "database is locked: another thread changes the schema (waited 0.05 s)"
     ]
+
+
+def test_a_writer_that_has_ended_is_not_opened_again(table: Host) -> None:
+    """One that nobody knows of would keep SQLite's write lock."""
+    table.writer.close()
+    with table.writing():
+        assert not table.writer.is_closed
+    table.writer.end()
+    assert not table.writer.take()
+    assert table.writer.is_closed
+    assert not table.writer.lock._is_owned()
 
 
 def test_an_idle_block_can_be_rolled_back(table: Host) -> None:
@@ -174,7 +185,7 @@ def test_an_idle_block_can_be_rolled_back(table: Host) -> None:
 def test_a_block_at_work_is_left_alone(table: Host) -> None:
     block = Block()
     leave_open(table, block)
-    with table.writer.held(block):
+    with table.writing(block):
         thread = threading.Thread(target=table.writer.roll_back_idle)
         thread.start()
         thread.join()
