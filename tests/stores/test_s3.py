@@ -113,6 +113,7 @@ class TestSettings:
         assert config.retries["total_max_attempts"] == 1
         assert config.max_pool_connections == 64
         assert (config.connect_timeout, config.read_timeout) == (5, 10)
+        assert config.user_agent.startswith("django-s3cache/")
 
     def test_the_client_config_is_kept(self, make: Make) -> None:
         config: Any = make(
@@ -121,13 +122,15 @@ class TestSettings:
                 max_pool_connections=100,
                 read_timeout=2,
                 retries={"max_attempts": 9, "mode": "legacy"},
-                user_agent_extra="shop",
+                user_agent="shop",
+                user_agent_extra="branch",
             )
         ).client.meta.config
         assert config.retries["total_max_attempts"] == 1
         assert config.max_pool_connections == 100
         assert (config.connect_timeout, config.read_timeout) == (1, 2)
-        assert config.user_agent_extra == "shop"
+        assert config.user_agent.startswith("shop ")
+        assert config.user_agent_extra == "branch"
 
     def test_a_bucket_is_needed(self) -> None:
         with pytest.raises(
