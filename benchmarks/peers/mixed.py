@@ -45,6 +45,7 @@ class MixedLoad:
         self._weights = list(itertools.accumulate(shares))
         self._lock = threading.Lock()
         self._ends_at = 0.0
+        self._runs = 0
         self._counts: Counter[str] = Counter()
         #: How many updates of a row were acknowledged, and which ones when.
         self.acknowledged: Counter[int] = Counter()
@@ -52,6 +53,7 @@ class MixedLoad:
 
     def run(self, seconds: float, server: Running) -> Told:
         """Have all threads at it for so long."""
+        self._runs += 1
         ready = threading.Barrier(WORKERS + 1)
         threads = [
             threading.Thread(target=self._work, args=(number, ready))
@@ -84,7 +86,7 @@ class MixedLoad:
     def _work(self, number: int, ready: threading.Barrier) -> None:
         from django.db import connections
 
-        rng = random.Random(number)
+        rng = random.Random(f"{self._runs} {number}")
         counted: Counter[str] = Counter()
         ready.wait()
         while time.perf_counter() < self._ends_at:

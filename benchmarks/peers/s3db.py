@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 from benchmarks.databases import values
-from benchmarks.peers.django_peer import LONGEST, MIXED, rows_of
+from benchmarks.peers.django_peer import BEFORE, LONGEST, MIXED, rows_of
 from benchmarks.peers.figures import Missing, Told
 from benchmarks.peers.mixed import WORKERS
 from benchmarks.peers.settings import BUCKET, Place
@@ -85,6 +85,7 @@ def measure(place: Place, scale: float, *, cache: bool = False) -> Told:
         "cache": cache,
         "workers": WORKERS,
         "longest": LONGEST * scale,
+        "before": BEFORE * scale,
         "mixed": MIXED * scale,
         "scale": scale,
         "items": [_item() for _ in range(rows_of(scale))],
