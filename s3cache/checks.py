@@ -86,9 +86,13 @@ TAG: Final = "s3cache"
 
 # What SQLite's floating point numbers, and Django's converter, keep exactly.
 EXACT_DIGITS: Final = 15
-# Of a tenant in use; see docs/how-to/tenants.md.
-TENANT_FILES: Final = 11
-TENANT_ROUTER: Final = "s3cache.tenants.TenantRouter"
+# Of a tenant in use; see docs/how-to/tenants.md. What processes agree by, the
+# shared memory of SQLite, and file and WAL for each of three connections.
+TENANT_FILES: Final = 9
+# Of each connection that reads it: as many as threads that use it at once.
+READER_FILES: Final = 2
+# As many as servers with threads often have. No setting of Django's says it.
+USUAL_THREADS: Final = 4
 MEMORY_CACHES: Final = frozenset(
     {"s3cache.caches.MemoryCache", "s3cache.caches.memory.MemoryCache"}
 )
@@ -174,16 +178,28 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 
 
 def _check_tenants(most: int) -> Iterator[CheckMessage]:
-    if TENANT_ROUTER not in settings.DATABASE_ROUTERS:
+    if conf.TENANT_ROUTER not in settings.DATABASE_ROUTERS:
         return
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit != resource.RLIM_INFINITY and most * TENANT_FILES > limit:
+    files = files_of_tenants(most, USUAL_THREADS)
+    if limit != resource.RLIM_INFINITY and files > limit:
         yield Warning(
-            f"S3CACHE['OPEN_TENANTS'] is {most}, which takes {most * TENANT_FILES} "
-            f"files, but a process here may open {limit}.",
-            hint="Lower it, or raise the limit (ulimit -n, LimitNOFILE of systemd).",
+            f"S3CACHE['OPEN_TENANTS'] is {most}, which takes {files} files where "
+            f"{USUAL_THREADS} threads use each of them, but a process here may open "
+            f"{limit}.",
+            hint="Lower it, or raise the limit (ulimit -n, LimitNOFILE of systemd). "
+            f"Each thread makes a difference of {most * READER_FILES} files.",
             id="s3cache.W018",
         )
+
+
+def files_of_tenants(tenants: int, threads: int) -> int:
+    """Return how many files a process has open for `tenants` in use.
+
+    With so many `threads` that read each of them at the same time; what is
+    written behind is not reckoned.
+    """
+    return tenants * (TENANT_FILES + threads * READER_FILES)
 
 
 def check_models(app_configs: _AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:

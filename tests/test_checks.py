@@ -287,6 +287,23 @@ def test_wrong_settings(given: dict[str, Any], id: str, message: str) -> None:
 # Models
 
 
+@pytest.mark.parametrize(("most", "files"), [(60, None), (61, 1037)])
+def test_tenants_that_several_threads_use(
+    monkeypatch: pytest.MonkeyPatch, most: int, files: int | None
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda which: (1024, 4096))
+    with override_settings(
+        DATABASE_ROUTERS=[conf.TENANT_ROUTER], S3CACHE={"OPEN_TENANTS": most}
+    ):
+        messages = [one.msg for one in checks.check_settings()]
+    assert messages == [
+        f"S3CACHE['OPEN_TENANTS'] is {most}, which takes {files} files where 4 "
+        f"threads use each of them, but a process here may open 1024."
+        for _ in [most]
+        if files
+    ]
+
+
 def test_an_s3model_outside_of_a_bucket() -> None:
     with databases(router=False, default="sqlite", s3=bucket()):
         assert only(check_models(Product, User)) == Error(

@@ -25,7 +25,7 @@ from django.db import models
 from django.test import override_settings
 from django.test.utils import isolate_apps
 
-from s3cache import checks
+from s3cache import checks, conf
 from s3cache.exceptions import StoreUnavailable
 from s3cache.log.entry import Entry, seal
 from s3cache.log.keys import entry_key
@@ -165,7 +165,7 @@ with_settings(
     ],
 )
 with_settings(
-    "W018", DATABASE_ROUTERS=[checks.TENANT_ROUTER], S3CACHE={"OPEN_TENANTS": 10**6}
+    "W018", DATABASE_ROUTERS=[conf.TENANT_ROUTER], S3CACHE={"OPEN_TENANTS": 10**6}
 )
 with_caches("E013", other=backend("MemoryCache", policy="mru", max_memory_bytes=10**6))
 with_caches("E014", other=backend("TieredCache", tiers=["nowhere"]))
