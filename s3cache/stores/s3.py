@@ -7,8 +7,9 @@ request payer, ...) are honoured; ``gzip`` is not, since bodies are compressed
 where that pays. Five things about its client are not its own: no retries,
 since each attempt is the caller's and is counted; a pool of at least 64
 connections, since one client serves all threads; time limits short enough
-for a commit's 20 seconds, unless it sets others; a name for the server's access
-logs, unless it has one; and small bodies are sent without asking first.
+for a commit's 20 seconds, unless it sets others; a name for the server's
+access logs, unless it has one; and small bodies are sent without asking
+first.
 """
 
 from __future__ import annotations
