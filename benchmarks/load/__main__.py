@@ -34,6 +34,7 @@ from pathlib import Path
 
 from benchmarks import documents
 from benchmarks.load.site import BUCKET, Setup, configure
+from benchmarks.missing import IS_MISSING, Missing
 from benchmarks.s3_server import Running, running
 
 ROWS = 2_000
@@ -54,10 +55,6 @@ SECONDS = {WITH: 5, WITHOUT: 20, REPLICA: 20, NOTHING: 5}
 #: What is to be shown: ratios of the averages and of the P95, and the share
 #: of requests to the store that is saved, also next to a replica alone.
 LEAST_AVERAGE, LEAST_P95, LEAST_SAVED = 105, 150, 0.999
-
-
-class Missing(Exception):
-    """What the benchmark needs is not here; the message says what."""
 
 
 @dataclass
@@ -328,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = measure(rounds, options.users, options.workers, options.threads, scale)
     except Missing as error:
         print(f"MISSING: {error}")
-        return 3
+        return IS_MISSING
     threads = f" of {options.threads} threads" if options.threads > 1 else ""
     about = (
         f"{documents.circumstances(load)}; gunicorn {version('gunicorn')} with "

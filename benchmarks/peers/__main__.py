@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import documents
+from benchmarks.missing import IS_MISSING, Missing
 from benchmarks.peers import page, s3db
-from benchmarks.peers.figures import Figures, Missing, Told
+from benchmarks.peers.figures import Figures, Told
 from benchmarks.peers.peers import ALL, Peer
 from benchmarks.peers.settings import BUCKET, Place
 from benchmarks.s3_server import running
@@ -35,9 +36,6 @@ ROUNDS = 3
 QUICK = 0.05
 
 PEERS = {peer.name: peer for peer in ALL}
-
-#: What the process of a peer says that cannot be measured here.
-IS_MISSING = 3
 
 
 @dataclass(frozen=True)

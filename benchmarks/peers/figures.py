@@ -12,10 +12,6 @@ from typing import Any
 Told = Mapping[str, Any]
 
 
-class Missing(Exception):
-    """What a peer needs is not here; the message says what to install."""
-
-
 @dataclass
 class Operation:
     """An operation, measured one at a time; times in seconds."""

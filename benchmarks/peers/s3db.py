@@ -13,8 +13,9 @@ import subprocess
 from pathlib import Path
 
 from benchmarks.databases import values
+from benchmarks.missing import Missing
 from benchmarks.peers.django_peer import BEFORE, LONGEST, MIXED, rows_of
-from benchmarks.peers.figures import Missing, Told
+from benchmarks.peers.figures import Told
 from benchmarks.peers.mixed import WORKERS
 from benchmarks.peers.settings import BUCKET, Place
 

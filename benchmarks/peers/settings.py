@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.figures import Missing
+from benchmarks.missing import Missing
 
 BUCKET = "peers"
 
