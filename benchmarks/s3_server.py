@@ -441,6 +441,21 @@ class Running:
         self._ask("PUT", "-/latency", str(latency).encode())
 
 
+def storage(address: str, bucket: str, location: str) -> dict[str, Any]:
+    """An entry of ``STORAGES`` for a place in a server."""
+    return {
+        "BACKEND": "storages.backends.s3.S3Storage",
+        "OPTIONS": {
+            "endpoint_url": address,
+            "region_name": "us-east-1",
+            "access_key": "x",
+            "secret_key": "x",
+            "bucket_name": bucket,
+            "location": location,
+        },
+    }
+
+
 @contextmanager
 def running(latency: float = 0.0) -> Iterator[Running]:
     """Have a server, in a process of its own."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import django
 from django.conf import settings
 
+from benchmarks.s3_server import storage
+
 if TYPE_CHECKING:
     from django.core.handlers.wsgi import WSGIHandler
 
@@ -43,17 +45,6 @@ class Setup:
 
 def configure(setup: Setup) -> None:
     """Set Django up."""
-    storage = {
-        "BACKEND": "storages.backends.s3.S3Storage",
-        "OPTIONS": {
-            "endpoint_url": setup.store,
-            "region_name": "us-east-1",
-            "access_key": "x",
-            "secret_key": "x",
-            "bucket_name": BUCKET,
-            "location": setup.location,
-        },
-    }
     options = {"storage": "bucket", "records": False}
     settings.configure(
         ALLOWED_HOSTS=["*"],
@@ -69,7 +60,7 @@ def configure(setup: Setup) -> None:
         INSTALLED_APPS=["s3cache", "benchmarks"],
         ROOT_URLCONF="benchmarks.load.urls",
         S3CACHE={} if setup.caches else {"CACHE": None},
-        STORAGES={"bucket": storage},
+        STORAGES={"bucket": storage(setup.store, BUCKET, setup.location)},
         USE_TZ=True,
     )
     django.setup()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.missing import Missing
+from benchmarks.s3_server import storage
 
 BUCKET = "peers"
 
@@ -33,19 +34,8 @@ Settings = dict[str, Any]
 
 def s3cache(place: Place, *, records: bool = False) -> Settings:
     """The bucket, with results in the memory of the process."""
-    storage = {
-        "BACKEND": "storages.backends.s3.S3Storage",
-        "OPTIONS": {
-            "endpoint_url": place.store,
-            "region_name": "us-east-1",
-            "access_key": "x",
-            "secret_key": "x",
-            "bucket_name": BUCKET,
-            "location": secrets.token_hex(4),
-        },
-    }
     return {
-        "STORAGES": {"bucket": storage},
+        "STORAGES": {"bucket": storage(place.store, BUCKET, secrets.token_hex(4))},
         "DATABASES": {
             "default": {
                 "ENGINE": "s3cache.db",
