@@ -43,8 +43,9 @@ class _Reads(compiler.SQLCompiler):
         """SQL that carries its query, if it is about to be executed."""
         sql, params = super().as_sql(*args, **kwargs)
         if (by_chunks := self._by_chunks) is not None:
-            reading = Reading(self.query, self.connection, params, by_chunks=by_chunks)
-            sql = QuerySQL(sql, reading)
+            sql = QuerySQL(
+                Reading(self.query, self.connection, sql, params, by_chunks=by_chunks)
+            )
         return sql, params
 
 

@@ -21,7 +21,6 @@ from asyncio.events import _get_running_loop
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
-from uuid import UUID
 
 from django.core.cache import caches
 from django.core.signals import setting_changed
@@ -39,6 +38,7 @@ from s3cache.remembered import IMMUTABLE, remembered_values
 from s3cache.replica import clock
 from s3cache.replica.outbox import bits_of
 from s3cache.replica.replica import AHEAD
+from s3cache.results.compiled import Compiled, stored
 from s3cache.results.counters import Key, counters
 from s3cache.results.elsewhere import Elsewhere, Rows
 from s3cache.results.narrowing import partition_of
@@ -47,6 +47,7 @@ from s3cache.results.policy import policy_for
 from s3cache.results.reading import Taken, take
 from s3cache.results.repeats import Repeats
 from s3cache.results.shapes import MOST_SHAPES, Shape
+from s3cache.results.statements import computed
 from s3cache.results.versions import PartScope, RowScope, Scope
 from s3cache.results.watching import Read, Why, read_of, watchers, watching
 from s3cache.routers import S3Router
@@ -127,7 +128,7 @@ class _Narrowed:
 
     def stored(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """What rows hold that belong to it."""
-        return tuple([_stored(values[position]) for position in self.positions])
+        return tuple([stored(values[position]) for position in self.positions])
 
     def scope(self, values: tuple[Any, ...]) -> RowScope | PartScope:
         """Those rows, for ``Versions``."""
@@ -165,12 +166,21 @@ class Recipe:
     fresh_for: float
     #: Of the statement that such a read is, and that a hit is not.
     repeats: Repeats
+    #: How what is gone is read again, if not by Django's compiler.
+    compiled: Compiled[Any] | None
 
     def depends_on(self, values: tuple[Any, ...]) -> tuple[Scope, ...]:
         """What the answer with these values belongs to."""
         return tuple(
             [one if isinstance(one, str) else one.scope(values) for one in self.scopes]
         )
+
+    def part(self, values: tuple[Any, ...]) -> RowScope | PartScope | None:
+        """What is less than a table of it."""
+        for one in self.scopes:
+            if not isinstance(one, str):
+                return one.scope(values)
+        return None
 
 
 @dataclass(slots=True)  # frozen would take as long as the rest of making it
@@ -252,11 +262,7 @@ class Hot(Generic[_M]):
             # The usual way says that such a call is not for event loops.
             return None
         source = recipe.source
-        if (
-            (somewhere_open and are_open(source.alias))
-            or caches.settings is not source.cache_settings
-            or not _is_here(source)
-        ):
+        if not _is_here(source):
             return None
         versions = source.versions
         try:
@@ -427,6 +433,9 @@ class Hot(Generic[_M]):
             ttl=policy.ttl,
             fresh_for=wrapper.max_age_of(tables) * AHEAD,
             repeats=taken.repeats,
+            compiled=(
+                Compiled.of(self._model, taken, values) if action == "get" else None
+            ),
         )
         shape.recipes[action] = recipe
         return recipe
@@ -477,17 +486,43 @@ class Hot(Generic[_M]):
                 return NOT_HOT
             shape, values = found, (*values, *lookups.values())
         kept = self.find(shape, "get", values, may_wait=may_wait)
-        if kept is None or (
-            (pre_init.receivers or post_init.receivers) and self.has_listeners()
-        ):
+        if kept is None:
+            return self._get_again(shape, values) if may_wait else NOT_HOT
+        if (pre_init.receivers or post_init.receivers) and self.has_listeners():
             return NOT_HOT
         if kept is _ABSENT:
-            raise self._absent(
-                f"{self._model._meta.object_name} matching query does not exist."
-            )
+            raise self._does_not_exist()
         if type(kept) is not _Object:
             return kept
         return self.make_object(kept.attributes.copy(), kept.state.copy())
+
+    def _does_not_exist(self) -> Exception:
+        return self._absent(
+            f"{self._model._meta.object_name} matching query does not exist."
+        )
+
+    def _get_again(self, shape: Shape, values: tuple[Any, ...]) -> Any:
+        """As ``get``, of what is not kept, by a statement that is known."""
+        recipe = shape.recipes.get("get")
+        if (
+            recipe is None
+            or recipe.compiled is None
+            or computed  # they want to know which query it is
+            or not _is_here(recipe.source)
+        ):
+            return NOT_HOT
+        wrapper = cast("DatabaseWrapper", connections[recipe.source.alias])
+        read = recipe.compiled.rows(wrapper, values, recipe.part(values))
+        if read is None:
+            return NOT_HOT
+        taken, rows = read
+        if len(rows) > 1:
+            return NOT_HOT  # Django says so
+        found = recipe.compiled.make(wrapper, rows[0]) if rows else None
+        self._learn_found(shape, values, taken, found)
+        if found is None:
+            raise self._does_not_exist()
+        return found
 
     def get_and_learn(
         self,
@@ -520,10 +555,16 @@ class Hot(Generic[_M]):
         of: Shape | None = shape
         if lookups:
             of = shape.find_filter(lookups) or shape.learn_filter(lookups)
-        if of is not None and taken.at is not None and self._can_build():
+        if of is not None:
+            self._learn_found(of, (*values, *lookups.values()), taken, found)
+
+    def _learn_found(
+        self, shape: Shape, values: tuple[Any, ...], taken: Taken, found: _M | None
+    ) -> None:
+        if taken.at is not None and self._can_build():
             kept = _ABSENT if found is None else self.keep_object(found)
             if kept is not None:
-                self._keep(of, "get", (*values, *lookups.values()), taken, kept)
+                self._keep(shape, "get", values, taken, kept)
 
     # Lists
 
@@ -661,13 +702,6 @@ def _action(shape: Shape, action: object) -> str:
     return action if isinstance(action, str) else "aggregate"
 
 
-def _stored(value: object) -> Any:
-    """``value`` as SQLite has it in a row."""
-    if type(value) is UUID:
-        return value.hex
-    return int(value) if type(value) is bool else value
-
-
 def _weigh(kept: Any) -> int | None:
     """The bytes of what is kept, or None if it could be changed."""
     if type(kept) is _Object:
@@ -700,7 +734,7 @@ def _version_of(
     def version(values: tuple[Any, ...]) -> object:
         value = values[position]
         return versions.of_row(
-            table, (value if type(value) in _AS_STORED else _stored(value),)
+            table, (value if type(value) in _AS_STORED else stored(value),)
         )
 
     return version
@@ -709,8 +743,13 @@ def _version_of(
 def _is_here(source: _Source) -> bool:
     """Whether the alias still means that database, for who calls this.
 
-    Somebody may have put another connection in its place, for a thread.
+    Somebody may have put another connection in its place, for a thread; and
+    a thread that is in the middle of a block reads something else.
     """
+    if (
+        somewhere_open and are_open(source.alias)
+    ) or caches.settings is not source.cache_settings:
+        return False
     wrapper = getattr(_wrappers, source.alias, None)
     if wrapper is None:
         return connections.settings.get(source.alias) is source.settings

@@ -41,8 +41,8 @@ _WHOLE: Final = (models.IntegerField, models.BooleanField)
 
 def narrowed(
     query: Query, sql: str, schema: Schema, connection: BaseDatabaseWrapper
-) -> tuple[str, RowScope | PartScope] | None:
-    """The table of ``query``, in lower case, and the part that counts.
+) -> RowScope | PartScope | None:
+    """The part of the table of ``query`` that counts.
 
     ``sql`` is the query's, ``schema`` that of the replica, without views in
     it. None: all of the table.
@@ -61,11 +61,11 @@ def narrowed(
     name = alias.lower()
     if len(table.key) == 1 and table.key[0] in values:
         key = values[table.key[0]]
-        return None if key is None else (name, RowScope(name, (key,)))
+        return None if key is None else RowScope(name, (key,))
     columns = _partition(model, frozenset(values))
     if columns is None:
         return None
-    return name, PartScope(name, columns, tuple(values[one] for one in columns))
+    return PartScope(name, columns, tuple(values[one] for one in columns))
 
 
 def _required(

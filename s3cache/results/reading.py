@@ -18,13 +18,16 @@ from django.db.models.sql import AggregateQuery, Query
 from s3cache.conf import counted_as
 from s3cache.hints import Hints, hints_of
 from s3cache.results.counters import counters
+from s3cache.results.narrowing import narrowed
 from s3cache.results.repeats import Repeats
-from s3cache.results.versions import At, Scope
+from s3cache.results.versions import At, PartScope, RowScope, Scope
 
 if TYPE_CHECKING:
     from s3cache.db.base import DatabaseWrapper
+    from s3cache.replica.tables import Schema
 
 __all__ = [
+    "Again",
     "QuerySQL",
     "Reading",
     "Taken",
@@ -47,7 +50,8 @@ class Taken:
     """What a query was told of its result: where it belongs.
 
     ``at`` is None unless the result may be kept; ``scopes`` are what it
-    depends on, in the order of the versions; ``sql`` is the statement.
+    depends on, in the order of the versions; ``sql`` is the statement, of
+    ``reading``.
     ``was_kept``: it came from the cache, so somebody had asked for it before;
     ``was_stored``: it was put there; ``replaces``: whatever else is kept of it
     is not to be believed, and ``is_wanted``: also by other processes.
@@ -61,6 +65,7 @@ class Taken:
         "at",
         "connection",
         "is_wanted",
+        "reading",
         "repeats",
         "replaces",
         "scopes",
@@ -76,6 +81,7 @@ class Taken:
         self.was_kept = self.was_stored = self.replaces = self.is_wanted = False
         self.scopes: tuple[Scope, ...] = ()
         self.connection: DatabaseWrapper | None = None
+        self.reading: Reading | None = None
         self.sql = ""
         self.repeats = Repeats()
 
@@ -98,23 +104,25 @@ def take(query: Query) -> Iterator[Taken]:
 class Reading:
     """A query that is being executed; ``keep``: its result may be kept.
 
-    ``params`` are those that Django compiled with its SQL, the same object.
+    ``sql`` and ``params`` are what Django compiled, the same object.
     ``by_chunks``: for ``iterator()``, which is how forms read their choices,
     but also how whoever reads whole tables once does.
     """
 
-    __slots__ = ("by_chunks", "connection", "keep", "params", "query")
+    __slots__ = ("by_chunks", "connection", "keep", "params", "query", "sql")
 
     def __init__(
         self,
         query: Query,
         connection: DatabaseWrapper,
+        sql: str = "",
         params: Any = (),
         *,
         by_chunks: bool = False,
     ) -> None:
         self.query = query
         self.connection = connection
+        self.sql = sql
         self.params = params
         self.by_chunks = by_chunks
         self.keep = not query.select_for_update
@@ -144,6 +152,13 @@ class Reading:
             query = getattr(query, "inner_query", None)
         return None
 
+    def part(self, sql: str, schema: Schema) -> RowScope | PartScope | None:
+        """The part of its table that counts; None: all of it.
+
+        ``sql`` is what it has become for SQLite, ``schema`` the replica's.
+        """
+        return narrowed(self.query, sql, schema, self.connection)
+
     def bypass(self) -> None:
         """Count that the query was not answered from the cache."""
         model = self.model
@@ -156,6 +171,36 @@ class Reading:
             )
 
 
+class Again(Reading):
+    """A query that is another one with other values.
+
+    ``query`` is the other one: what that looks for does not count.
+    """
+
+    __slots__ = ("_part", "_taken")
+
+    def __init__(
+        self,
+        query: Query,
+        connection: DatabaseWrapper,
+        sql: str,
+        params: Any,
+        part: RowScope | PartScope | None,
+    ) -> None:
+        super().__init__(query, connection, sql, params)
+        self._part = part
+        self._taken = Taken()
+
+    @property
+    def taken(self) -> Taken:
+        """Who makes it wants to know where the result belongs."""
+        return self._taken
+
+    def part(self, sql: str, schema: Schema) -> RowScope | PartScope | None:
+        """The part that it was made for."""
+        return self._part
+
+
 class QuerySQL(str):
     """The SQL of ``reading``."""
 
@@ -163,8 +208,8 @@ class QuerySQL(str):
 
     __slots__ = ("reading",)
 
-    def __new__(cls, sql: str, reading: Reading) -> QuerySQL:
-        made = super().__new__(cls, sql)
+    def __new__(cls, reading: Reading) -> QuerySQL:
+        made = super().__new__(cls, reading.sql)
         made.reading = reading
         return made
 

@@ -28,7 +28,7 @@ from s3cache.results.codec import Undecodable, decode, encode
 from s3cache.results.counters import counters
 from s3cache.results.flights import PATIENCE, Flights
 from s3cache.results.keys import key_of
-from s3cache.results.narrowing import narrowed, partition_of
+from s3cache.results.narrowing import partition_of
 from s3cache.results.plans import Plan, Plans, plan_of
 from s3cache.results.policy import Policy, policy_for
 from s3cache.results.queries import queries
@@ -275,20 +275,19 @@ class Statements:
         """What the query depends on, and for people, which part of it."""
         if any(view in sql.lower() for view in self.versions.views):
             return tables, ""
-        found = narrowed(reading.query, sql, self._schema(reader), reading.connection)
-        if found is None or found[0] not in tables:
+        scope = reading.part(sql, self._schema(reader))
+        if scope is None or scope.table not in tables:
             return tables, ""
-        table, scope = found
         if isinstance(scope, PartScope):
             try:
                 self._know(reader, scope)
             except (OperationalError, sqlite3.OperationalError) as error:
                 # Somebody holds the file, for a migration perhaps. It is only
                 # a matter of how long the result stays valid.
-                logger.info("Parts of %s are not known yet: %s", table, error)
+                logger.info("Parts of %s are not known yet: %s", scope.table, error)
                 return tables, ""
         scopes: tuple[Scope, ...] = tuple(
-            scope if one == table else one for one in tables
+            scope if one == scope.table else one for one in tables
         )
         return scopes, str(scope)
 
@@ -500,6 +499,7 @@ class _Call:
         if taken is not None:
             taken.connection, taken.scopes = reading.connection, self._scopes
             taken.sql, taken.repeats = self._sql, self._plan.repeats
+            taken.reading = reading
 
     def answer(self, cache: BaseCache, ttl: float) -> Result:
         """The result, from the cache if it is there."""

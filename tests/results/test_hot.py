@@ -28,6 +28,7 @@ from django.test.utils import override_settings
 from s3cache.exceptions import RowChanged
 from s3cache.facade import Read
 from s3cache.managers import S3Manager, S3QuerySet
+from s3cache.results.compiled import Compiled
 from s3cache.results.hot import NOT_HOT, Hot
 from tests.db.hosts import Turns, each_on, on, together
 from tests.db.test_reads import store_down
@@ -68,13 +69,14 @@ class Usual(Exception):
 
 
 def is_hot(read: Callable[[], Any]) -> bool:
-    """Whether ``read`` is answered without a queryset."""
+    """Whether ``read`` is answered without a queryset and a statement."""
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise Usual
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models.QuerySet, "__init__", refuse)
+        patch.setattr(Compiled, "rows", refuse)
         try:
             read()
         except Usual:

@@ -133,6 +133,23 @@ class Gear(S3Model):
         return self.name
 
 
+class Measured(S3Model):
+    """Values that Django converts, and that nobody can change."""
+
+    money = models.DecimalField(max_digits=9, decimal_places=2)
+    real = models.FloatField(null=True)
+    flag = models.BooleanField(default=False)
+    day = models.DateField()
+    moment = models.DateTimeField()
+    time = models.TimeField()
+    span = models.DurationField()
+    uid = models.UUIDField(unique=True)
+    address = models.GenericIPAddressField(null=True)
+
+    def __str__(self) -> str:
+        return str(self.money)
+
+
 class Note(models.Model):
     """An ordinary model, which S3Models relate to."""
 
