@@ -14,13 +14,14 @@ tasks       for Django's task framework
 from __future__ import annotations
 
 from s3cache.warming.background import background
-from s3cache.warming.bulk import Batch, Outcome, bulk
+from s3cache.warming.bulk import Batch, NotTried, Outcome, bulk
 from s3cache.warming.registry import queries, query
 from s3cache.warming.starting import start
 from s3cache.warming.steps import Report
 
 __all__ = [
     "Batch",
+    "NotTried",
     "Outcome",
     "Report",
     "background",

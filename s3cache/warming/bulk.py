@@ -9,15 +9,23 @@ from typing import Any, Generic, TypeVar
 
 from django.db import connections, models, router, transaction
 
-from s3cache.exceptions import TransactionConflict
+from s3cache.exceptions import S3CacheError, TransactionConflict
 from s3cache.warming.background import background
 from s3cache.warming.named import warm_names
 from s3cache.warming.planning import check_names
 from s3cache.warming.steps import Report
 
-__all__ = ["Batch", "Outcome", "bulk"]
+__all__ = ["Batch", "NotTried", "Outcome", "bulk"]
 
 T = TypeVar("T")
+
+
+class NotTried(Exception):
+    """
+    The job had ended before this item: nothing was done for it.
+
+    ``__cause__`` is the error of the item that ended it.
+    """
 
 
 @dataclass(slots=True)
@@ -49,8 +57,11 @@ class Batch(Generic[T]):
         Do one item; an error in it is noted, and goes no further.
 
         What it has written until then is undone, and nothing else is; after
-        a `CommitOutcomeUnknown` it may be there all the same. A
-        `TransactionConflict` ends the whole of a job that is one commit.
+        a `CommitOutcomeUnknown` it may be there all the same. An error that
+        is not the item's ends the whole job, and is raised: a `StoreError`, a
+        `CommitOutcomeUnknown`, or a log that cannot be followed, for the next
+        item would wait as long to be told the same; and, where the job is
+        one commit, a `TransactionConflict`.
         """
         outcome = Outcome(item)
         self.outcomes.append(outcome)
@@ -59,16 +70,38 @@ class Batch(Generic[T]):
                 yield outcome
         except Exception as error:
             outcome.error = error
-            if self._is_atomic and isinstance(error, TransactionConflict):
+            if self.is_ended_by(error):
                 raise
 
+    def is_ended_by(self, error: Exception) -> bool:
+        """Whether an item that meets `error` is the last of the job."""
+        if isinstance(error, TransactionConflict):
+            return self._is_atomic
+        return isinstance(error, S3CacheError)
+
     def run(self, work: Callable[[T], Any], items: Iterable[T]) -> list[Outcome[T]]:
-        """Do ``work(item)`` with each; return what became of them."""
+        """
+        Do ``work(item)`` with each; return what became of them.
+
+        If an item ends the job, `items` is read to its end all the same:
+        those that are left are in `not_tried`. Raises what `item` raises.
+        """
         begin = len(self.outcomes)
-        for item in items:
-            with self.item(item) as outcome:
-                outcome.result = work(item)
+        left = iter(items)
+        for item in left:
+            try:
+                with self.item(item) as outcome:
+                    outcome.result = work(item)
+            except Exception as error:
+                self._give_up(left, error)
+                raise
         return self.outcomes[begin:]
+
+    def _give_up(self, left: Iterable[T], cause: Exception) -> None:
+        for item in left:
+            error = NotTried(f"The job ended before this item: {cause}")
+            error.__cause__ = cause
+            self.outcomes.append(Outcome(item, error))
 
     def warm(self, names: Sequence[str], using: str | None = None) -> None:
         """Warm models and queries, when nothing is open any more."""
@@ -81,8 +114,13 @@ class Batch(Generic[T]):
 
     @property
     def failed(self) -> list[Outcome[T]]:
-        """The items that were not done."""
+        """The items that were not done, `not_tried` among them."""
         return [outcome for outcome in self.outcomes if not outcome.ok]
+
+    @property
+    def not_tried(self) -> list[Outcome[T]]:
+        """The items that the job did not come to: it is safe to do them."""
+        return [one for one in self.outcomes if isinstance(one.error, NotTried)]
 
 
 @contextmanager
@@ -105,9 +143,10 @@ def bulk(
     None: as routers say.
 
     If the block raises, or its commit fails, so does this; nothing of an
-    atomic one is left then, and all of its outcomes say so. What cannot be
-    warmed is no error: that the changes were made is what counts. It is
-    logged, and counted in `Batch.warmed`.
+    atomic one is left then, and all of its outcomes say so. The first failure
+    of the store ends both, see `Batch.item`, and nothing is warmed. What
+    cannot be warmed is no error: that the changes were made is what counts.
+    It is logged, and counted in `Batch.warmed`.
     """
     names = _names(model, warm)
     check_names(names, using)
@@ -125,7 +164,7 @@ def bulk(
             if atomic:
                 for outcome in batch.outcomes:
                     outcome.error = outcome.error or error
-            else:
+            elif not batch.is_ended_by(error):
                 batch.warm(names, using)
             raise
         batch.warm(names, using)

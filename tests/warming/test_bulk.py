@@ -14,14 +14,23 @@ from django.db import IntegrityError, connections, transaction
 from django.db.models import QuerySet
 
 from s3cache import tenants
-from s3cache.exceptions import TransactionConflict
+from s3cache.exceptions import (
+    CommitOutcomeUnknown,
+    S3CacheError,
+    StoreRefused,
+    StoreUnavailable,
+    TransactionConflict,
+)
 from s3cache.replica.replica import forget_replica
-from s3cache.warming import background, bulk
-from tests.engine import Bucket, Host, MakeHost
+from s3cache.warming import NotTried, background, bulk
+from tests.db.hosts import FaultyStore, faulty, lost_after, lost_before, says
+from tests.engine import NEVER, Bucket, Host, MakeHost
 from tests.forks import in_child
 from tests.results.seen import HIT, MISS, directory, events
 from tests.testapp.models import Gear, Product
 from tests.warming.conftest import Declare
+
+__all__ = ["faulty"]
 
 pytestmark = [directory, pytest.mark.usefixtures("bucket")]
 
@@ -131,6 +140,95 @@ def test_inside_a_transaction_it_is_warmed_after_that(host: Host) -> None:
     warmed: Any = batch.warmed
     assert warmed.stored == 4
     assert events(Gear.objects.count) == HIT
+
+
+# What is wrong with the store is no error of an item
+
+
+@pytest.fixture
+def far(hosts: MakeHost, faulty: FaultyStore) -> Iterator[FaultyStore]:
+    """The store of a host that waits a moment for it, and has made a gear."""
+    with hosts(storage="faulty", commit_timeout=0.1, max_age=NEVER):
+        Gear.objects.create(name="first")
+        yield faulty
+
+
+def after_two(far: FaultyStore, action: Any) -> tuple[Any, list[str]]:
+    """What ``bulk()`` raises if the store fails; and the items begun."""
+    begun: list[str] = []
+
+    def work(name: str) -> None:
+        if len(begun) == 2:
+            far.on("PUT", "_log/", action)
+            far.on("GET", "_log/", action)
+        begun.append(name)
+        Gear.objects.create(name=name)
+
+    with pytest.raises(S3CacheError) as raised, bulk(Gear, atomic=False) as batch:
+        batch.run(work, iter("abcde"))
+    assert [one.item for one in batch.outcomes] == list("abcde")
+    assert [one.ok for one in batch.outcomes] == [True, True, False, False, False]
+    assert [one.item for one in batch.not_tried] == ["d", "e"]
+    assert [one.item for one in batch.failed] == ["c", "d", "e"]
+    assert batch.outcomes[2].error is raised.value
+    assert batch.warmed is None  # which would wait for the store, too
+    assert {one.error.__cause__ for one in batch.not_tried if one.error} == {
+        raised.value
+    }
+    far.heal()
+    return raised.value, begun
+
+
+@pytest.mark.parametrize(
+    ("action", "error"),
+    [
+        (lost_before, CommitOutcomeUnknown),
+        (lost_after, CommitOutcomeUnknown),
+        (says(403), StoreRefused),
+    ],
+)
+def test_a_store_that_fails_ends_a_job_and_loses_nothing(
+    far: FaultyStore, action: Any, error: type[Exception]
+) -> None:
+    """The items that are left are not tried, each for as long again."""
+    raised, begun = after_two(far, action)
+    assert type(raised) is error
+    assert begun == ["a", "b", "c"]
+    Gear.objects.create(name="the outcome is known now")
+    done = {gear.name for gear in Gear.objects.all()}
+    assert done >= {"first", "a", "b"}
+    assert not done & {"d", "e"}
+    assert ("c" in done) is (action is lost_after)
+
+
+def test_what_was_not_tried_can_be_done_later(far: FaultyStore) -> None:
+    with pytest.raises(StoreRefused), bulk(Gear, atomic=False) as batch:
+        far.on("PUT", "_log/", says(403))
+        batch.run(lambda name: Gear.objects.create(name=name), "abc")
+    far.heal()
+    with bulk(Gear, atomic=False) as later:
+        later.run(
+            lambda name: Gear.objects.create(name=name),
+            [one.item for one in batch.failed],  # refused, and so not done
+        )
+    assert later.failed == []
+    assert Gear.objects.count() == 4
+
+
+def test_of_one_commit_nothing_is_left_and_the_rest_not_tried(
+    far: FaultyStore,
+) -> None:
+    def work(name: str) -> None:
+        Gear.objects.create(name=name)
+        if name == "b":
+            raise StoreUnavailable("as a read that needs the store")
+
+    with pytest.raises(StoreUnavailable), bulk(Gear) as batch:
+        batch.run(work, "abcd")
+    assert [type(one.error) for one in batch.outcomes] == [
+        *(StoreUnavailable, StoreUnavailable, NotTried, NotTried),
+    ]
+    assert Gear.objects.count() == 1
 
 
 # What goes wrong after the commit is no error of the work
