@@ -7,7 +7,16 @@ from typing import Any
 
 from django.db.models.sql import Query
 
-__all__ = ["FRESH", "NO_HINTS", "RENEW", "Hints", "give_hints", "hints_of", "set_hints"]
+__all__ = [
+    "FRESH",
+    "NO_HINTS",
+    "RENEW",
+    "Hints",
+    "drop_hints",
+    "give_hints",
+    "hints_of",
+    "set_hints",
+]
 
 _ATTRIBUTE = "s3cache_hints"
 
@@ -58,6 +67,11 @@ def hints_of(query: Query) -> Hints:
 def set_hints(query: Query, **changes: Any) -> None:
     """Change the hints of a query in place."""
     give_hints(query, replace(hints_of(query), **changes))
+
+
+def drop_hints(query: Query) -> None:
+    """Have a query ask for nothing that others do not."""
+    vars(query).pop(_ATTRIBUTE, None)
 
 
 def give_hints(query: Query, hints: Hints) -> None:

@@ -16,7 +16,7 @@ from django.db.models.expressions import Col
 from django.db.models.sql import Query
 from django.db.models.sql.compiler import SQLCompiler
 
-from s3cache.results.reading import Again, QuerySQL, Taken
+from s3cache.results.reading import Again, QuerySQL, Taken, bare
 from s3cache.results.versions import PartScope, RowScope
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Compiled(Generic[_M]):
         reading = taken.reading
         if reading is None or not _are_the_same(reading.params, values):
             return None
-        query = reading.query
+        query = bare(reading.query)
         compiler = cast(
             "SQLCompiler", query.get_compiler(connection=reading.connection)
         )

@@ -16,7 +16,7 @@ from django.db.models import Model
 from django.db.models.sql import AggregateQuery, Query
 
 from s3cache.conf import counted_as
-from s3cache.hints import Hints, hints_of
+from s3cache.hints import Hints, drop_hints, hints_of
 from s3cache.results.counters import counters
 from s3cache.results.narrowing import narrowed
 from s3cache.results.repeats import Repeats
@@ -32,6 +32,7 @@ __all__ = [
     "Reading",
     "Taken",
     "action_of",
+    "bare",
     "label_and_action",
     "take",
 ]
@@ -99,6 +100,14 @@ def take(query: Query) -> Iterator[Taken]:
         yield taken
     finally:
         attributes.pop(_TAKEN, None)
+
+
+def bare(query: Query) -> Query:
+    """A copy of ``query`` without what whoever made it wanted of the cache."""
+    query = query.clone()
+    drop_hints(query)
+    vars(query).pop(_TAKEN, None)
+    return query
 
 
 class Reading:

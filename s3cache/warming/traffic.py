@@ -39,7 +39,7 @@ from django.utils import timezone
 from s3cache import conf
 from s3cache.hints import set_hints
 from s3cache.results import statements
-from s3cache.results.reading import Reading
+from s3cache.results.reading import Reading, bare
 from s3cache.warming.steps import Step
 
 if TYPE_CHECKING:
@@ -250,11 +250,8 @@ def _read(path: Path) -> dict[str, _Noted]:
 
 def _pickled(query: Query) -> bytes | None:
     """A query without what is of this process; None: it cannot be kept."""
-    query = query.clone()
-    for name in ("s3cache_hints", "s3cache_taken"):
-        vars(query).pop(name, None)
     try:
-        data = pickle.dumps(query, pickle.HIGHEST_PROTOCOL)
+        data = pickle.dumps(bare(query), pickle.HIGHEST_PROTOCOL)
     except Exception as error:
         # A value of the project's own, perhaps, which pickles as it likes.
         logger.debug("A query cannot be recorded: %s", error)

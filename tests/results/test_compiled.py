@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from s3cache.managers import S3Manager
 from s3cache.results import statements
 from s3cache.results.hot import drop_hot
-from tests.engine import Host, MakeHost
+from tests.engine import Bucket, Host, MakeHost
 from tests.results.seen import MISS, directory, events, on_loop, totals
 from tests.testapp.models import Gear, Measured, Place, PlaceProxy, Product, Shop
 
@@ -305,6 +305,30 @@ def test_who_wants_to_know_the_query_gets_the_right_one(
         statements.computed.pop()
     [query] = seen
     assert query.where.children[0].rhs == other.pk
+
+
+@pytest.mark.parametrize("ask", [lambda rows: rows.fresh(), lambda rows: rows.all()])
+def test_what_somebody_asked_of_the_cache_is_their_own(
+    gear: Gear, bucket: Bucket, ask: Callable[[Any], Any]
+) -> None:
+    """Nor is anything kept of the thread that asked."""
+    known(partial(ask(Gear.objects).get, pk=gear.pk))
+    for weight in (6, 7):
+        Gear.objects.filter(pk=gear.pk).update(weight=weight)
+        get = partial(Gear.objects.all().get, pk=gear.pk)
+        with bucket.requests() as seen:
+            assert uncompiled(get).weight == weight
+        assert not seen
+    compiled = [
+        recipe.compiled
+        for shape in Gear.objects._hot_path().shapes
+        for recipe in shape.recipes.values()
+        if recipe.compiled is not None
+    ]
+    assert compiled
+    for one in compiled:
+        assert "s3cache_hints" not in vars(one.query)
+        assert "s3cache_taken" not in vars(one.query)
 
 
 # When it is Django's to read
