@@ -147,6 +147,7 @@ class Performer:
     def _where(self, effect: effects.Where) -> Position:
         position = self._target.position()
         if self._target is self._file:
+            self._replica.tell(position.number)
             position = self._as_proved(position)
         return position
 
@@ -166,11 +167,10 @@ class Performer:
         if isinstance(moved, Lacking):
             return moved
         self._count_changes(effect, moved=moved)
-        if moved and self._replica.is_current():
-            self._side.moved_to(effect.entry.number)
-            if effect.own:
-                # That nobody else was first is as good as a 404.
-                self._side.set_asked(self._created_at)
+        self._replica.tell(effect.entry.number)
+        if moved and effect.own and self._replica.is_current():
+            # That nobody else was first is as good as a 404.
+            self._side.set_asked(self._created_at)
         return self._where(effects.Where())
 
     def _count_changes(self, effect: effects.Apply, *, moved: bool) -> None:

@@ -308,7 +308,7 @@ class Replica:
         generation = _as_number(self.file.generation())
         if self.side.generation != generation:
             self.side.reset(generation)
-            self.side.moved_to(position.number)
+            self.side.moved_to(position.number, generation)
         if not position.database:
             self._make_first()
         elif self.file.store_name() != self.store.name:
@@ -811,6 +811,17 @@ class Replica:
         finally:
             lock.release()
 
+    def tell(self, number: int) -> None:
+        """Tell the host's processes that the replica is at ``number``.
+
+        Also if it was another one that moved it: that one may not have come
+        to this yet, or have died, and what is known of the state before would
+        still be taken for current.
+        """
+        opened = self._open
+        if opened is not None and self.side.number < number:
+            self.side.moved_to(number, opened.generation)
+
     def is_current(self) -> bool:
         """Whether the open file is the one that the side file is about."""
         opened = self._open
@@ -945,7 +956,7 @@ class Replica:
         new.discard()
         generation = _as_number(file.generation())
         self.side.reset(generation)
-        self.side.moved_to(now.number)
+        self.side.moved_to(now.number, generation)
         self.side.proved(now.number, now.proved_at)
         opened = self._open
         if opened is not None:

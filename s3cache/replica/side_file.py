@@ -101,6 +101,9 @@ class SideFile:
         self.recording = ProcessLock(
             self._descriptor, 7, "another process writes records"
         )
+        self.telling = ProcessLock(
+            self._descriptor, 10, "another process tells where the replica is"
+        )
         self.flushing = ProcessLock(
             self._descriptor, 9, "another process sends the outbox"
         )
@@ -174,9 +177,15 @@ class SideFile:
         """The replica's position, as the last process that moved it said."""
         return int(self._numbers[3])
 
-    def moved_to(self, number: int) -> None:
-        """Tell the other processes that the replica moved."""
-        self._numbers[3] = number
+    def moved_to(self, number: int, generation: float) -> None:
+        """Tell the other processes how far the file ``generation`` is.
+
+        It never goes back, whoever says so last: one that has seen the older
+        number would believe that nothing has happened.
+        """
+        with self.telling.held(30.0):
+            if self._numbers[4] == generation and self._numbers[3] < number:
+                self._numbers[3] = number
 
     def set_asked(self, asked_at: float) -> None:
         """The store was asked at ``asked_at``, and all is applied."""
@@ -221,9 +230,10 @@ class SideFile:
 
     def reset(self, generation: float) -> None:
         """Forget everything: the replica was made anew."""
-        for index in range(_PENDING):  # an outbox is about no replica
-            self._numbers[index] = 0.0
-        self._numbers[4] = generation
+        with self.telling.held(30.0):
+            for index in range(_PENDING):  # an outbox is about no replica
+                self._numbers[index] = 0.0
+            self._numbers[4] = generation
 
     def close(self) -> None:
         """Close the file: this process does not use the replica any more."""
@@ -246,6 +256,7 @@ class SideFile:
             self.rebuilding,
             self.keeping,
             self.recording,
+            self.telling,
             self.flushing,
         )
 

@@ -319,9 +319,11 @@ def test_what_somebody_asked_of_the_cache_is_their_own(
         with bucket.requests() as seen:
             assert uncompiled(get).weight == weight
         assert not seen
+    hot = Gear.objects._hot_path()
+    assert hot is not None
     compiled = [
         recipe.compiled
-        for shape in Gear.objects._hot_path().shapes
+        for shape in hot.shapes
         for recipe in shape.recipes.values()
         if recipe.compiled is not None
     ]

@@ -23,6 +23,10 @@ from django.db.models import (
 from django.db.models.functions import Now, Random
 
 from s3cache.db import base
+from s3cache.log.catch_up import advance
+from s3cache.log.effects import Create
+from s3cache.replica.performer import Performer
+from s3cache.replica.side_file import SideFile
 from s3cache.results import statements, versions
 from s3cache.results.versions import Versions
 from tests.db.hosts import on
@@ -632,6 +636,40 @@ def test_a_result_is_stored_under_the_versions_that_it_belongs_to(
     monkeypatch.setattr(Versions, "at", at)
     assert names() == ["old"]  # its snapshot
     assert host.position == before + 1
+    assert names() == ["new"]
+
+
+@pytest.mark.parametrize("reads", ["its own write", "what it was told to wait for"])
+def test_an_entry_that_a_process_applied_that_could_not_say_so(
+    host: Host, hosts: MakeHost, monkeypatch: pytest.MonkeyPatch, reads: str
+) -> None:
+    """It was killed, or has not come to it yet; another one goes on from it."""
+    Author.objects.create(name="old")
+    assert names() == names() == ["old"]
+    replica = host.connection.replica
+    number = replica.position().number + 1
+    create = Performer._create
+
+    def apply() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(SideFile, "moved_to", lambda *args: None)
+            replica.run(advance(number, ()))
+
+    def create_and_lose(self: Performer, effect: Create) -> Any:
+        answer = create(self, effect)
+        monkeypatch.setattr(Performer, "_create", create)
+        apply()
+        return answer
+
+    if reads == "its own write":
+        monkeypatch.setattr(Performer, "_create", create_and_lose)
+        Author.objects.update(name="new")
+    else:
+        with hosts("other"):
+            Author.objects.update(name="new")
+        apply()
+        replica.advance(number)
+    assert replica.position().number == number
     assert names() == ["new"]
 
 
