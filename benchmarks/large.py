@@ -281,7 +281,8 @@ def _add_server(address: str) -> None:
     """Have the copy of the store as a storage."""
     from django.core.files.storage import storages
 
-    storages.backends[BUCKET] = storage(address, BUCKET, "copy")
+    backends: dict[str, Any] = storages.backends
+    backends[BUCKET] = storage(address, BUCKET, "copy")
 
 
 def _new_host(number: int) -> str:

@@ -643,7 +643,7 @@ def test_a_result_is_stored_under_the_versions_that_it_belongs_to(
 def test_an_entry_that_a_process_applied_that_could_not_say_so(
     host: Host, hosts: MakeHost, monkeypatch: pytest.MonkeyPatch, reads: str
 ) -> None:
-    """It was killed, or has not come to it yet; another one goes on from it."""
+    """It was killed, or has not come to it; another one goes on from it."""
     Author.objects.create(name="old")
     assert names() == names() == ["old"]
     replica = host.connection.replica
