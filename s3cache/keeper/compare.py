@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import sqlite3
 from collections.abc import Iterator
 from itertools import zip_longest
 
+from s3cache.keeper.performer import KeeperPerformer
 from s3cache.keeper.verify import Finding, Remedy
 from s3cache.log.catalog import Segment
 from s3cache.log.catch_up import catch_up
 from s3cache.log.keys import entry_key
 from s3cache.replica import meta
 from s3cache.replica.applying import read_sequences
-from s3cache.replica.file import delete_file
+from s3cache.replica.file import beside, delete_file
 from s3cache.replica.packs import make_pack, read_statements
 from s3cache.replica.replica import Replica, forget_replica, replica_at
 from s3cache.replica.tables import Schema, read_schema, schema_version
@@ -35,7 +35,7 @@ def verify_replica(replica: Replica) -> list[Finding]:
     Makes another replica beside it for a while. Raises ``LogDiverged`` or
     ``EntryFormatError`` if none can be made.
     """
-    path = replica.path.with_name(f"{replica.path.name}-keeper-{secrets.token_hex(4)}")
+    path = beside(replica.path, KeeperPerformer.kind)
     fresh = replica_at(path, replica.options, replica.store)
     try:
         with contextlib.ExitStack() as held:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,13 @@ from s3cache.log.effects import Effect
 from s3cache.replica import meta
 from s3cache.replica.applying import read_sequences
 from s3cache.replica.connections import connect
-from s3cache.replica.file import ReplicaFile, create_private, delete_file
+from s3cache.replica.file import (
+    ReplicaFile,
+    beside,
+    create_private,
+    delete_file,
+    delete_left_beside,
+)
 from s3cache.replica.packs import compress, make_pack, read_statements
 from s3cache.replica.performer import Performer
 from s3cache.replica.replica import Replica
@@ -30,6 +35,8 @@ class KeeperPerformer(Performer):
     there already belonged to processes that died.
     """
 
+    kind = "keeper"
+
     def __init__(self, replica: Replica) -> None:
         super().__init__(replica)
         self._of = replica
@@ -43,8 +50,7 @@ class KeeperPerformer(Performer):
         self._own = own
 
     def __enter__(self) -> KeeperPerformer:
-        for left in self._of.path.parent.glob(f"{self._of.path.name}-keeper-*"):
-            left.unlink(missing_ok=True)
+        delete_left_beside(self._of.path, self.kind)
         return self
 
     def __exit__(self, *_exc_info: object) -> None:
@@ -84,9 +90,7 @@ class _Copy:
     """
 
     def __init__(self, replica: Replica, made: ReplicaFile | None = None) -> None:
-        self._path: Path = replica.path.with_name(
-            f"{replica.path.name}-keeper-{secrets.token_hex(4)}"
-        )
+        self._path: Path = beside(replica.path, KeeperPerformer.kind)
         create_private(self._path)
         self._connection = connect(self._path)
         if made is not None:

@@ -306,6 +306,21 @@ def delete_file(path: Path) -> None:
             path.with_name(path.name + suffix).unlink()
 
 
+def beside(path: Path, kind: str) -> Path:
+    """A new path beside that of a replica, ``<path>-<kind>-<random>``.
+
+    Who makes such files holds a lock of that kind.
+    """
+    return path.with_name(f"{path.name}-{kind}-{secrets.token_hex(4)}")
+
+
+def delete_left_beside(path: Path, kind: str) -> None:
+    """Delete what processes have left that died; the caller holds the lock."""
+    for left in path.parent.iterdir():
+        if left.name.startswith(f"{path.name}-{kind}-"):
+            left.unlink(missing_ok=True)
+
+
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Write in one transaction, and roll it back on an error."""

@@ -46,6 +46,9 @@ class Performer:
     caller holds the commit lock already.
     """
 
+    #: Of the files that it makes; see ``beside``.
+    kind = "new"
+
     def __init__(
         self,
         replica: Replica,
@@ -227,7 +230,9 @@ class Performer:
         if self._target is not self._file:
             self._target.discard()
         self._catalog = effect.catalog
-        self._target = self._replica.new_file(effect.head, effect.catalog)
+        self._target = self._replica.new_file(
+            effect.head, effect.catalog, kind=self.kind
+        )
         packs = self._packs_to_begin_with(effect)
         return effects.Begun(self._target.position(), packs)
 

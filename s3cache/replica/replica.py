@@ -7,7 +7,6 @@ import hashlib
 import logging
 import math
 import os
-import secrets
 import socket
 import sqlite3
 import threading
@@ -35,7 +34,12 @@ from s3cache.replica.analysis import Analyser
 from s3cache.replica.batch import Committer, stage_batch
 from s3cache.replica.block import Block
 from s3cache.replica.connections import Registration, connect, identity_of
-from s3cache.replica.file import ReplicaFile, delete_file
+from s3cache.replica.file import (
+    ReplicaFile,
+    beside,
+    delete_file,
+    delete_left_beside,
+)
 from s3cache.replica.founding import create_database
 from s3cache.replica.ids import IdChunks
 from s3cache.replica.meta import Recent
@@ -235,6 +239,7 @@ class Replica:
         with self.side.rebuilding.held(timeout):
             self._rebuilder = threading.get_ident()
             try:
+                delete_left_beside(self.path, "new")
                 yield
             finally:
                 self._rebuilder = 0
@@ -923,11 +928,14 @@ class Replica:
 
     # The new file of a rebuild.
 
-    def new_file(self, head: Head, catalog: Catalog | None = None) -> ReplicaFile:
-        """An empty replica of the database of ``head``, beside this one."""
-        path = self.path.with_name(f"{self.path.name}-new-{secrets.token_hex(4)}")
+    def new_file(
+        self, head: Head, catalog: Catalog | None = None, *, kind: str
+    ) -> ReplicaFile:
+        """An empty replica of the database of ``head``, ``beside`` this."""
         file = ReplicaFile.open(
-            path, store=self.store.name, registrations=self._registrations.values()
+            beside(self.path, kind),
+            store=self.store.name,
+            registrations=self._registrations.values(),
         )
         file.begin_at(head, catalog)
         return file

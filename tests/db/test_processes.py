@@ -253,6 +253,23 @@ def test_a_process_that_rebuilds_the_replica_of_another(
     assert (one.call(value), two.call(value)) == (4, 4)
 
 
+def test_what_was_left_by_a_process_that_died_while_it_made_a_replica(
+    host: Host, processes: MakeProcess, tmp_path: Path
+) -> None:
+    """Replicas are large, and such processes may die one after the other."""
+    Author.objects.create(name="counter", born=0)
+    process = processes("shared")
+    assert process.call(value) == 0
+    for suffix in ("", "-wal", "-shm"):
+        (tmp_path / f"shared.sqlite3-new-0123abcd{suffix}").write_bytes(b"x")
+    another = tmp_path / "shared2.sqlite3-new-0123abcd"
+    another.touch()
+    assert process.call(rebuild) == 1
+    assert process.call(value) == 0
+    assert list(tmp_path.glob("shared.sqlite3-new-*")) == []
+    assert another.exists()
+
+
 def test_a_replica_is_made_anew_in_the_middle_of_a_block(
     host: Host, processes: MakeProcess, tmp_path: Path
 ) -> None:
