@@ -714,8 +714,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
                 schema = replica.describe(connection)
                 self._check(connection, schema, _named(schema, table_names))
             return
-        with replica.writing(block):
-            connection, changed = block.check_on()
+        with block.shown() as (connection, changed):
             schema = replica.describe(connection)
             if table_names is None and changed is not None:
                 tables = _near(schema, changed)

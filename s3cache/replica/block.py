@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import NotSupportedError, OperationalError
@@ -25,6 +26,7 @@ from s3cache.replica.sql import Kind, kind_of, savepoint_name, why_refused, word
 if TYPE_CHECKING:
     from s3cache.replica.reader import Reader
     from s3cache.replica.replica import Replica
+    from s3cache.replica.writer import Writer
 
 T = TypeVar("T")
 
@@ -251,10 +253,10 @@ class Block:
         tries = 3
         while True:
             try:
-                with self._replica.writing(self):
+                with self._replica.writing(self) as writer:
                     try:
-                        if self._lay(sql, params, many):
-                            return self._run_laid(sql, params, many)
+                        if self._lay(writer, sql, params, many):
+                            return self._run_laid(writer, sql, params, many)
                     except Uncaptured:
                         # The schema changed since the statement was looked at.
                         tries -= 1
@@ -268,8 +270,7 @@ class Block:
             # the newest state, the block either comes to the same, or fails.
             self.rebase()
 
-    def _run_laid(self, sql: str, params: Any, many: bool) -> Result:
-        writer = self._replica.writer
+    def _run_laid(self, writer: Writer, sql: str, params: Any, many: bool) -> Result:
         writer.touched = set()
         # It is judged by the newest state, and so is what comes after it: a
         # row that an INSERT has clashed with has to be there for a SELECT,
@@ -293,10 +294,8 @@ class Block:
             writer.rollback()
         return result
 
-    def _lay(self, sql: str, params: Any, many: bool) -> bool:
+    def _lay(self, writer: Writer, sql: str, params: Any, many: bool) -> bool:
         """Lay the delta over the newest state; False if it does not fit."""
-        replica = self._replica
-        writer = replica.writer
         first = (params[0] if params else ()) if many else params
         if writer.owner is self:
             written = with_children(
@@ -311,7 +310,7 @@ class Block:
         writer.begin([(sql, first)], self._delta.names())
         try:
             if self._delta:
-                if self._was_overtaken():
+                if self._was_overtaken(writer.connection):
                     writer.rollback()
                     return False
                 try:
@@ -328,8 +327,7 @@ class Block:
         writer.owner = self
         return True
 
-    def _was_overtaken(self) -> bool:
-        connection = self._replica.writer.connection
+    def _was_overtaken(self, connection: sqlite3.Connection) -> bool:
         generation, number = meta.read_generation(connection)
         base = self._base
         if base is None or base.generation != generation or number < base.number:
@@ -474,22 +472,27 @@ class Block:
         if self._is_inherited():
             raise self._replica.forked()
 
-    def check_on(self) -> tuple[sqlite3.Connection, Sequence[str] | None]:
+    @contextmanager
+    def shown(self) -> Iterator[tuple[sqlite3.Connection, Sequence[str] | None]]:
         """The connection that shows the block's state, and what it changed.
 
-        The caller has all loaded, and holds the writer. None: anything may
-        have been changed.
+        The caller has all loaded. None: anything may have been changed.
         """
-        writer = self._replica.writer
-        if self._schema_block is not None:
-            return writer.connection, None
-        if not self._delta:
+        if self._schema_block is None and not self._delta:
             self._look()
             self._look_again()
-            return self._reader.connection, []
-        while not self._lay("SELECT 1", (), many=False):
-            self.rebase()
-        return writer.connection, self._delta.names()
+            with self._reader.held() as connection:
+                yield connection, []
+            return
+        while True:
+            with self._replica.writing(self) as writer:
+                if self._schema_block is not None:
+                    yield writer.connection, None
+                    return
+                if self._lay(writer, "SELECT 1", (), many=False):
+                    yield writer.connection, self._delta.names()
+                    return
+            self.rebase()  # which waits for others, so nobody waits for it
 
     def want_ids(self, table: str, count: int) -> None:
         """Say how many ids the INSERTs that come next are going to take."""
