@@ -647,7 +647,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         the log has not got that far.
         """
         self.catch_up()
-        return self.replica.file.outcome_of(token)
+        return self.replica.in_file(lambda file: file.outcome_of(token))
 
     def rebuild_replica(self) -> None:
         """Make the replica anew from the store, whatever it holds.

@@ -72,8 +72,7 @@ class KeeperPerformer(Performer):
         self._store = store
 
     def _survey(self, effect: Survey) -> Contents:
-        made = None if self._target is self._file else self._target
-        self._copy = _Copy(self._of, made)
+        self._copy = _Copy(self._of, self._new)
         return self._copy.contents(effect.since)
 
     def _build(self, effect: Build) -> Built:

@@ -385,13 +385,14 @@ def apply_own(entry: Entry, answer: Answer, options: CommitOptions) -> Steps[Pos
 
     A reader of this host may have done so before, and gone on. Or it has
     made the replica anew since the batch was run, and what the batch needed
-    is not loaded any more.
+    is not loaded any more; or it has found one in its place that another
+    process has made, and that has not got so far.
     """
     try:
         position: Position | Lacking = yield Apply(
             entry, answer.etag, created_at(answer), True
         )
-        if isinstance(position, Lacking):
+        if isinstance(position, Lacking) or position.number < entry.number:
             position = yield from reach_newest(options.signing_keys)
     except Exception as error:
         raise (yield from unknown(entry, error)) from error

@@ -59,7 +59,7 @@ class Analyser:
 
     Its connection is used for nothing else and keeps no compiled statements:
     a kept one would not be compiled again, and say nothing. It is opened
-    when it is needed.
+    when it is needed; once it has ended, for one statement at a time.
     """
 
     def __init__(self, open_connection: Callable[[], sqlite3.Connection]) -> None:
@@ -67,6 +67,7 @@ class Analyser:
         self._connection: sqlite3.Connection | None = None
         #: Held by whoever uses the connection.
         self.lock = threading.Lock()
+        self._has_ended = False
         self._version = -1
         self._known: dict[str, Access] = {}
         self._table_at: dict[int, str] = {}
@@ -98,38 +99,46 @@ class Analyser:
     def access_at(self, sql: str, params: Any) -> tuple[int, Access]:
         """``access``, and the version of the schema that it holds for."""
         with self.lock:
-            connection = self._connected()
-            version = schema_version(connection)
-            if version != self._version or len(self._known) >= _REMEMBERED:
-                self._known.clear()
-                self._version = version
-                self._table_at = _tables_by_root_page(connection)
-            known = self._known.get(sql)
-            if known is None:
-                self._reads, self._writes, self._functions = set(), set(), set()
-                try:
-                    program = connection.execute(f"EXPLAIN {sql}", params).fetchall()
-                except (sqlite3.Error, OverflowError):
-                    return version, Access(frozenset(), frozenset(), known=False)
-                # The authorizer is not told of a table that is joined by
-                # USING alone, but the program opens it.
-                self._reads.update(
-                    self._table_at[root_page]
-                    for _n, opcode, _p1, root_page, database, *_ in program
-                    if opcode in _OPENS and not database and root_page in self._table_at
-                )
-                # Nor of what generated columns call.
-                details = {str(row[5]).lower() for row in program if row[5]}
-                self._functions.update(_named(_CALL, details))
-                known = Access(
-                    frozenset(self._reads),
-                    frozenset(self._writes),
-                    frozenset(self._functions),
-                    _collations(details),
-                    any(row[1] == "VOpen" for row in program),
-                )
-                self._known[sql] = known
-            return version, known
+            try:
+                return self._look(self._connected(), sql, params)
+            finally:
+                if self._has_ended:
+                    self.close()  # nobody else would
+
+    def _look(
+        self, connection: sqlite3.Connection, sql: str, params: Any
+    ) -> tuple[int, Access]:
+        version = schema_version(connection)
+        if version != self._version or len(self._known) >= _REMEMBERED:
+            self._known.clear()
+            self._version = version
+            self._table_at = _tables_by_root_page(connection)
+        known = self._known.get(sql)
+        if known is None:
+            self._reads, self._writes, self._functions = set(), set(), set()
+            try:
+                program = connection.execute(f"EXPLAIN {sql}", params).fetchall()
+            except (sqlite3.Error, OverflowError):
+                return version, Access(frozenset(), frozenset(), known=False)
+            # The authorizer is not told of a table that is joined by
+            # USING alone, but the program opens it.
+            self._reads.update(
+                self._table_at[root_page]
+                for _n, opcode, _p1, root_page, database, *_ in program
+                if opcode in _OPENS and not database and root_page in self._table_at
+            )
+            # Nor of what generated columns call.
+            details = {str(row[5]).lower() for row in program if row[5]}
+            self._functions.update(_named(_CALL, details))
+            known = Access(
+                frozenset(self._reads),
+                frozenset(self._writes),
+                frozenset(self._functions),
+                _collations(details),
+                any(row[1] == "VOpen" for row in program),
+            )
+            self._known[sql] = known
+        return version, known
 
     def connect(self) -> None:
         """Open the connection, if it is closed."""
@@ -153,6 +162,11 @@ class Analyser:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def end(self) -> None:
+        """Close it for good: there is another one for the next statement."""
+        self._has_ended = True
+        self.close()
 
 
 def _named(form: re.Pattern[str], details: Iterable[str]) -> Iterator[str]:

@@ -28,12 +28,16 @@ from s3cache.replica.results import Result
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 
+class FileLeft(sqlite3.OperationalError):
+    """The file was left: another one has come into its place."""
+
+
 class ReplicaFile:
     """A replica file with the connection that applies entries to it.
 
     The caller sees to it that no other transaction of this process writes
     at the same time. A connection that was closed is opened again when it is
-    used.
+    used, until the file is left (``end``).
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class ReplicaFile:
         self.path = path
         self._connection: sqlite3.Connection | None = connection
         self._may_lack = True
+        self._has_ended = False
         #: How to open it again; a replica puts its own way here.
         self.reconnect: Callable[[], sqlite3.Connection] = partial(
             _connect_again, path, registrations
@@ -86,8 +91,14 @@ class ReplicaFile:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The connection; whoever uses it holds the lock."""
+        """The connection; whoever uses it holds the lock.
+
+        Raises ``FileLeft`` if another file has come into its place.
+        """
         if self._connection is None:
+            if self._has_ended:
+                # It would be one to the other file, which nobody closes.
+                raise FileLeft(f"database is locked: {self.path} was deleted")
             self._connection = self.reconnect()
         return self._connection
 
@@ -252,9 +263,13 @@ class ReplicaFile:
             packs.complete(self.connection, catalog)
 
     def copy_over(self, other: ReplicaFile) -> None:
-        """Put the content of this file into ``other``, in one transaction."""
+        """Put the content of this file into ``other``, in one transaction.
+
+        Raises ``sqlite3.OperationalError`` if another process writes there
+        for longer than a connection waits.
+        """
         with other.lock:
-            self.connection.backup(other.connection)
+            self.connection.backup(other.connection, progress=_give_up_if_busy)
 
     def keep_copy(self) -> Path:
         """Write the content to a file of its own beside this one."""
@@ -278,6 +293,18 @@ class ReplicaFile:
             self._connection.close()
             self._connection = None
             self._may_lack = True  # it may be another file that is opened next
+
+    def end(self) -> None:
+        """Close it for good: another file comes into its place."""
+        self._has_ended = True
+        self.close()
+
+
+def _give_up_if_busy(status: int, _left: int, _total: int) -> None:
+    # ``backup`` would try again for ever, and who changes the schema may wait
+    # for what its caller holds.
+    if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        raise sqlite3.OperationalError("database is locked")
 
 
 def _connect_again(

@@ -61,9 +61,10 @@ class Performer:
         self._side = replica.side
         self._stage = stage
         self._has_lock = has_lock
+        #: What is being made to take the place of the replica's content.
+        self._new: ReplicaFile | None = None
         # Another thread may open the replica's file anew meanwhile.
-        self._file: ReplicaFile = replica.file
-        self._target = self._file
+        self._opened = replica.opened()
         self._created_key, self._created_at = "", 0.0
         #: The number of the entry that this run has created, or 0.
         self.created = 0
@@ -108,8 +109,8 @@ class Performer:
             self._replica.expect_news()  # it may have been a commit
             raise
         finally:
-            if self._target is not self._file:
-                self._target.discard()
+            if self._new is not None:
+                self._new.discard()
 
     def _perform(self, effect: Effect) -> Any:
         return self._performers[type(effect)](effect)
@@ -147,12 +148,14 @@ class Performer:
 
     # The replica.
 
+    def _in_target(self, ask: Callable[[ReplicaFile], T]) -> T:
+        """What ``ask`` says of what is made anew, or else of the replica."""
+        return self._replica.in_file(ask) if self._new is None else ask(self._new)
+
     def _where(self, effect: effects.Where) -> Position:
-        position = self._target.position()
-        if self._target is self._file:
-            self._replica.tell(position.number)
-            position = self._as_proved(position)
-        return position
+        if self._new is not None:
+            return self._new.position()
+        return self._as_proved(self._replica.tell_position())
 
     def _as_proved(self, position: Position) -> Position:
         """``position`` with what the host learned since it was reached."""
@@ -162,19 +165,23 @@ class Performer:
     def _apply(self, effect: effects.Apply) -> Position | effects.Lacking:
         if effect.own:
             self.created = effect.entry.number
-        if self._target is not self._file:
-            done = self._target.apply(effect)
-            return done if isinstance(done, Lacking) else self._target.position()
+        if self._new is not None:
+            done = self._new.apply(effect)
+            return done if isinstance(done, Lacking) else self._new.position()
+        # Who holds the writer has a file that no other thread leaves.
         with self._replica.in_nobodys_way():
-            moved = self._target.apply(effect)
-        if isinstance(moved, Lacking):
-            return moved
+            moved = self._replica.file.apply(effect)
+            if isinstance(moved, Lacking):
+                return moved
+            position = self._replica.tell_position()
+            if not self._replica.is_current():
+                # Another process has made another one, which may lack it.
+                self._replica.expect_news()
+            elif moved and effect.own:
+                # That nobody else was first is as good as a 404.
+                self._side.set_asked(self._created_at)
         self._count_changes(effect, moved=moved)
-        self._replica.tell(effect.entry.number)
-        if moved and effect.own and self._replica.is_current():
-            # That nobody else was first is as good as a 404.
-            self._side.set_asked(self._created_at)
-        return self._where(effects.Where())
+        return self._as_proved(position)
 
     def _count_changes(self, effect: effects.Apply, *, moved: bool) -> None:
         """Count each entry once on a host, and once as its creator's."""
@@ -191,10 +198,10 @@ class Performer:
                 events.count(("moved" if moved else "again", table))
 
     def _proved(self, effect: effects.Proved) -> None:
-        if self._target is not self._file:
-            self._target.proved(effect)
+        if self._new is not None:
+            self._new.proved(effect)
             self._asked_at = effect.asked_at
-        elif self._replica.is_current():
+        elif self._replica.is_current(self._opened):
             self._side.proved(effect.number, effect.date)
             self._side.set_asked(effect.asked_at)
 
@@ -227,14 +234,12 @@ class Performer:
             effect.reason,
         )
         self._diverged = effect.diverged
-        if self._target is not self._file:
-            self._target.discard()
+        if self._new is not None:
+            self._new.discard()
         self._catalog = effect.catalog
-        self._target = self._replica.new_file(
-            effect.head, effect.catalog, kind=self.kind
-        )
+        self._new = self._replica.new_file(effect.head, effect.catalog, kind=self.kind)
         packs = self._packs_to_begin_with(effect)
-        return effects.Begun(self._target.position(), packs)
+        return effects.Begun(self._new.position(), packs)
 
     def _packs_to_begin_with(self, effect: effects.StartOver) -> Sequence[Pack]:
         if effect.catalog is None:
@@ -244,34 +249,36 @@ class Performer:
             effect.whole
             or limit is None
             or sum(pack.raw_size for pack in packs) <= limit
-            or not self._file.may_lack()
+            or not self._replica.may_lack()
         ):
             return packs
         return ()
 
     def _load(self, effect: effects.Load) -> None:
-        if self._target is not self._file:
-            self._target.load(effect)
+        if self._new is not None:
+            self._new.load(effect)
         else:
             with self._replica.in_nobodys_way():
-                self._target.load(effect)
+                self._replica.file.load(effect)
         if self._replica.on_load is not None:
             self._replica.on_load(effect.left)
 
     def _absent(self, effect: effects.Absent) -> effects.Lacking:
-        return self._target.lacking(effect)
+        return self._in_target(lambda file: file.lacking(effect))
 
     def _repack(self, effect: effects.Repack) -> bool:
         with self._replica.in_nobodys_way():
-            return self._target.repack(effect.catalog)
+            return self._replica.file.repack(effect.catalog)
 
     def _loaded(self, effect: effects.Loaded) -> Position:
-        if self._catalog is not None:
-            self._target.complete(self._catalog)
-        return self._target.position()
+        if self._new is not None and self._catalog is not None:
+            self._new.complete(self._catalog)
+        return self._in_target(lambda file: file.position())
 
     def _take_over(self, effect: effects.TakeOver) -> bool:
-        new, self._target = self._target, self._file
+        new, self._new = self._new, None
+        if new is None:
+            return False
         with self._replica.in_nobodys_way():
             replaced = self._replica.replace_by(
                 new, effect.replaces, keep_old=self._diverged

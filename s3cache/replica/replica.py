@@ -35,6 +35,7 @@ from s3cache.replica.batch import Committer, stage_batch
 from s3cache.replica.block import Block
 from s3cache.replica.connections import Registration, connect, identity_of
 from s3cache.replica.file import (
+    FileLeft,
     ReplicaFile,
     beside,
     delete_file,
@@ -96,6 +97,13 @@ class _Open:
         with self.writer.unused(), self.file.lock, self.analyser.lock:
             yield
 
+    def end(self) -> None:
+        """Close all of them for good; whoever gets one later gets another."""
+        self.watch.close()
+        self.writer.end()
+        self.file.end()
+        self.analyser.end()
+
 
 class Replica:
     """The replica at ``path``, of the database in ``store``.
@@ -114,7 +122,10 @@ class Replica:
         self.store = store
         self._registrations: dict[tuple[str, Any], Registration] = {}
         self.host = _host_name(path)
-        self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+        #: Not a set: while one thread goes over that, another may add to it.
+        self._readers: weakref.WeakKeyDictionary[Reader, None] = (
+            weakref.WeakKeyDictionary()
+        )
         self._idle_readers: list[Reader] = []
         self._process = os.getpid()
         self._is_spoiled = False
@@ -274,6 +285,7 @@ class Replica:
                 store=self.store.name,
                 registrations=self._registrations.values(),
             )
+            file.reconnect = lambda: self._connect(create=False)
             closed_on_error.callback(file.close)
             writer = Writer(
                 lambda: self._connect(create=False),
@@ -288,7 +300,6 @@ class Replica:
             closed_on_error.callback(analyser.close)
             analyser.connect()
             generation = _as_number(file.generation())
-            file.reconnect = lambda: self._connect(create=False)
             opened = _Open(
                 file,
                 writer,
@@ -339,6 +350,22 @@ class Replica:
     def file(self) -> ReplicaFile:
         """The file with its applying connection."""
         return self._opened().file
+
+    def in_file(self, ask: Callable[[ReplicaFile], T]) -> T:
+        """What ``ask`` says of the file in use, not of one that was left.
+
+        For who only reads it. Who holds the writer may use ``file``, which
+        nobody leaves meanwhile.
+        """
+        while True:
+            try:
+                return ask(self.file)
+            except FileLeft:
+                continue
+
+    def opened(self) -> object:
+        """What stands for the file that is in use; see ``is_current``."""
+        return self._opened()
 
     @property
     def writer(self) -> Writer:
@@ -404,7 +431,7 @@ class Replica:
             reader = Reader(self._connect_reader, self._needs)
             reader.keep_to(self._open)
             with self._open_lock:
-                self._readers.add(reader)
+                self._readers[reader] = None
             return reader
 
     def give_back(self, reader: Reader) -> None:
@@ -480,7 +507,11 @@ class Replica:
         """Have a function, aggregate or collation on every connection."""
         if self._registrations.get(registration.name) == registration:
             return  # as each new connection of Django's says again
-        self._registrations[registration.name] = registration
+        # A new one: another thread may be going over the one there is.
+        self._registrations = {
+            **self._registrations,
+            registration.name: registration,
+        }
         if self._open is not None:
             with self.writing() as writer, self.file.lock:
                 registration.on(writer.connection)
@@ -491,9 +522,11 @@ class Replica:
         """Close all connections; the next use opens them again."""
         # A thread that asks ahead is let finish.
         with self._ask_lock:
-            for reader in list(self._readers):
+            for reader in self._known_readers():
                 reader.close()
-        opened = self._open
+        with self._open_lock:
+            # Not while a thread opens them, which has to use what it opens.
+            opened = self._open
         if opened is not None:
             with opened.held(), self._open_lock:
                 self._close_files(opened)
@@ -502,17 +535,19 @@ class Replica:
         if self._open is opened:
             self._is_ready = False
             self._open = None
-        opened.watch.close()
-        opened.writer.end()
-        opened.file.close()
-        opened.analyser.close()
+        opened.end()
+
+    def _known_readers(self) -> list[Reader]:
+        references = self._readers.keyrefs()
+        return [one for found in references if (one := found()) is not None]
 
     def retire(self, *, delete_side: bool = True) -> None:
-        """Be used no more, by whoever still has this object; close it first.
+        """Be used no more, by whoever still has this object.
 
         Another object may take its place at ``path``.
         """
         self._is_retired = True
+        self.close()  # what a thread has opened that did not know yet, too
         with self._open_lock:
             side, self._side = self._side, None
             if side is not None and delete_side:
@@ -550,8 +585,7 @@ class Replica:
             delete_file(self.path)
             self.side.reset(0.0)
             if self._open is not None:
-                self._open.writer.end()
-            self._open, self._is_ready = None, False
+                self._close_files(self._open)
             self.ids.forget()
             self._schema = None
             return True
@@ -596,7 +630,7 @@ class Replica:
         """Whether it is the calling thread itself that is in the way."""
         opened = self._open
         return any(
-            reader.is_in_own_transaction() for reader in list(self._readers)
+            reader.is_in_own_transaction() for reader in self._known_readers()
         ) or (opened is not None and opened.writer.is_held_here_for_schema())
 
     def _try_to_close_all(self) -> contextlib.ExitStack | None:
@@ -610,7 +644,7 @@ class Replica:
 
             if not take(self._open_lock):
                 return None
-            readers = list(self._readers)
+            readers = self._known_readers()
             opened = self._open
             if opened is not None and not (
                 take(opened.writer.lock)
@@ -642,7 +676,7 @@ class Replica:
         opened, self._open, self._is_ready = self._open, None, False
         inherited: list[object] = [
             connection
-            for reader in list(self._readers)
+            for reader in self._known_readers()
             if (connection := reader.forget()) is not None
         ]
         if opened is not None and not opened.writer.is_closed:
@@ -703,7 +737,7 @@ class Replica:
 
     def submit(self, request: Request) -> Any:
         """Have ``request`` committed with others that wait."""
-        self._follow_file()
+        self.follow_file()
         try:
             return self._committer.submit(request)
         except TransactionConflict:
@@ -714,9 +748,13 @@ class Replica:
         """Note how far the keeper has come; it never goes back."""
         self.reached[what] = max(number, self.reached.get(what, 0))
 
+    def may_lack(self) -> bool:
+        """Whether there are packs that are not loaded, or may be soon."""
+        return self.in_file(lambda file: file.may_lack())
+
     def lacking_packs(self) -> int:
         """How many packs are not loaded, for nobody needed them."""
-        return self.file.lacking_packs()
+        return self.in_file(lambda file: file.lacking_packs())
 
     def size(self) -> int:
         """The bytes of the file and its WAL."""
@@ -728,7 +766,7 @@ class Replica:
 
     def position(self) -> Position:
         """Where the replica is."""
-        return self.file.position()
+        return self.in_file(lambda file: file.position())
 
     def new_block(
         self, reader: Reader, *, always_replay: bool = False, run_actions: bool = True
@@ -753,7 +791,7 @@ class Replica:
         While the store is down, or another process changes the schema, it
         may become ``stale_if_error`` seconds older than that.
         """
-        self._follow_file()
+        self.follow_file()
         reader.keep_to(self._open)
         age = self._age()
         if age < max_age * AHEAD:
@@ -816,23 +854,36 @@ class Replica:
         finally:
             lock.release()
 
-    def tell(self, number: int) -> None:
-        """Tell the host's processes that the replica is at ``number``.
+    def tell_position(self) -> Position:
+        """Where the replica is, which the host's processes are told.
 
         Also if it was another one that moved it: that one may not have come
         to this yet, or have died, and what is known of the state before would
         still be taken for current.
         """
-        opened = self._open
-        if opened is not None and self.side.number < number:
-            self.side.moved_to(number, opened.generation)
+        while True:
+            opened = self._opened()
+            try:
+                position = opened.file.position()
+            except FileLeft:
+                continue
+            if self.side.number < position.number:
+                self.side.moved_to(position.number, opened.generation)
+            return position
 
-    def is_current(self) -> bool:
-        """Whether the open file is the one that the side file is about."""
-        opened = self._open
-        return opened is not None and opened.generation == self.side.generation
+    def is_current(self, since: object = None) -> bool:
+        """Whether the open file is the one that the side file is about.
 
-    def _follow_file(self) -> None:
+        And has been in use ``since`` that was ``opened``.
+        """
+        opened = self._open
+        return (
+            opened is not None
+            and (since is None or since is opened)
+            and opened.generation == self.side.generation
+        )
+
+    def follow_file(self) -> None:
         """Go on after another process has made the replica anew."""
         opened = self._opened()
         if opened.generation == self.side.generation:
@@ -843,7 +894,7 @@ class Replica:
             opened.generation = self.side.generation
             return
         self._open_anew(opened)
-        for reader in list(self._readers):
+        for reader in self._known_readers():
             reader.close_if_idle()
 
     def _open_anew(self, opened: _Open) -> None:
@@ -896,7 +947,7 @@ class Replica:
         By one process of this host, while the others wait. Whether more
         follow is for reads to ask. Raises what ``catch_up`` does.
         """
-        self._follow_file()
+        self.follow_file()
         if self.side.number < number:
             with self.side.asking.held(self.options.commit_timeout):
                 if self.side.number < number:
@@ -904,7 +955,12 @@ class Replica:
 
     def catch_up(self) -> Position:
         """Ask the store now, and apply all that is new."""
-        return self.run(catch_up(self._keys))
+        while True:
+            opened = self._opened()
+            reached = self.run(catch_up(self._keys))
+            if not self._is_ready or self.is_current(opened):
+                return reached
+            self.follow_file()  # it was for one that was deleted meanwhile
 
     # What it lacks.
 
@@ -915,7 +971,7 @@ class Replica:
         does not answer, ``LogDiverged`` if a pack is missing for good, and
         ``EntryFormatError`` if one is damaged.
         """
-        if keys != frozenset() and self.file.may_lack():
+        if keys != frozenset() and self.may_lack():
             self.run(load(keys, self._keys))
 
     def loading(self, attempt: Callable[[], T]) -> T:
@@ -949,11 +1005,16 @@ class Replica:
         the result False. With ``keep_old`` the replica is kept in a file of
         its own. The caller holds the writer.
         """
-        file = self.file
+        opened, file = self._opened(), self.file
         old, now = file.position(), new.position()
         if not old.is_at(replaces):
             new.discard()
             return False
+        if identity_of(self.path) != opened.identity:
+            # What the side file says is about the one in its place.
+            new.discard()
+            opened.generation = -1.0
+            raise self._deleted()
         if keep_old and old.number:
             logger.error(
                 "The store no longer has what %s holds; a copy is kept as %s.",
@@ -966,9 +1027,7 @@ class Replica:
         self.side.reset(generation)
         self.side.moved_to(now.number, generation)
         self.side.proved(now.number, now.proved_at)
-        opened = self._open
-        if opened is not None:
-            opened.generation = generation
+        opened.generation = generation
         self.ids.forget()
         return True
 
