@@ -187,6 +187,7 @@ class Behind:
     def _send(self, turn: Held) -> Sent:
         done = Sent()
         try:
+            self.replica.follow_file()  # nobody may read or write here for long
             drive(send(done), _Sending(self, turn).perform)
             self.outbox.recount()
         except (OperationalError, sqlite3.Error):
@@ -354,17 +355,23 @@ class _Sending:
 
 
 _all: dict[Path, Behind] = {}
+_all_lock = threading.Lock()
 
 
 def behind_of(replica: Replica) -> Behind:
     """Return the outbox of a replica; one object per replica and process."""
     found = _all.get(replica.path)
-    if found is None or found.replica is not replica:
+    if found is not None and found.replica is replica:
+        return found
+    with _all_lock:
+        found = _all.get(replica.path)
+        if found is not None and found.replica is replica:
+            return found
         if found is not None:
             found.outbox.close()
-        found = _all[replica.path] = Behind(replica)
-        found.recover()
-    return found
+        made = _all[replica.path] = Behind(replica)
+    made.recover()
+    return made
 
 
 def forget_behind(path: Path) -> None:
@@ -387,6 +394,8 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
+    global _all_lock
+    _all_lock = threading.Lock()
     for one in list(_all.values()):
         one.after_fork_in_child()
 
