@@ -324,7 +324,7 @@ class Replica:
         generation = _as_number(self.file.generation())
         if self.side.generation != generation:
             self.side.reset(generation)
-            self.side.moved_to(position.number, generation)
+            self.side.moved_to(position.number)
         if not position.database:
             self._make_first()
         elif self.file.store_name() != self.store.name:
@@ -867,8 +867,8 @@ class Replica:
                 position = opened.file.position()
             except FileLeft:
                 continue
-            if self.side.number < position.number:
-                self.side.moved_to(position.number, opened.generation)
+            if self.side.number != position.number and self.is_current(opened):
+                self.side.moved_to(position.number)
             return position
 
     def is_current(self, since: object = None) -> bool:
@@ -1025,7 +1025,7 @@ class Replica:
         new.discard()
         generation = _as_number(file.generation())
         self.side.reset(generation)
-        self.side.moved_to(now.number, generation)
+        self.side.moved_to(now.number)
         self.side.proved(now.number, now.proved_at)
         opened.generation = generation
         self.ids.forget()

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from random import SystemRandom
 from typing import NamedTuple
 
 from django.db import OperationalError
@@ -28,7 +29,7 @@ from s3cache.log.effects import HostState
 from s3cache.mapped import map_file
 from s3cache.replica import clock
 
-_MAGIC = b"s3cache2"
+_MAGIC = b"s3cache3"
 _SIZE = 4096
 _HEADER = struct.Struct("=8s16s")
 
@@ -37,11 +38,11 @@ _STATE = tuple(one.name for one in fields(HostState) if one.name != "host")
 
 #: The numbers, doubles from offset 64 on.
 _FIELDS = (
-    *("asked_at", "proved_number", "proved_at", "number", "generation"),
+    *("asked_at", "proved_number", "proved_at", "number", "generation", "move"),
     *_STATE,
     "pending",
 )
-_FIRST_OF_STATE = 5
+_FIRST_OF_STATE = 6
 _PENDING = len(_FIELDS) - 1
 _OFFSET = 64
 
@@ -58,6 +59,9 @@ _USERS = 8
 _FLIGHTS = 4096
 _MOST_FLIGHTS = 1 << 20
 
+#: Not of a generator that a fork would copy, or a seed make say things again.
+_unique = SystemRandom().random
+
 #: Seconds between two tries to get a lock that another process holds.
 _POLL = (0.0005, 0.001, 0.002, 0.005)
 
@@ -70,6 +74,7 @@ class Numbers(NamedTuple):
     proved_at: float
     number: float
     generation: float
+    move: float
 
 
 class SideFile:
@@ -100,9 +105,6 @@ class SideFile:
         self.keeping = ProcessLock(self._descriptor, 6, "another process keeps")
         self.recording = ProcessLock(
             self._descriptor, 7, "another process writes records"
-        )
-        self.telling = ProcessLock(
-            self._descriptor, 10, "another process tells where the replica is"
         )
         self.flushing = ProcessLock(
             self._descriptor, 9, "another process sends the outbox"
@@ -177,15 +179,15 @@ class SideFile:
         """The replica's position, as the last process that moved it said."""
         return int(self._numbers[3])
 
-    def moved_to(self, number: int, generation: float) -> None:
-        """Tell the other processes how far the file ``generation`` is.
+    def moved_to(self, number: int) -> None:
+        """Tell the other processes that the replica moved.
 
-        It never goes back, whoever says so last: one that has seen the older
-        number would believe that nothing has happened.
+        Of several that moved it one after the other, any may be the last to
+        say so: the number may go back to one that was seen before. So each
+        time something is said that never was.
         """
-        with self.telling.held(30.0):
-            if self._numbers[4] == generation and self._numbers[3] < number:
-                self._numbers[3] = number
+        self._numbers[3] = number
+        self._numbers[5] = _unique()
 
     def set_asked(self, asked_at: float) -> None:
         """The store was asked at ``asked_at``, and all is applied."""
@@ -230,10 +232,10 @@ class SideFile:
 
     def reset(self, generation: float) -> None:
         """Forget everything: the replica was made anew."""
-        with self.telling.held(30.0):
-            for index in range(_PENDING):  # an outbox is about no replica
-                self._numbers[index] = 0.0
-            self._numbers[4] = generation
+        for index in range(_PENDING):  # an outbox is about no replica
+            self._numbers[index] = 0.0
+        self._numbers[4] = generation
+        self._numbers[5] = _unique()
 
     def close(self) -> None:
         """Close the file: this process does not use the replica any more."""
@@ -256,7 +258,6 @@ class SideFile:
             self.rebuilding,
             self.keeping,
             self.recording,
-            self.telling,
             self.flushing,
         )
 

@@ -75,7 +75,7 @@ def nothing(side: SideFile) -> None:
 
 def move(side: SideFile) -> None:
     """Say that the replica is at 42, and was asked at 7."""
-    side.moved_to(42, side.generation)
+    side.moved_to(42)
     side.set_asked(7.0)
 
 

@@ -98,22 +98,29 @@ def test_the_state_of_the_host_is_kept(side: SideFile) -> None:
 
 def test_a_replica_that_was_made_anew_starts_from_nothing(side: SideFile) -> None:
     side.set_asked(5.0)
-    side.moved_to(9, 0.0)
+    side.moved_to(9)
     side.proved(9, 1000.0)
     side.reset(2.0**47 + 1)
     assert side.generation == 2.0**47 + 1
     assert (side.asked_at, side.number, side.proved_at(9)) == (0.0, 0, 0.0)
 
 
-def test_a_position_is_that_of_one_file_and_never_goes_back(side: SideFile) -> None:
+def test_a_position_that_comes_again_is_a_move_as_well(side: SideFile) -> None:
     """Of processes that move it the first one may be the last to say so."""
     side.reset(3.0)
-    side.moved_to(9, 3.0)
-    side.moved_to(8, 3.0)
-    assert side.number == 9
-    side.reset(4.0)
-    side.moved_to(9, 3.0)
-    assert side.number == 0
+    side.moved_to(8)
+    seen = side.seen()
+    side.moved_to(9)
+    side.moved_to(8)
+    assert side.number == 8
+    assert side.seen() != seen
+
+
+def test_a_replica_that_is_made_anew_at_once_is_another(side: SideFile) -> None:
+    side.reset(3.0)
+    seen = side.seen()
+    side.reset(3.0)
+    assert side.seen() != seen
 
 
 def test_numbers_reach_other_processes(side: SideFile, other: Other) -> None:
