@@ -89,7 +89,8 @@ def create(name: str, *, like: str | None = None, location: str | None = None) -
     of `like`. Returns the alias. Raise `TenantExists` if there is a database
     already: one that was only begun is made complete by the next call.
     """
-    from s3cache.replica.founding import create_in_place_of_dropped
+    from s3cache.keeper.beginning import begin_in_place_of_dropped
+    from s3cache.keeper.without import on
 
     with _lock:
         is_new = _alias(name, _template(like)) not in _registered
@@ -104,7 +105,8 @@ def create(name: str, *, like: str | None = None, location: str | None = None) -
                 place = _store(connection).name
                 raise TenantExists(f"{place} holds a database already.")
             params = connection.get_connection_params()
-            create_in_place_of_dropped(params["store"], params["options"].signing_keys)
+            keys = params["options"].signing_keys
+            on(params["store"], begin_in_place_of_dropped(keys))
             call_command("migrate", database=alias, verbosity=0, interactive=False)
             _used(alias)
             is_made = True
@@ -159,18 +161,19 @@ def drop(name: str, *, like: str | None = None) -> int:
     `close` raises. If it is interrupted, `open` and drop it again.
     """
     from s3cache.db.behind import forget_behind
-    from s3cache.keeper import ending
+    from s3cache.keeper.ending import begin_drop, finish_drop
+    from s3cache.keeper.without import on
     from s3cache.replica.replica import drop_replica
 
     with _alone(name, like, "dropped") as alias:
         connection = _connection(alias)
         store, path = _store(connection), Path(connection.settings_dict["NAME"])
-        last = ending.on(store, ending.begin_drop())
+        ended = on(store, begin_drop())
         with _lock:
             _forget(alias)
         forget_behind(path)
         drop_replica(path)
-        return ending.on(store, ending.finish_drop(last))
+        return on(store, finish_drop(ended))
 
 
 def move(name: str, location: str, *, like: str | None = None) -> str:
@@ -184,8 +187,9 @@ def move(name: str, location: str, *, like: str | None = None) -> str:
     again, on the same host. Raise `CannotMove`, what `close` raises, and what
     the store does.
     """
-    from s3cache.keeper import ending
+    from s3cache.keeper.ending import end_log
     from s3cache.keeper.restore import CannotRestore, restore
+    from s3cache.keeper.without import on
     from s3cache.replica.replica import drop_replica
 
     with _alone(name, like, "moved") as alias:
@@ -195,7 +199,8 @@ def move(name: str, location: str, *, like: str | None = None) -> str:
         if target.name == replica.store.name:
             raise CannotMove(f"{target.name} is where {name!r} is already.")
         connection.behind.send()
-        number = ending.on(replica.store, ending.end_log(target.name))
+        ended = on(replica.store, end_log(target.name))
+        number = ended.last if ended else None
         try:
             restore(replica, target, number)
         except CannotRestore as error:
@@ -404,12 +409,13 @@ def _store(connection: DatabaseWrapper) -> Store:
 
 def _is_complete(connection: DatabaseWrapper) -> bool:
     """Whether there is a database that was not only begun."""
+    from s3cache.log.head import dropped_database
     from s3cache.log.keys import HEAD
     from s3cache.stores.failures import failure
 
     store = _store(connection)
     answer = store.get(HEAD)
-    if answer.status == 404:
+    if answer.status == 404 or dropped_database(answer.body):
         return False
     if answer.status != 200:
         raise failure(answer, f"read {HEAD}", store=store.name)

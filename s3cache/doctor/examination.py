@@ -12,7 +12,7 @@ from s3cache.conf import DatabaseOptions
 from s3cache.doctor.bucket import examine_bucket
 from s3cache.doctor.findings import Finding, Level
 from s3cache.doctor.prices import month
-from s3cache.exceptions import EntryFormatError, StoreError
+from s3cache.exceptions import EntryFormatError, LogDiverged, StoreError
 from s3cache.log.head import decode_head
 from s3cache.log.keys import HEAD, LOG, entry_number
 from s3cache.metrics.prices import Prices
@@ -203,7 +203,7 @@ def _database(store: Store, answer: Answer) -> Iterator[Finding]:
         if not answer.ok:
             raise failure(answer, f"read {HEAD}", store=store.name)
         head = decode_head(answer.body)
-    except (StoreError, EntryFormatError) as error:
+    except (StoreError, EntryFormatError, LogDiverged) as error:
         yield Finding(
             "database",
             Level.ERROR,

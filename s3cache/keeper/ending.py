@@ -9,7 +9,7 @@ that was freed. It believes what it is told for an hour (``BELIEVED_FOR``)
 without a look at ``_head``. So
 
 1. the end is put in the place of the next entry: the log is all that there is;
-2. ``_head`` is deleted: who looks at it learns that there is no database;
+2. ``_head`` is replaced: who looks at it learns that there is no database;
 3. each entry that a host may still ask for without that look is replaced by
    the end, and stays: its place is never free;
 4. everything else is deleted.
@@ -17,76 +17,119 @@ without a look at ``_head``. So
 Whoever is at entry n was told at some moment that there is no n+1 yet. If
 n+1 is older than an hour, that was longer ago, and nothing is believed before
 a look at ``_head``.
+
+Another database may be made there (``beginning``) while somebody still drops
+the first one: who was asleep, or a request that arrives late. So
+
+- ``_head`` is replaced if it has the ETag that was read, and never deleted:
+  a request that is late meets another ETag;
+- ``_head`` is read after each LIST: what was listed before it says that there
+  is no new database is none of the new one's, but for its catalog, which
+  comes before its ``_head``, and which its number tells;
+- the number of the end comes from such a LIST: its place is not free any more
+  where there is a new database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
+from s3cache.exceptions import LogDiverged
 from s3cache.keeper.effects import Delete, Replace
-from s3cache.keeper.rounds import list_all
-from s3cache.log.drive import drive
-from s3cache.log.effects import Create, Effect, Get, ListPage, Steps
+from s3cache.keeper.rounds import Page, list_all
+from s3cache.log.effects import Create, Get, ListPage, Steps
 from s3cache.log.entry import seal_end
-from s3cache.log.head import decode_head
-from s3cache.log.keys import HEAD, LOG, entry_key
+from s3cache.log.head import Head, decode_head, dropped_database, encode_dropped
+from s3cache.log.keys import HEAD, LOG, catalog_number, entry_key
 from s3cache.log.proof import BELIEVED_FOR
-from s3cache.stores.base import Answer, Listed, Store
+from s3cache.stores.base import Answer, Listed
 from s3cache.stores.failures import failure
 
-__all__ = ["begin_drop", "end_log", "finish_drop", "on"]
-
-T = TypeVar("T")
+__all__ = ["Ended", "begin_drop", "end_log", "finish_drop"]
 
 
-def on(store: Store, steps: Steps[T]) -> T:
-    """Run a protocol of this module on ``store``; no replica takes part.
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A log that has ended after entry ``last``, 0 if it has none.
 
-    Each request is made once. Who calls it again goes on.
+    ``database`` is "" where there was no ``_head`` that tells.
     """
-    performers: dict[type, Callable[[Any], Answer]] = {
-        Get: lambda effect: store.get(effect.key),
-        ListPage: lambda effect: store.list(
-            effect.prefix, start_after=effect.start_after
-        ),
-        Create: lambda effect: store.put(effect.key, effect.body, if_none_match=True),
-        Replace: lambda effect: store.put(
-            effect.key, effect.body, if_match=effect.etag
-        ),
-        Delete: lambda effect: store.delete_many(effect.keys),
-    }
 
-    def perform(effect: Effect) -> Answer:
-        return performers[type(effect)](effect)
-
-    return drive(steps, perform)
+    last: int
+    database: str
 
 
-def end_log(moved_to: str) -> Steps[int | None]:
+def end_log(moved_to: str) -> Steps[Ended | None]:
     """See to it that nothing follows the entry that is returned.
 
-    Which is 0 if there is none. ``moved_to`` is told to those who ask for
-    the next one; "": the database is dropped. None if there is no database.
-    Raises ``StoreError``: then the log has perhaps ended, or goes on.
+    ``moved_to`` is told to those who ask for the next one; "": the database
+    is dropped. None if there is no database. Raises ``StoreError``: then the
+    log has perhaps ended, or goes on. Raises ``LogDiverged`` if another
+    database has taken its place meanwhile.
     """
-    head: Answer = yield Get(HEAD)
-    if head.status not in (200, 404):
-        raise failure(head, f"read {HEAD}")
-    trimmed = decode_head(head.body).trimmed if head.status == 200 else 0
+    known: str | None = None
     while True:
-        log = yield from list_all(LOG)
-        if not log.objects and head.status == 404:
+        log, answer = yield from list_and_look()
+        head, database = read(answer)
+        if not log.objects and answer.status == 404:
             return None
+        if known not in (None, database):
+            raise another()
+        known = database
+        trimmed = head.trimmed if head else 0
         last = max([trimmed, *log.entries])
-        if last in log.entries and (yield from _is_end(last, moved_to)):
-            return last - 1
+        # One that the trim has reached is that of a database before this one,
+        # or of somebody who slept.
+        if last > trimmed and (yield from _is_end(last, moved_to)):
+            return Ended(last - 1, database)
         key = entry_key(last + 1)
-        answer: Answer = yield Create(key, seal_end(moved_to))
-        if answer.status == 200:
-            return last
-        if answer.status != 412:
-            raise failure(answer, f"end the log by {key}")
+        created: Answer = yield Create(key, seal_end(moved_to))
+        if created.status not in (200, 412):
+            raise failure(created, f"end the log by {key}")
+        if created.status == 200 and (yield from is_above_trim(last, database)):
+            return Ended(last, database)
+
+
+def is_above_trim(last: int, database: str) -> Steps[bool]:
+    """Whether an end after ``last`` is one: its place was not trimmed.
+
+    For then there were others after it: who slept since he saw the log has
+    put the end where nobody looks. See ``proof``.
+    """
+    head, now = read((yield from look()))
+    if now != database:
+        raise another()
+    return head is not None and head.trimmed <= last
+
+
+def list_and_look() -> Steps[tuple[Page, Answer]]:
+    """The log, and ``_head`` as it was after that was listed."""
+    log = yield from list_all(LOG)
+    answer = yield from look()
+    return log, answer
+
+
+def look() -> Steps[Answer]:
+    """``_head``, if there is one."""
+    answer: Answer = yield Get(HEAD)
+    if answer.status not in (200, 404):
+        raise failure(answer, f"read {HEAD}")
+    return answer
+
+
+def read(answer: Answer) -> tuple[Head | None, str]:
+    """What ``_head`` says, and of which database; None: that is dropped."""
+    if answer.status == 404:
+        return None, ""
+    if database := dropped_database(answer.body):
+        return None, database
+    head = decode_head(answer.body)
+    return head, head.database
+
+
+def another() -> LogDiverged:
+    """The error for who was late."""
+    return LogDiverged("Another database has taken the place of this one.")
 
 
 def _is_end(number: int, moved_to: str) -> Steps[bool]:
@@ -96,37 +139,48 @@ def _is_end(number: int, moved_to: str) -> Steps[bool]:
     return found.body == seal_end(moved_to)
 
 
-def begin_drop() -> Steps[int | None]:
+def begin_drop() -> Steps[Ended | None]:
     """Let nobody use the database any more, on no host.
 
-    The result is for ``finish_drop``. Raises ``StoreError``: then it is to be
-    begun again.
+    The result is for ``finish_drop``. Raises what ``end_log`` does: after a
+    ``StoreError`` it is to be begun again.
     """
-    last = yield from end_log("")
-    if last is not None:
-        yield from delete_head()
-    return last
+    ended = yield from end_log("")
+    if ended is not None:
+        yield from bury(ended.database)
+    return ended
 
 
-def delete_head() -> Steps[None]:
+def bury(database: str) -> Steps[None]:
     """Let who looks at ``_head`` know that there is no database."""
-    answer: Answer = yield Delete([HEAD])
-    if answer.status != 200:
-        raise failure(answer, f"delete {HEAD}")
+    while True:
+        answer = yield from look()
+        head, found = read(answer)
+        if found not in ("", database):
+            raise another()
+        if head is None:
+            return
+        replaced: Answer = yield Replace(HEAD, encode_dropped(database), answer.etag)
+        if replaced.status == 200:
+            return
+        if replaced.status != 412:  # a keeper was faster
+            raise failure(replaced, f"replace {HEAD}")
 
 
-def finish_drop(last: int | None) -> Steps[int]:
+def finish_drop(ended: Ended | None) -> Steps[int]:
     """Delete what is left; return how many objects the database had.
 
     What stays are ends of its log, some 30 bytes each: in the place of the
-    entry after ``last``, and of those that are younger than two hours.
-    Raises ``StoreError``: then it is to be dropped again.
+    entry after the last, of those that are younger than two hours, and of
+    ``_head``. Raises ``StoreError``: then it is to be dropped again. Where
+    another database has been made meanwhile, the rest is left to its keeper.
     """
-    if last is None:
-        return (yield from delete_all_but(frozenset()))
-    ended = yield from _end_recent(last)
-    gone = yield from delete_all_but(ended | {entry_key(last + 1)})
-    return 1 + len(ended) + gone  # ``_head`` is gone already
+    if ended is None:
+        return (yield from delete_all_of(Ended(0, ""), frozenset()))
+    recent = yield from _end_recent(ended.last)
+    kept = recent | {HEAD, entry_key(ended.last + 1)}
+    gone = yield from delete_all_of(ended, kept)
+    return bool(ended.database) + len(recent) + gone
 
 
 def _end_recent(last: int) -> Steps[frozenset[str]]:
@@ -160,21 +214,28 @@ def _end_at(one: Listed) -> Steps[None]:
         raise failure(answer, f"end the log at {one.key}")
 
 
-def delete_all_but(kept: frozenset[str]) -> Steps[int]:
+def delete_all_of(ended: Ended, kept: frozenset[str]) -> Steps[int]:
     """Delete all else, until nothing is left; return how many."""
     gone = 0
-    while some := (yield from _delete_once(kept)):
+    while some := (yield from _delete_once(ended, kept)):
         gone += some
     return gone
 
 
-def _delete_once(kept: frozenset[str]) -> Steps[int]:
+def _delete_once(ended: Ended, kept: frozenset[str]) -> Steps[int]:
     gone, start_after = 0, ""
     while True:
         page: Answer = yield ListPage("", start_after)
         if page.status != 200:
             raise failure(page, "list what is to be deleted")
-        if doomed := [one.key for one in page.keys if one.key not in kept]:
+        doomed = [
+            one.key
+            for one in page.keys
+            if one.key not in kept and not is_of_next(one.key, ended.last)
+        ]
+        if doomed and not (yield from is_still_dropped(ended.database)):
+            return 0
+        if doomed:
             answer: Answer = yield Delete(doomed)
             if answer.status != 200:
                 raise failure(answer, f"delete {doomed[0]} and others")
@@ -182,3 +243,14 @@ def _delete_once(kept: frozenset[str]) -> Steps[int]:
         if not page.more:
             return gone
         start_after = page.keys[-1].key
+
+
+def is_of_next(key: str, last: int) -> bool:
+    """Whether a database that is being made after entry ``last`` needs it."""
+    return (catalog_number(key) or 0) > last
+
+
+def is_still_dropped(database: str) -> Steps[bool]:
+    """Whether there is no new database yet."""
+    head, found = read((yield from look()))
+    return head is None and found in ("", database)

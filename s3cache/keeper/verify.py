@@ -111,7 +111,7 @@ def _verify_head() -> Steps[tuple[Head | None, list[Finding]]]:
         return decode_head(answer.body), []
     except NewerFormat:
         raise
-    except EntryFormatError as error:
+    except (EntryFormatError, LogDiverged) as error:
         return None, [Finding(HEAD, str(error))]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from s3cache.exceptions import EntryFormatError
+from s3cache.exceptions import EntryFormatError, LogDiverged
 from s3cache.log.entry import DAMAGE, NewerFormat, newer_format
 from s3cache.log.keys import HEAD
 
@@ -38,9 +38,21 @@ class _Version(msgspec.Struct):
     format: int
 
 
+class _Stated(msgspec.Struct):
+    """What any ``_head`` of this format says, also one that is no ``Head``."""
+
+    format: int
+    database: str = ""
+    state: str = ""
+
+
+#: The state of a ``_head`` whose database was dropped.
+_DROPPED = "dropped"
+
 # Made by one thread; see s3cache.log.entry.
 _head = msgspec.json.Decoder(Head)
 _version = msgspec.json.Decoder(_Version)
+_stated = msgspec.json.Decoder(_Stated)
 
 
 def encode_head(head: Head, *, over: bytes = b"{}") -> bytes:
@@ -54,12 +66,38 @@ def encode_head(head: Head, *, over: bytes = b"{}") -> bytes:
     return msgspec.json.format(msgspec.json.encode(merged), indent=2)
 
 
+def encode_dropped(database: str) -> bytes:
+    """The bytes of ``_head`` where ``database`` was dropped.
+
+    No two databases have the same, so that its ETag is used but once.
+    """
+    return msgspec.json.encode(_Stated(FORMAT, database, _DROPPED))
+
+
+def dropped_database(body: bytes) -> str:
+    """The database that was dropped, or "" if ``_head`` says no such thing."""
+    try:
+        found = _stated.decode(body)
+    except DAMAGE:
+        return ""
+    return found.database if found.state == _DROPPED else ""
+
+
 def decode_head(body: bytes) -> Head:
-    """Read ``_head``; raises ``EntryFormatError`` for what is not one."""
+    """Read ``_head``.
+
+    Raises ``EntryFormatError`` for what is not one, and ``LogDiverged`` where
+    the database was dropped.
+    """
     try:
         version = _version.decode(body).format
         if version > FORMAT:
             raise NewerFormat(newer_format(HEAD, version, FORMAT))
+        if _stated.decode(body).state == _DROPPED:
+            raise LogDiverged(
+                f"The database was dropped, says {HEAD}. (`tenants.create()` makes "
+                f"another one there.)"
+            )
         head = _head.decode(body)
     except DAMAGE as error:
         raise EntryFormatError(f"{HEAD} is damaged: {error}") from error

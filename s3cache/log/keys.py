@@ -41,6 +41,11 @@ def catalog_key(number: int, token: str) -> str:
     return f"{CATALOGS}{number:012d}-{token[:16]}"
 
 
+def catalog_number(key: str) -> int | None:
+    """The number of the entry that a catalog is at, or None if it is none."""
+    return entry_number(LOG + key.removeprefix(CATALOGS).partition("-")[0])
+
+
 def pack_key(number: int, token: str) -> str:
     """The key of a pack that was written at entry ``number``, used once."""
     return f"{PACKS}{number:012d}-{token[:16]}"

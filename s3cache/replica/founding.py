@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 import msgspec
 
 from s3cache.exceptions import LogDiverged
-from s3cache.log.catalog import Catalog, seal_catalog
 from s3cache.log.entry import seal_end
 from s3cache.log.head import Head, encode_head
-from s3cache.log.keys import HEAD, LOG, catalog_key, entry_key, entry_number
-from s3cache.stores.base import Answer, Store
+from s3cache.log.keys import HEAD, LOG, entry_key, entry_number
+from s3cache.stores.base import Store
 from s3cache.stores.failures import failure
 from s3cache.stores.probe import probe
 
-__all__ = ["create_database", "create_in_place_of_dropped"]
+__all__ = ["create_database", "described"]
 
 
 def create_database(store: Store) -> None:
@@ -40,33 +38,6 @@ def create_database(store: Store) -> None:
     _create_head(store, Head(database=secrets.token_hex(8)))
 
 
-def create_in_place_of_dropped(store: Store, signing_keys: Sequence[bytes]) -> None:
-    """Create an empty database where another one was dropped, if it was.
-
-    Its log goes on from the other one's end. A host that has not noticed yet
-    could else create entries that are still to come; and a log with somebody
-    else's entry in it cannot be followed.
-    """
-    last = _last_of_log(store)
-    if not last or store.get(entry_key(last)).body != seal_end(""):
-        return
-    database, token = secrets.token_hex(8), secrets.token_hex(16)
-    key = catalog_key(last, token)
-    empty = Catalog(
-        database=database,
-        number=last,
-        token=token,
-        etag="",
-        modified=0.0,
-        schema=[],
-        sequences={},
-        packs=[],
-    )
-    body = seal_catalog(empty, key=key, signing_keys=signing_keys)
-    _check(store.put(key, body, if_none_match=True), key, store)
-    _create_head(store, Head(database=database, trimmed=last, catalog=key))
-
-
 def _last_of_log(store: Store) -> int | None:
     """The number of the log's last entry, 0 if none; None: it is empty."""
     last, after = None, ""
@@ -80,18 +51,17 @@ def _last_of_log(store: Store) -> int | None:
             return last
 
 
-def _create_head(store: Store, head: Head) -> None:
-    made = msgspec.structs.replace(
+def described(head: Head, store: Store) -> Head:
+    """``head`` of a database that is made now, with what the store honours."""
+    return msgspec.structs.replace(
         head,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         probe=asdict(probe(store)),
     )
+
+
+def _create_head(store: Store, head: Head) -> None:
+    answer = store.put(HEAD, encode_head(described(head, store)), if_none_match=True)
     # 412: another host was first, and its database is as good.
-    answer = store.put(HEAD, encode_head(made), if_none_match=True)
-    if answer.status != 412:
-        _check(answer, HEAD, store)
-
-
-def _check(answer: Answer, key: str, store: Store) -> None:
-    if answer.status != 200:
-        raise failure(answer, f"create {key}", store=store.name)
+    if answer.status not in (200, 412):
+        raise failure(answer, f"create {HEAD}", store=store.name)

@@ -6,13 +6,29 @@ import json
 
 import pytest
 
-from s3cache.exceptions import EntryFormatError
-from s3cache.log.head import FORMAT, Head, decode_head, encode_head
+from s3cache.exceptions import EntryFormatError, LogDiverged
+from s3cache.log.head import (
+    FORMAT,
+    Head,
+    decode_head,
+    dropped_database,
+    encode_dropped,
+    encode_head,
+)
 
 
 def test_round_trip():
     head = Head("0123abcd", trimmed=7, created="2026-01-01", probe={"delete": True})
     assert decode_head(encode_head(head)) == head
+
+
+def test_that_of_a_dropped_database_is_loud():
+    body = encode_dropped("0123abcd")
+    assert dropped_database(body) == "0123abcd"
+    with pytest.raises(LogDiverged, match="was dropped, says _head"):
+        decode_head(body)
+    for other in (encode_head(Head("0123abcd")), b"damaged", b""):
+        assert dropped_database(other) == ""
 
 
 def test_people_can_read_it():

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import OperationalError
 
 from s3cache.exceptions import S3CacheError
+from s3cache.keeper import beginning
 from s3cache.keeper import effects as k
 from s3cache.log import effects as e
 from s3cache.log import outbox as o
@@ -229,6 +230,8 @@ class Process:
         self.name = f"{host.name}{name}"
         self.alive = True
         self.paused_until = 0.0
+        #: Of one that drops the database: whether it knows which one.
+        self.has_looked = False
         self.tasks: list[Task] = []
         host.processes.append(self)
 
@@ -430,6 +433,7 @@ class Run:
             k.Delete: self._delete,
             k.Survey: self._survey,
             k.Build: self._build,
+            beginning.Describe: lambda task, effect: effect.head,
             o.HoldOutbox: self._hold_outbox,
             **outbox.PERFORMERS,
             **RecordPerformers(self).by_effect,
@@ -575,7 +579,9 @@ class Run:
             start = e.Position(effect.head.database)
             task.building = Replica(start, host.start)
             return e.Begun(start)
-        task.building = Replica(catalog.position, state_of(catalog))
+        # That of a new database, which has all tables here: nobody migrates.
+        state = state_of(catalog) if catalog.schema else host.start
+        task.building = Replica(catalog.position, state)
         in_use = host.replica
         if host.on_demand and not effect.whole and self.may_lack(in_use):
             task.building.absent = parts_of(catalog)

@@ -14,9 +14,12 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import ANY, patch
 
+import msgspec
+
 from s3cache.exceptions import CommitOutcomeUnknown, StoreUnavailable
+from s3cache.keeper import beginning, ending, plan, rounds
 from s3cache.keeper import effects as k
-from s3cache.keeper import ending, plan, rounds
+from s3cache.keeper.ending import Ended
 from s3cache.log import catch_up, cold_start, commit, outbox, patience, proof
 from s3cache.log import effects as e
 from s3cache.log.commit import Outcome, Sent
@@ -34,7 +37,10 @@ from .packs import build_pack, load_parts, parts_of
 from .scenario import Simulation
 from .store import DAY, Request
 
-MODULES = (proof, patience, cold_start, catch_up, commit, plan, rounds, ending)
+MODULES = (
+    *(proof, patience, cold_start, catch_up, commit),
+    *(plan, rounds, ending, beginning),
+)
 
 Mutation = Callable[[ExitStack], None]
 
@@ -622,10 +628,19 @@ def packed_in_part(stack):
 @breaks("the end: nobody creates the entry after the last one")
 def never_ended(stack):
     def end_log(moved_to):
-        log = yield from rounds.list_all(LOG)
-        return max(log.entries, default=0)
+        log, answer = yield from ending.list_and_look()
+        return Ended(max(log.entries, default=0), ending.read(answer)[1])
 
     swap(stack, end_log=end_log)
+
+
+@breaks("the end: one in a place that the trim has reached is none")
+def ended_below_the_trim(stack):
+    def is_above_trim(last, database):
+        yield e.Now()
+        return True
+
+    swap(stack, is_above_trim=is_above_trim)
 
 
 @breaks("the end: an entry that a host may ask for makes place for no other one")
@@ -633,21 +648,86 @@ def places_freed(stack):
     swap(stack, may_be_created_again=lambda one, date: False)
 
 
-@breaks("the end: _head is deleted before any entry is")
-def head_deleted_last(stack):
-    delete_head, delete_all_but = ending.delete_head, ending.delete_all_but
+@breaks("the end: _head is replaced before any entry is deleted")
+def head_replaced_last(stack):
+    bury, delete_all_of = ending.bury, ending.delete_all_of
 
-    def delete_head_last(kept):
-        gone = yield from delete_all_but(kept | {HEAD})
-        yield from delete_head()
+    def bury_last(ended, kept):
+        gone = yield from delete_all_of(ended, kept)
+        yield from bury(ended.database)
         return gone
 
-    swap(stack, delete_head=lambda: iter(()), delete_all_but=delete_head_last)
+    swap(
+        stack,
+        bury=lambda database: iter(()),
+        is_still_dropped=nothing_new,
+        delete_all_of=bury_last,
+    )
 
 
 @breaks("the end: an entry that it may have replaced is unknown, not lost")
 def lost_to_the_end(stack):
     swap(stack, is_end=lambda size: False)
+
+
+# A database in the place of a dropped one
+
+
+def nothing_new(database):
+    yield e.Now()
+    return True
+
+
+@breaks("the next: who still drops the old one looks whether there is a new one")
+def dropped_blindly(stack):
+    swap(stack, is_still_dropped=nothing_new)
+
+
+@breaks("the next: its catalog, which comes before its _head, is left alone")
+def catalog_dropped(stack):
+    swap(stack, is_of_next=lambda key, last: False)
+
+
+@breaks("the next: the old _head is replaced, so that no late request hits another")
+def head_deleted(stack):
+    def bury(database):
+        answer = yield k.Delete([HEAD])
+        if answer.status != 200:
+            raise failure(answer, "delete")
+
+    swap(stack, bury=bury)
+
+
+@breaks("the next: the end is put after what was listed before the look at _head")
+def looked_before_the_list(stack):
+    def list_and_look():
+        answer = yield from ending.look()
+        log = yield from rounds.list_all(LOG)
+        return log, answer
+
+    swap(stack, list_and_look=list_and_look)
+
+
+@breaks("the next: _head is replaced if it is the one from before the LIST")
+def made_over_another(stack):
+    original = beginning.put_head
+
+    def put_head(head, before):
+        now = yield from ending.look()
+        yield from original(head, now)
+
+    swap(stack, put_head=put_head)
+
+
+@breaks("the next: its log goes on from the end of the old one")
+def begun_at_0(stack):
+    original = beginning.put_head
+
+    def put_head(head, before):
+        anew = msgspec.structs.replace(head, trimmed=0, catalog="")
+        yield from original(anew, before)
+
+    swap(stack, put_head=put_head)
 
 
 # What is written behind

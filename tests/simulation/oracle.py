@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from s3cache.log.catalog import open_catalog
 from s3cache.log.effects import Position
 from s3cache.log.entry import Entry, blob_of, seal_end, unseal
-from s3cache.log.head import Head, decode_head
+from s3cache.log.head import Head, decode_head, dropped_database
 from s3cache.log.keys import HEAD, entry_number
 
 from .database import State, apply, run_batch
@@ -23,25 +24,35 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Log:
-    """A log as the store accepted it, and what it makes of the database."""
+    """A log as the store accepted it, and what it makes of the database.
+
+    It goes on from entry ``base``, which is another database's end.
+    """
 
     database: str
     states: list[State]
     entries: list[Entry] = field(default_factory=list)
     origins: list[object] = field(default_factory=list)
+    base: int = 0
+    base_token: str = ""
 
     @property
     def newest(self) -> int:
-        return len(self.entries)
+        return self.base + len(self.entries)
 
     def token(self, number: int) -> str:
-        return self.entries[number - 1].token if number else ""
+        if number == self.base:
+            return self.base_token
+        return self.entries[number - self.base - 1].token
+
+    def state(self, number: int) -> State:
+        return self.states[number - self.base]
 
     def has(self, position: Position) -> bool:
         """Whether ``position`` is one of this log."""
         return (
             position.database == self.database
-            and position.number <= self.newest
+            and self.base <= position.number <= self.newest
             and position.token == self.token(position.number)
         )
 
@@ -68,7 +79,8 @@ class Oracle:
     ``LogDiverged`` will do.
 
     Where the database is dropped the log is over for good, and nobody may be
-    told otherwise, not even who could not know of it.
+    told otherwise, not even who could not know of it. Where another one is
+    made in its place there is a new log, and there are no strays in it.
     """
 
     def __init__(self, world: World, store: Store, database: str, start: State) -> None:
@@ -80,6 +92,8 @@ class Oracle:
         self.copied = False
         self.wiped = False
         self.dropped = False
+        #: Whether there is another database in the place of a dropped one.
+        self.remade = False
         self.strays: list[int] = []
         self.zombies = 0
         self.writes: list[Write] = []
@@ -101,7 +115,7 @@ class Oracle:
         for number in range(self.newest, 0, -1):
             if log.database == self.log.database and number <= log.newest:
                 break
-            write = self.log.origins[number - 1]
+            write = self.log.origins[number - self.log.base - 1]
             if isinstance(write, Write):
                 write.numbers.remove(number)
                 write.lost_in_disaster = True
@@ -118,9 +132,41 @@ class Oracle:
     def head(self) -> Head | None:
         """What ``_head`` is now."""
         found = self.store.objects.get(HEAD)
-        return decode_head(found.body) if found else None
+        if found is None or dropped_database(found.body):
+            return None
+        return decode_head(found.body)
+
+    def _remade(self, head: Head) -> None:
+        """There is a database in the place of the one that was dropped."""
+        self.world.note("", f"-- {head.database} is made after {head.trimmed} --")
+        if self.remade or not self.dropped:
+            raise Violation(f"{head.database} takes the place of one that is in use")
+        if any(number > head.trimmed for number in self.strays):
+            raise Violation(f"{head.database} begins with entries of {self.strays}")
+        for write in self.log.origins:
+            if isinstance(write, Write):
+                write.numbers.clear()
+                write.lost_in_disaster = True
+        if head.trimmed <= self.log.newest:
+            raise Violation(f"{head.database} begins with entries of the old one")
+        found = self.store.objects.get(head.catalog)
+        if found is None:
+            raise Violation(f"{head.database} begins with {head.catalog!r}, not there")
+        catalog = open_catalog(found.body, key=head.catalog)
+        self.past.append(self.log)
+        start = self.log.states[0]
+        self.log = Log(
+            head.database, [start], base=head.trimmed, base_token=catalog.token
+        )
+        self.dropped, self.remade, self.strays = False, True, []
+        self.disaster_at = self.world.now
 
     def _created(self, key: str, made: Object) -> None:
+        if key == HEAD:
+            head = self.head()
+            if head is not None and head.database != self.log.database:
+                self._remade(head)
+            return
         number = entry_number(key)
         if number is None or made.body == seal_end(""):
             return
@@ -136,7 +182,7 @@ class Oracle:
             or entry is None
             or not entry.follows(log.database, log.newest, log.token(log.newest))
         ):
-            if self.disaster_at is None:
+            if self.disaster_at is None or self.remade:
                 raise Violation(f"{key} does not continue the log at {log.newest}")
             self.world.note("", f"  (a stray: the log is at {log.newest})")
             self.strays.append(number)
@@ -183,7 +229,7 @@ class Oracle:
         position, state = replica.position, replica.state
         for log in (self.log, *self.past):
             if log.has(position):
-                there = log.states[position.number]
+                there = log.state(position.number)
                 if replica.absent:
                     there = there.without(replica.lacks)
                 if state != there:
@@ -233,12 +279,15 @@ class Oracle:
             return
         if unaware or write.lost_in_disaster:
             return
-        if not write.began <= position.number <= self.newest:
+        log = self.log
+        if self.remade and not log.has(position):
+            log = self.past[-1]  # asked when that was in use
+        if not write.began <= position.number <= log.newest:
             raise Violation(
                 f"{write} was judged by {position.number}, which was not the newest "
-                f"({write.began} to {self.newest})"
+                f"({write.began} to {log.newest})"
             )
-        changes, expected = run_batch(write.batch, self.log.states[position.number])
+        changes, expected = run_batch(write.batch, log.state(position.number))
         if changes:
             raise Violation(f"{write} was acknowledged and is not in the log")
         if results != expected:
@@ -277,7 +326,7 @@ class Oracle:
         total = sum(row[1] for row in last.tables["account"].rows.values())
         if total != ACCOUNTS * BALANCE:
             raise Violation(f"the accounts hold {total}, not {ACCOUNTS * BALANCE}")
-        for number, state in enumerate(self.log.states):
+        for number, state in enumerate(self.log.states, self.log.base):
             values = [row[1] for row in state.tables["name"].rows.values()]
             if len(values) != len(set(values)):
                 raise Violation(f"a unique value is there twice after {number}")

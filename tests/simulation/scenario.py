@@ -19,13 +19,14 @@ from s3cache.exceptions import (
     StoreUnavailable,
 )
 from s3cache.keeper import ending
+from s3cache.keeper.beginning import begin_in_place_of_dropped
 from s3cache.keeper.effects import Survey
 from s3cache.keeper.rounds import KeeperOptions, Kept, keep
 from s3cache.log import entry
 from s3cache.log.catch_up import CHECK_EVERY, advance, catch_up, load
 from s3cache.log.commit import CommitOptions, commit
 from s3cache.log.drive import with_other_steps
-from s3cache.log.effects import Effect, Stage, Steps
+from s3cache.log.effects import Effect, Get, Stage, Steps
 from s3cache.log.head import Head, encode_head
 from s3cache.log.keys import HEAD
 from s3cache.log.outbox import Mark, OldCopy, Sent, Submit, send
@@ -280,6 +281,11 @@ def dropped(random: Random) -> Scenario:
     )
 
 
+def remade(random: Random) -> Scenario:
+    """Then a new one is made there, of which others are not told either."""
+    return replace(dropped(random), disaster="made in its place")
+
+
 def recording(random: Random) -> Scenario:
     """Hosts write records all the time, at the same time, and others too."""
     chosen = random.choice([calm, rough, crashing, sleepy, everything])(random)
@@ -364,6 +370,7 @@ KINDS = {
     everything: 15,
     disastrous: 10,
     dropped: 5,
+    remade: 5,
     behindhand: 10,
     lacking: 20,
 }
@@ -405,6 +412,8 @@ class Simulation(Run):
             store.on_changed = self.records.check_put
             self.network.on_landing = self._landing
         self.finishing = False
+        #: Whether there is, or is to be, a database in the dropped place.
+        self.making = False
         self._serial = 0
         self._process_serial = 0
 
@@ -480,7 +489,7 @@ class Simulation(Run):
     def _plan_disaster(self) -> None:
         random = self.world.random
         start, length = self.plan.phases[0]
-        if self.plan.disaster == "dropped":
+        if self.plan.disaster in ("dropped", "made in its place"):
             start, length = random.choice(self.plan.phases)
         when = start + length * random.random()
         if self.plan.disaster in ("restored", "copied back"):
@@ -493,9 +502,13 @@ class Simulation(Run):
 
     def _disaster(self) -> None:
         self.world.note("", f"-- the bucket is {self.plan.disaster} --")
-        if self.plan.disaster == "dropped":
+        if self.plan.disaster in ("dropped", "made in its place"):
             self.oracle.drop()
             self._start_dropper(self.world.random.choice(self.hosts))
+            if self.plan.disaster == "made in its place" and self.world.chance(0.7):
+                later = self.world.random.expovariate(1.0)
+                other = self.world.random.choice(self.hosts)
+                self.world.after(later, self._start_dropper, other)
             return
         log = Log(DATABASE, [self.start])
         copied = self.plan.disaster == "copied back"
@@ -519,7 +532,7 @@ class Simulation(Run):
         good: whoever meets the place is loud, and nothing more is promised.
         """
         oracle = self.oracle
-        if oracle.disaster_at is None or oracle.dropped:
+        if oracle.disaster_at is None or oracle.dropped or oracle.remade:
             return False
         broken = bool(oracle.strays) and not oracle.wiped
         return broken or began_at <= oracle.disaster_at + CHECK_EVERY
@@ -606,11 +619,38 @@ class Simulation(Run):
         Keeper(self, Process(host, "k")).rest()
 
     def _start_dropper(self, host: Host) -> None:
-        Dropper(self, Process(host, "d")).act()
+        if not self.making:
+            Dropper(self, Process(host, "d")).act()
+
+    def _start_maker(self, host: Host) -> None:
+        """From now on nobody begins to drop what is there.
+
+        Who has not looked yet what it is that he drops would drop the new one.
+        """
+        self.making = True
+        for other in self.hosts:
+            for process in list(other.processes):
+                if process.name[-1] == "d" and not process.has_looked:
+                    process.kill()
+        Maker(self, Process(host, "m")).act()
+
+    def made_place(self) -> None:
+        """The database is dropped, and whoever dropped it knows that."""
+        if self.plan.disaster == "made in its place" and not self.making:
+            self.making = True
+            random = self.world.random
+            for _ in range(random.choice([1, 1, 2])):
+                delay = random.choice([0.1, 1.0, 60.0, 4000.0]) * random.random()
+                host = random.choice(self.hosts)
+                self.world.after(delay, self._start_maker, host)
 
     def _starts(self, process: Process) -> Callable[[Host], None]:
         """What starts another process like this one."""
-        special = {"k": self._start_keeper, "d": self._start_dropper}
+        special = {
+            "k": self._start_keeper,
+            "d": self._start_dropper,
+            "m": self._start_maker,
+        }
         return special.get(process.name[-1], self._start_process)
 
     def restart(self, process: Process) -> None:
@@ -861,7 +901,11 @@ class Simulation(Run):
 
     def _is_whole_to(self, error: Exception | None) -> bool:
         """Whether there is no reason for ``LogDiverged`` after a disaster."""
-        return isinstance(error, LogDiverged) and self.oracle.is_whole
+        return (
+            isinstance(error, LogDiverged)
+            and self.oracle.is_whole
+            and not self.oracle.remade  # he may have asked before
+        )
 
     # The end
 
@@ -875,6 +919,7 @@ class Simulation(Run):
         world.run()
         if self.oracle.dropped:  # again, for who dropped it may have died
             self._start_dropper(self.hosts[0])
+            world.run()
         if self.oracle.disaster_at is not None:
             world.run(max(world.now, self.oracle.disaster_at + CHECK_EVERY) + 1.0)
         for host in self.hosts:
@@ -1036,7 +1081,41 @@ class Keeper:
 
 
 class Dropper:
-    """A process that drops the database, and begins again until it is done."""
+    """A process that drops the database, and begins again until it is done.
+
+    But for where there is another one by now.
+    """
+
+    def __init__(self, run: Simulation, process: Process) -> None:
+        self.run = run
+        self.process = process
+
+    def act(self) -> None:
+        def ended(result: Any, error: Exception | None) -> None:
+            if error is None:
+                self.run.made_place()
+            elif not self.run.making:
+                self.run.world.after(1.0, self.act)
+
+        if self.process.alive and not self.run.making:
+            self.process.has_looked = False
+            Task(self.process, "d", self.steps(), ended, lambda: None).begin()
+
+    def steps(self) -> Steps[int]:
+        ended = yield from with_other_steps(ending.begin_drop(), self._look)
+        return (yield from ending.finish_drop(ended))
+
+    def _look(self, effect: Effect) -> Steps[Any] | None:
+        return self._noted(effect) if effect == Get(HEAD) else None
+
+    def _noted(self, effect: Effect) -> Steps[Any]:
+        answer: Any = yield effect
+        self.process.has_looked = True
+        return answer
+
+
+class Maker:
+    """A process that makes a database where one was, until it is there."""
 
     def __init__(self, run: Simulation, process: Process) -> None:
         self.run = run
@@ -1046,13 +1125,13 @@ class Dropper:
         def ended(result: Any, error: Exception | None) -> None:
             if error is not None:
                 self.run.world.after(1.0, self.act)
+            elif not self.run.oracle.remade:
+                raise Violation(f"{task} has made no database")
 
         if self.process.alive:
-            Task(self.process, "d", self.steps(), ended, lambda: None).begin()
-
-    def steps(self) -> Steps[int]:
-        last = yield from ending.begin_drop()
-        return (yield from ending.finish_drop(last))
+            steps = begin_in_place_of_dropped(self.run.plan.signing_keys)
+            task = Task(self.process, "m", steps, ended, lambda: None)
+            task.begin()
 
 
 def simulate(

@@ -12,7 +12,7 @@ from s3cache.log.catch_up import load
 from s3cache.log.effects import Effect
 
 from .host import _WAITING, Hazards, Host, Process, Task
-from .scenario import Dropper, Scenario, Simulation
+from .scenario import Dropper, Maker, Scenario, Simulation
 from .store import DAY
 from .workload import Increment, Write
 
@@ -53,6 +53,11 @@ class Script(Simulation):
         """Have a host begin to drop the database."""
         self.oracle.drop()
         Dropper(self, self.process[name]).act()
+
+    def make(self, name: str) -> None:
+        """Have a host begin to make a database where one was dropped."""
+        self.making = True
+        Maker(self, self.process[name]).act()
 
     def load(self, name: str) -> None:
         """Have a host begin to load all that it lacks."""

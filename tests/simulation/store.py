@@ -7,7 +7,7 @@ from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from s3cache.log.keys import LOG
+from s3cache.log.keys import HEAD, LOG
 from s3cache.stores.base import Answer, Listed
 
 from .world import World
@@ -122,7 +122,7 @@ class Store:
         if key not in self.objects:
             insort(self._keys, key)
         self.objects[key] = made
-        if key.startswith(LOG):
+        if key == HEAD or key.startswith(LOG):
             self.on_created(key, made)
         return made
 

@@ -235,13 +235,70 @@ def a_host_sleeps_when_the_database_is_dropped():
     run.wait(3 * HOUR)
     host = run.host("A")
     host.shared = e.HostState(host="A", checked_at=host.clock())
-    run.stop("B", k.Delete, run.world.now + 2 * MINUTE, key=HEAD)
+    run.stop("B", k.Replace, run.world.now + 2 * MINUTE, key=HEAD)
     run.drop("B")
     run.wait(MINUTE)
     told = run.write("A")
     run.wait(2 * MINUTE)
     assert told.status == "failed"
     run.end()
+
+
+def who_drops_wakes_when_there_is_another():
+    """B sleeps before it deletes, until A has dropped, and C made another."""
+    run = asleep_while_dropping()
+    run.make("C")
+    run.wait()
+    written = run.write("D")
+    run.wait(2 * MINUTE)
+    run.end()
+    assert written.numbers == [4]
+
+
+def who_drops_wakes_while_another_is_made():
+    """C has created the catalog, and sleeps before it writes ``_head``."""
+    run = asleep_while_dropping()
+    run.stop("C", k.Replace, run.world.now + 2 * MINUTE, key=HEAD)
+    run.make("C")
+    run.wait(3 * MINUTE)
+    written = run.write("D")
+    run.wait()
+    run.end()
+    assert written.numbers == [4]
+
+
+def asleep_while_dropping():
+    """B and A drop 2 entries; B sleeps for a minute, and A is ready."""
+    run = one_behind()
+    run.stop("B", k.Replace, run.world.now + MINUTE, key=LOG)
+    run.drop("B")
+    run.wait()
+    run.drop("A")
+    run.wait()
+    return run
+
+
+def who_ends_the_log_is_late():
+    """B finds 3 taken, and sleeps before it looks again for the last entry.
+
+    Meanwhile A drops the database, and there is another one with entries.
+    """
+    run = one_behind()
+    run.stop("B", e.Create, run.world.now + 5.0, key=entry_key(3))
+    run.drop("B")
+    run.wait(1.0)
+    run.write("D")
+    run.wait(1.0)
+    run.stop("B", e.ListPage, run.world.now + MINUTE)
+    run.wait()
+    run.drop("A")
+    run.wait()
+    run.make("C")
+    run.wait()
+    written = run.write("C")
+    run.wait(2 * MINUTE)
+    run.end()
+    assert len(written.numbers) == 1
 
 
 def one_behind():
@@ -268,7 +325,10 @@ CASES = [
     (packs_are_newer_than_who_lacks_them, "repacked_ahead"),
     (a_host_is_behind_when_the_database_is_dropped, "places_freed"),
     (a_host_is_at_the_end_when_the_database_is_dropped, "never_ended"),
-    (a_host_sleeps_when_the_database_is_dropped, "head_deleted_last"),
+    (a_host_sleeps_when_the_database_is_dropped, "head_replaced_last"),
+    (who_drops_wakes_when_there_is_another, "dropped_blindly"),
+    (who_drops_wakes_while_another_is_made, "catalog_dropped"),
+    (who_ends_the_log_is_late, "looked_before_the_list"),
 ]
 
 
