@@ -1,4 +1,4 @@
-"""The catalogue's small table as a model of s3cache's own.
+"""The catalogue's tables as models of s3cache's own.
 
 Apart from `benchmarks.models`, since it needs s3cache among the installed
 apps, which those that are compared with it have not.
@@ -19,3 +19,12 @@ class BucketItem(S3Model, Item):
 
     class S3Meta:
         partitions = {"by_region": ["region"]}
+
+
+class LargeBucketItem(S3Model, Item):
+    """As ``LargeItem``; its rows are only counted, and have no records."""
+
+    id = models.BigAutoField(primary_key=True)
+
+    class S3Meta:
+        records = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 import time
@@ -16,6 +17,13 @@ from benchmarks.s3_server import Running
 
 #: Rows of a whole round, and at least.
 ROWS, FEWEST_ROWS = 2_000, 200
+
+#: Rows of another table, which are only counted; and what that is called.
+MANY, FEWEST_MANY = 100_000, 1_000
+COUNT_MANY = f"count() of {MANY:,}"
+
+#: Warehouses that a page tells the stock of.
+WAREHOUSES = 200
 
 #: Seconds that an operation is measured for at most, that reads and writes
 #: take turns for, and that another host reads meanwhile.
@@ -73,13 +81,7 @@ def measure(
 
     operations = {}
     for name, (do, most) in _operations(model, request).items():
-        do()  # the first time is everybody's slowest
-        asked = server.counts()
-        seconds = list(_times(do, max(int(most * scale), 5), LONGEST * scale))
-        operations[name] = {
-            "seconds": seconds,
-            "requests": dict(server.counts() - asked),
-        }
+        operations[name] = _measured(do, most, scale, server)
     load = MixedLoad(model.objects, request)
     before = load.run(BEFORE * scale, server)["counts"]
     mixed = load.run(MIXED * scale, server)
@@ -93,6 +95,14 @@ def measure(
         counts["read elsewhere"] = other.reads
         counts["stale elsewhere"] = other.stale
     counts["lost"] = load.lost(find())
+    # At the end: some write all that they have anew, again and again.
+    many = _large_model("s3cache" in apps)
+    with request():
+        if "s3cache" in apps:
+            _create(many)
+        _load(many, many_of(scale))
+    count = _within(request, lambda: many.objects.count())
+    operations[COUNT_MANY] = _measured(count, 400, scale, server)
     return {"operations": operations, "mixed": mixed}
 
 
@@ -106,23 +116,58 @@ def _model(is_ours: bool) -> Any:
     return SmallItem
 
 
+def _large_model(is_ours: bool) -> Any:
+    if is_ours:
+        from benchmarks.bucket_models import LargeBucketItem
+
+        return LargeBucketItem
+    from benchmarks.models import LargeItem
+
+    return LargeItem
+
+
 def rows_of(scale: float) -> int:
     """How many rows a round has."""
     return max(int(ROWS * scale), FEWEST_ROWS)
 
 
-def _fill(model: Any, rows: int) -> None:
-    from django.db import connection
+def many_of(scale: float) -> int:
+    """How many rows are counted in a round."""
+    return max(int(MANY * scale), FEWEST_MANY)
 
-    from benchmarks.databases import create_tables, items
+
+def _fill(model: Any, rows: int) -> None:
+    from benchmarks.databases import create_tables
     from benchmarks.models import SmallItem
 
     create_tables("default")
     if model is not SmallItem:
-        with connection.schema_editor() as editor:
-            editor.create_model(model)
-    # What is loaded by a batch has a stock from 0 to 999.
-    model.objects.bulk_create(items(model, rows))
+        _create(model)
+    _load(model, rows)
+
+
+def _create(model: Any) -> None:
+    from django.db import connection
+
+    with connection.schema_editor() as editor:
+        editor.create_model(model)
+
+
+def _load(model: Any, rows: int) -> None:
+    """Load rows by batches; they have stocks from 0 to 999."""
+    from benchmarks.databases import items
+
+    made = items(model, rows)
+    while batch := list(itertools.islice(made, 10_000)):
+        model.objects.bulk_create(batch)
+
+
+def _measured(do: Do, most: int, scale: float, server: Running) -> Told:
+    """Seconds of an operation, and what it asks of the store."""
+    do()  # the first time is everybody's slowest
+    asked = server.counts()
+    seconds = list(_times(do, max(int(most * scale), 5), LONGEST * scale))
+    return {"seconds": seconds, "requests": dict(server.counts() - asked)}
 
 
 @contextmanager
@@ -147,6 +192,7 @@ def _operations(model: Any, request: Request) -> dict[str, tuple[Do, int]]:
     with request():
         keys = sorted(objects.values_list("pk", flat=True))
     popular = keys[:100]
+    in_warehouses = keys[-WAREHOUSES:]
 
     def update(key: int) -> None:
         objects.filter(pk=key).update(stock=F("stock") + 1)
@@ -154,6 +200,10 @@ def _operations(model: Any, request: Request) -> dict[str, tuple[Do, int]]:
     def write_and_read() -> None:
         update(keys[0])
         objects.get(pk=keys[0])
+
+    def page() -> None:
+        objects.get(pk=rng.choice(popular))
+        objects.in_bulk(in_warehouses)
 
     found: dict[str, tuple[Do, int]] = {
         "get(pk), one of 100": (lambda: objects.get(pk=rng.choice(popular)), 2000),
@@ -163,16 +213,18 @@ def _operations(model: Any, request: Request) -> dict[str, tuple[Do, int]]:
             lambda: objects.filter(region=f"r{rng.randrange(5)}").count(),
             400,
         ),
+        f"page of {WAREHOUSES} warehouses": (page, 200),
         "create()": (lambda: item(model).save(), 200),
         "update(stock + 1)": (lambda: update(rng.choice(popular)), 200),
         "update, then get(pk)": (write_and_read, 200),
     }
-    if request is nullcontext:
-        return found
     return {name: (_within(request, do), most) for name, (do, most) in found.items()}
 
 
 def _within(request: Request, do: Do) -> Do:
+    if request is nullcontext:
+        return do
+
     def whole() -> None:
         with request():
             do()

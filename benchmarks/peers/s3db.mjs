@@ -38,7 +38,7 @@ async function connect({ cache }) {
     timestamps: false,
     partitions: { byRegion: { fields: { region: "string" } } },
   });
-  return { items };
+  return { db, items };
 }
 
 async function counts() {
@@ -87,6 +87,7 @@ async function increment(items, id) {
 function operations(items, ids) {
   const random = randomFrom(1);
   const popular = ids.slice(0, 100);
+  const inWarehouses = ids.slice(-given.warehouses);
   const one = () => popular[Math.floor(random() * popular.length)];
   let made = 0;
   return {
@@ -100,6 +101,13 @@ function operations(items, ids) {
           partitionValues: { region: `r${Math.floor(random() * 5)}` },
         }),
       400,
+    ],
+    [`page of ${given.warehouses} warehouses`]: [
+      async () => {
+        await items.get(one());
+        await items.getMany(inWarehouses);
+      },
+      200,
     ],
     "create()": [() => items.insert(given.new[made++]), 200],
     "update(stock + 1)": [() => increment(items, one()), 200],
@@ -187,7 +195,30 @@ async function mixed(items, ids) {
   return { counts: found, seconds, requests };
 }
 
-const { items } = await connect(given);
+async function measured(work, most) {
+  await work(); // the first time is everybody's slowest
+  const [seconds, requests] = await requestsOf(() =>
+    times(work, Math.max(Math.floor(most * given.scale), 5)),
+  );
+  return { seconds, requests };
+}
+
+// They are only counted, which it does by their keys.
+async function load(db, count) {
+  const many = await db.createResource({
+    name: "many",
+    attributes: { sku: "string|required" },
+    behavior: "body-only",
+    timestamps: false,
+  });
+  for (let start = 0; start < count; start += 1000) {
+    const some = Array.from({ length: Math.min(1000, count - start) });
+    await many.insertMany(some.map((_, n) => ({ sku: `sku ${start + n}` })));
+  }
+  return many;
+}
+
+const { db, items } = await connect(given);
 for (let start = 0; start < given.items.length; start += 100) {
   await items.insertMany(given.items.slice(start, start + 100));
 }
@@ -195,12 +226,10 @@ const ids = (await items.listIds({ limit: given.items.length })).sort();
 
 const told = { operations: {} };
 for (const [name, [work, most]] of Object.entries(operations(items, ids))) {
-  await work(); // the first time is everybody's slowest
-  const [seconds, requests] = await requestsOf(() =>
-    times(work, Math.max(Math.floor(most * given.scale), 5)),
-  );
-  told.operations[name] = { seconds, requests };
+  told.operations[name] = await measured(work, most);
 }
 told.mixed = await mixed(items, ids);
+const many = await load(db, given.many);
+told.operations[given["count many"]] = await measured(() => many.count(), 400);
 // A pipe takes 64 KiB at a time: who exits at once loses the rest.
 process.stdout.write(`${JSON.stringify(told)}\n`, () => process.exit(0));

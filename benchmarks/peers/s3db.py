@@ -14,7 +14,15 @@ from pathlib import Path
 
 from benchmarks.databases import values
 from benchmarks.missing import Missing
-from benchmarks.peers.django_peer import BEFORE, LONGEST, MIXED, rows_of
+from benchmarks.peers.django_peer import (
+    BEFORE,
+    COUNT_MANY,
+    LONGEST,
+    MIXED,
+    WAREHOUSES,
+    many_of,
+    rows_of,
+)
 from benchmarks.peers.figures import Told
 from benchmarks.peers.mixed import WORKERS
 from benchmarks.peers.settings import BUCKET, Place
@@ -91,6 +99,9 @@ def measure(place: Place, scale: float, *, cache: bool = False) -> Told:
         "scale": scale,
         "items": [_item() for _ in range(rows_of(scale))],
         "new": [_item() for _ in range(1000)],
+        "many": many_of(scale),
+        "count many": COUNT_MANY,
+        "warehouses": WAREHOUSES,
     }
     done = subprocess.run(  # noqa: S603 - our own words
         [node, program],

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import documents
+from benchmarks.peers import __main__ as peers
 from benchmarks.peers import page
 from benchmarks.peers.figures import Figures
 
@@ -30,6 +31,27 @@ def tables(found: dict[str, Figures], missing: dict[str, str]) -> list[list[str]
     """The cells of each row."""
     lines = page.lines(found, missing, rounds=2, load=0.5)
     return [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+
+
+@pytest.mark.parametrize("name", ["s3cache", "SQLite file"])
+def test_a_round_has_all_operations(name: str) -> None:
+    found = peers.run(peers.Contestant(peers.PEERS[name], 0.0), 0.01)
+    operations = found["operations"]
+    assert [*operations] == [
+        "get(pk), one of 100",
+        "count()",
+        "list(100)",
+        "filter(region).count()",
+        "page of 200 warehouses",
+        "create()",
+        "update(stock + 1)",
+        "update, then get(pk)",
+        "count() of 100,000",
+    ]
+    for read in ("page of 200 warehouses", "count() of 100,000"):
+        assert len(operations[read]["seconds"]) >= 5
+        # From a replica, not object by object; a keeper may be at work beside.
+        assert sum(operations[read]["requests"].values()) < 100
 
 
 def test_rounds_are_added_up() -> None:
