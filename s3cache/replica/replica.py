@@ -59,7 +59,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger("s3cache.replica")
 
-#: Seconds for which a store that failed is not asked again by reads.
+#: Seconds for which a store that failed is not asked again by reads; longer
+#: if it took longer to fail, or they would do nothing but wait.
 RETRY_AFTER = 1.0
 
 #: A read that finds this share of ``max_age`` gone has the store asked in the
@@ -112,8 +113,12 @@ class Replica:
     opened when they are needed, and closed before a fork: SQLite keeps its
     locks by process, and would mix up those of parent and child.
 
-    Locks are taken in this order: the writer's, the file's, the analyser's,
-    a reader's, and ``_open_lock``, under which connections are opened.
+    Locks are taken in this order: those of the side file (``flushing``,
+    ``commit`` or ``asking``, ``opening``, ``rebuilding``), the writer's, the
+    file's, SQLite's own for writing, the analyser's, and ``_open_lock``, under
+    which connections are opened. A reader's comes before them all, for who
+    has it may have to open the files: nobody who holds another one waits for
+    it. What is being opened has locks that no other thread has got yet.
     """
 
     def __init__(self, path: Path, options: DatabaseOptions, store: Store) -> None:
@@ -576,6 +581,8 @@ class Replica:
 
     def _delete(self) -> bool:
         """Delete the file, unless somebody uses it; whether it is gone."""
+        if not self.side.is_sole_user():
+            return False  # and wait for none that opens it, with all closed
         locks = self._close_all()
         if locks is None:
             return False
@@ -901,8 +908,11 @@ class Replica:
         """Leave a file that was deleted, and open what is in its place.
 
         Whoever waits for its connections then gets new ones. Until the new
-        file is complete nobody connects to it.
+        file is complete nobody connects to it. Who changes the schema goes on
+        with the old one.
         """
+        if opened.writer.is_held_here_for_schema():
+            raise self._deleted()
         with contextlib.ExitStack() as until_it_is_complete:
             with opened.held():
                 until_it_is_complete.enter_context(self._open_lock)
@@ -919,6 +929,7 @@ class Replica:
         if may_be_stale and clock.now() < self._retry_at:
             self.events.count(("stale_reads", ""))
             return
+        began_at = clock.now()
         try:
             with side.asking.held(self.options.commit_timeout):
                 if self._asked_before(oldest):
@@ -931,7 +942,8 @@ class Replica:
             if not may_be_stale:
                 raise
             self.events.count(("stale_reads", ""))
-            self._retry_at = clock.now() + RETRY_AFTER
+            now = clock.now()
+            self._retry_at = now + max(RETRY_AFTER, now - began_at)
             level = logging.ERROR if isinstance(error, StoreError) else logging.WARNING
             logger.log(
                 level,

@@ -19,6 +19,7 @@ from django.db import OperationalError, connection, transaction
 from s3cache.db import behind as behind_module
 from s3cache.log.catch_up import rebuild
 from s3cache.log.effects import Steps, Where
+from s3cache.replica import clock
 from s3cache.replica import replica as replica_module
 from s3cache.replica.connections import Registration, connect
 from s3cache.replica.file import FileLeft
@@ -263,6 +264,57 @@ def test_a_rebuild_does_not_wait_for_ever_for_a_writer(host: Host) -> None:
         (outcome,) = outcomes([lambda: replica.run(rebuild(replica.position(), ()))])
     assert isinstance(outcome, sqlite3.OperationalError)
     assert "locked" in str(outcome)
+
+
+def test_a_rebuild_does_not_wait_for_a_process_that_opens(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with all closed, so that nobody here could read."""
+    replica = host.connection.replica
+    monkeypatch.setattr(replica.side, "is_sole_user", lambda: False)
+    with replica.side.opening.held(0.0):
+        assert outcomes([replica._delete]) == [False]
+
+
+def test_a_schema_change_in_whose_thread_a_deleted_replica_is_read(
+    host: Host,
+) -> None:
+    """Its writer is not closed under it."""
+    Author.objects.create(name="Ada")
+    replica = host.connection.replica
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE one (n INT)")
+        delete(replica)
+        with (
+            closing(replica.new_reader()) as reader,
+            pytest.raises(OperationalError, match="was deleted or closed"),
+        ):
+            reader.execute("SELECT 1", ())
+        cursor.execute("INSERT INTO one VALUES (1)")
+    assert names() == ["Ada"]
+    assert host.sql("SELECT n FROM one") == [(1,)]
+
+
+def test_reads_do_not_wait_again_for_as_long_as_they_have_waited(
+    hosts: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For who changes the schema in another process, or for the store."""
+    with hosts(max_age=0.0) as host:
+        Author.objects.create(name="Ada")
+        now, asked = clock.now, []
+        passed = [0.0]
+        monkeypatch.setattr(clock, "now", lambda: now() + passed[0])
+
+        def wait_in_vain() -> None:
+            asked.append(passed[0])
+            passed[0] += 20.0
+            raise OperationalError("database is locked")
+
+        monkeypatch.setattr(host.connection.replica, "catch_up", wait_in_vain)
+        for _ in range(24):
+            assert names() == ["Ada"]
+            passed[0] += 1.0
+    assert len(asked) == 2
 
 
 # Who comes at the same time
