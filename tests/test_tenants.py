@@ -261,6 +261,21 @@ def test_reading_makes_no_database_where_one_was_dropped() -> None:
 
 
 @pytest.mark.usefixtures("no_migrations")
+def test_one_that_was_dropped_does_not_move() -> None:
+    """And another one can be made there all the same."""
+    make("acme")
+    place = place_of("acme")
+    tenants.drop("acme")
+    tenants.open("acme", location=place)
+    with pytest.raises(LogDiverged, match="was dropped"):
+        tenants.move("acme", f"{place}-new")
+    tenants.create("acme", location=place)
+    make("acme")
+    with tenants.using("acme"):
+        assert names_of() == []
+
+
+@pytest.mark.usefixtures("no_migrations")
 @pytest.mark.parametrize("is_behind", [False, True])
 def test_who_has_not_noticed_does_no_harm_to_the_next_of_that_name(
     hosts: MakeHost, *, is_behind: bool
