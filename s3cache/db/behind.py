@@ -187,7 +187,9 @@ class Behind:
     def _send(self, turn: Held) -> Sent:
         done = Sent()
         try:
-            self.replica.follow_file()  # nobody may read or write here for long
+            if self.outbox.newest():
+                # Perhaps nobody reads or writes here for long.
+                self.replica.follow_file()
             drive(send(done), _Sending(self, turn).perform)
             self.outbox.recount()
         except (OperationalError, sqlite3.Error):
