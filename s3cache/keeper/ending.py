@@ -39,7 +39,13 @@ from s3cache.keeper.effects import Delete, Replace
 from s3cache.keeper.rounds import Page, list_all
 from s3cache.log.effects import Create, Get, ListPage, Steps
 from s3cache.log.entry import seal_end
-from s3cache.log.head import Head, decode_head, dropped_database, encode_dropped
+from s3cache.log.head import (
+    Head,
+    decode_head,
+    dropped_database,
+    encode_dropped,
+    was_dropped,
+)
 from s3cache.log.keys import HEAD, LOG, catalog_number, entry_key
 from s3cache.log.proof import BELIEVED_FOR
 from s3cache.stores.base import Answer, Listed
@@ -65,7 +71,8 @@ def end_log(moved_to: str) -> Steps[Ended | None]:
     ``moved_to`` is told to those who ask for the next one; "": the database
     is dropped. None if there is no database. Raises ``StoreError``: then the
     log has perhaps ended, or goes on. Raises ``LogDiverged`` if another
-    database has taken its place meanwhile.
+    database has taken its place meanwhile, or if it is to be moved and was
+    dropped.
     """
     known: str | None = None
     while True:
@@ -76,6 +83,8 @@ def end_log(moved_to: str) -> Steps[Ended | None]:
         if known not in (None, database):
             raise another()
         known = database
+        if head is None and database and moved_to:
+            raise was_dropped()
         trimmed = head.trimmed if head else 0
         last = max([trimmed, *log.entries])
         # One that the trim has reached is that of a database before this one,

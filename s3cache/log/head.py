@@ -83,6 +83,14 @@ def dropped_database(body: bytes) -> str:
     return found.database if found.state == _DROPPED else ""
 
 
+def was_dropped() -> LogDiverged:
+    """The error for who wants to use a database that is there no more."""
+    return LogDiverged(
+        f"The database was dropped, says {HEAD}. (`tenants.create()` makes "
+        f"another one there.)"
+    )
+
+
 def decode_head(body: bytes) -> Head:
     """Read ``_head``.
 
@@ -94,10 +102,7 @@ def decode_head(body: bytes) -> Head:
         if version > FORMAT:
             raise NewerFormat(newer_format(HEAD, version, FORMAT))
         if _stated.decode(body).state == _DROPPED:
-            raise LogDiverged(
-                f"The database was dropped, says {HEAD}. (`tenants.create()` makes "
-                f"another one there.)"
-            )
+            raise was_dropped()
         head = _head.decode(body)
     except DAMAGE as error:
         raise EntryFormatError(f"{HEAD} is damaged: {error}") from error
