@@ -53,7 +53,7 @@ from tests.redis_server import RedisServer, program, redis
 HOSTS = 3
 PROCESSES = 2
 THREADS = 2
-DISK = 64 * 1024 * 1024
+DISK = 128 * 1024 * 1024
 BUCKET = "soak"
 
 #: Seconds without a byte after which a request has failed, and a commit.
