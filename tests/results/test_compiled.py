@@ -129,8 +129,8 @@ def test_an_object_is_as_django_makes_it(host: Host) -> None:
         get = partial(Measured.objects.get, **{lookup: getattr(two, lookup)})
         made, expected = vars(uncompiled(get)), as_django(Measured, pk=two.pk)
         assert list(made) == list(expected)
-        state, usual = vars(made.pop("_state")), vars(expected.pop("_state"))
-        assert {name: state[name] for name in usual} == usual
+        state, usual = made.pop("_state"), expected.pop("_state")
+        assert {name: getattr(state, name) for name in vars(usual)} == vars(usual)
         assert repr(made) == repr(expected)
 
 
