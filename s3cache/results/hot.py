@@ -363,9 +363,10 @@ class Hot(Generic[_M]):
         self, shape: Shape, action: object, values: tuple[Any, ...], taken: Taken
     ) -> Recipe | None:
         """The recipe of a read that was made; None: it is not for here."""
-        wrapper = taken.connection
-        if taken.at is None or wrapper is None or not conf.settings().hot_path:
+        reading = taken.reading
+        if taken.at is None or reading is None or not conf.settings().hot_path:
             return None
+        wrapper = reading.connection
         known = shape.recipes.get(action)
         plans = wrapper.statements.versions.plans
         if (

@@ -64,7 +64,6 @@ class Taken:
 
     __slots__ = (
         "at",
-        "connection",
         "is_wanted",
         "reading",
         "repeats",
@@ -81,7 +80,6 @@ class Taken:
         self.at: At | None = None
         self.was_kept = self.was_stored = self.replaces = self.is_wanted = False
         self.scopes: tuple[Scope, ...] = ()
-        self.connection: DatabaseWrapper | None = None
         self.reading: Reading | None = None
         self.sql = ""
         self.repeats = Repeats()

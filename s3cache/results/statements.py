@@ -497,9 +497,8 @@ class _Call:
         )
         taken = self.taken = reading.taken
         if taken is not None:
-            taken.connection, taken.scopes = reading.connection, self._scopes
+            taken.reading, taken.scopes = reading, self._scopes
             taken.sql, taken.repeats = self._sql, self._plan.repeats
-            taken.reading = reading
 
     def answer(self, cache: BaseCache, ttl: float) -> Result:
         """The result, from the cache if it is there."""
