@@ -155,7 +155,7 @@ class Performer:
     def _where(self, effect: effects.Where) -> Position:
         if self._new is not None:
             return self._new.position()
-        return self._as_proved(self._replica.tell_position())
+        return self._as_proved(self._replica.position())
 
     def _as_proved(self, position: Position) -> Position:
         """``position`` with what the host learned since it was reached."""
@@ -173,7 +173,7 @@ class Performer:
             moved = self._replica.file.apply(effect)
             if isinstance(moved, Lacking):
                 return moved
-            position = self._replica.tell_position()
+            position = self._replica.position()
             if not self._replica.is_current():
                 # Another process has made another one, which may lack it.
                 self._replica.expect_news()

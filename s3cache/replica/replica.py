@@ -772,8 +772,23 @@ class Replica:
         return found
 
     def position(self) -> Position:
-        """Where the replica is."""
-        return self.in_file(lambda file: file.position())
+        """Where the replica is, which the host's processes are told.
+
+        Also if it was another thread or process that moved it: that one may
+        not have come to this yet, or have died, and what is known of the
+        state before would still be taken for current by who knows this.
+        """
+        while True:
+            opened = self._opened()
+            # Before the file is looked at: what others say meanwhile stays.
+            told = self.side.number
+            try:
+                position = opened.file.position()
+            except FileLeft:
+                continue
+            if told != position.number and self.is_current(opened):
+                self.side.moved_to(position.number)
+            return position
 
     def new_block(
         self, reader: Reader, *, always_replay: bool = False, run_actions: bool = True
@@ -860,23 +875,6 @@ class Replica:
             logger.info("%s could not be asked ahead: %s", self.store.name, error)
         finally:
             lock.release()
-
-    def tell_position(self) -> Position:
-        """Where the replica is, which the host's processes are told.
-
-        Also if it was another one that moved it: that one may not have come
-        to this yet, or have died, and what is known of the state before would
-        still be taken for current.
-        """
-        while True:
-            opened = self._opened()
-            try:
-                position = opened.file.position()
-            except FileLeft:
-                continue
-            if self.side.number != position.number and self.is_current(opened):
-                self.side.moved_to(position.number)
-            return position
 
     def is_current(self, since: object = None) -> bool:
         """Whether the open file is the one that the side file is about.
