@@ -11,9 +11,11 @@ than the replica, and not older than the notes.
 
 from __future__ import annotations
 
+import operator
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -21,6 +23,7 @@ import msgspec
 from s3cache.log.catalog import Catalog, Pack, Segment
 from s3cache.log.effects import Lacking
 from s3cache.log.entry import Change, Rows, Statement
+from s3cache.replica.sql import quote
 from s3cache.replica.tables import Schema, Table
 
 #: The most keys that are noted of one table. With more it is loaded.
@@ -297,6 +300,45 @@ def packs_with(
             if may_have:
                 found.add(part.pack)
                 break
+    return frozenset(found)
+
+
+def packs_of_page(
+    connection: sqlite3.Connection, table: Table, count: int, from_end: bool
+) -> frozenset[str]:
+    """The absent packs that the first ``count`` rows of ``table`` need.
+
+    First by its primary key, a rowid or text that is compared byte by byte;
+    ``from_end`` says that the last ones are wanted. Once those packs are
+    there, more may be needed: who loads them has to look again.
+    """
+    by_rowid = table.key == (table.rowid,)
+    sign, reaches = (">=", operator.ge) if from_end else ("<=", operator.le)
+
+    def ends(part: Part) -> tuple[Any, Any]:
+        """Between which keys its rows are, from that end; None: not known."""
+        low, high = (part.after, part.upto) if by_rowid else (part.low, part.high)
+        return (high, low) if from_end else (low, high)
+
+    parts = [(*ends(p), p.pack) for p in _parts(connection, table.name.lower())]
+    ordered = [part for part in parts if part[0] is None]
+    ordered += sorted((p for p in parts if p[0] is not None), reverse=from_end)
+    if count > 0 and ordered and ordered[0][0] is not None:
+        # Up to the first of them all rows are there, whatever their pack.
+        count -= connection.execute(
+            f"SELECT count(*) FROM (SELECT 1 FROM main.{quote(table.name)} "
+            f"WHERE {quote(table.key[0])} {sign} ? LIMIT ?)",
+            [ordered[0][0], count],
+        ).fetchone()[0]
+    found: set[str] = set()
+    for (_near, far, pack), (following, *_) in pairwise([*ordered, (None, None, "")]):
+        if count <= 0:
+            break
+        # One in which the next one begins has to be loaded with that.
+        is_apart = None not in (far, following) and reaches(far, following)
+        if is_apart and pack not in found:
+            count -= absent_packs(connection, [pack])[0].rows
+        found.add(pack)
     return frozenset(found)
 
 

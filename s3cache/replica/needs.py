@@ -2,9 +2,10 @@
 
 Nobody asks this of a replica that lacks nothing. Of another one each
 statement is looked at before it runs, in its own transaction: it may not see
-a table that is only there in part. The one exception are rows that are asked
-for by their primary key, in the way in which Django does it. All else is told
-by SQLite; what it does not tell needs everything.
+a table that is only there in part. There are two exceptions: rows that are
+asked for by their primary key, and a page in the order of that, both in the
+way in which Django does it. All else is told by SQLite; what it does not tell
+needs everything.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from s3cache.replica.absent import NotLoaded, packs_of, packs_with
+from s3cache.replica.absent import NotLoaded, packs_of, packs_of_page, packs_with
 from s3cache.replica.analysis import Analyser
 from s3cache.replica.foreign_keys import with_children
 from s3cache.replica.sql import Kind, kind_of, words
@@ -47,11 +48,19 @@ _NAME = '"(?:[^"]|"")+"'
 #: How Django asks for rows by primary key: for columns of one table, or only
 #: whether there are some.
 _COLUMN = rf"{_NAME}\.{_NAME}(?: AS {_NAME})?"
+_COLUMNS = rf"{_COLUMN}(?:, {_COLUMN})*"
 _BY_KEY = re.compile(
-    rf"SELECT (?:{_COLUMN}(?:, {_COLUMN})*|(?P<one>\?) AS \"a\") "
+    rf"SELECT (?:{_COLUMNS}|(?P<one>\?) AS \"a\") "
     rf"FROM (?P<table>{_NAME}) "
     rf"WHERE (?P=table)\.(?P<column>{_NAME}) (?:= \?|IN \(\?(?:, \?)*\))"
     rf"(?: LIMIT \d+)?"
+)
+
+#: How it asks for a page of a table, for its first row, and for its last.
+_PAGE = re.compile(
+    rf"SELECT {_COLUMNS} FROM (?P<table>{_NAME}) "
+    rf"ORDER BY (?P=table)\.(?P<column>{_NAME}) (?P<order>ASC|DESC) "
+    rf"LIMIT (?P<limit>\d+)(?: OFFSET (?P<offset>\d+))?"
 )
 
 
@@ -86,9 +95,13 @@ class Needs:
             raise NotLoaded(None)
         schema = self._describe(connection)
         if not access.writes:
-            found = _row_keys(connection, schema, sql, params)
-            if found is not None and access.reads == {found[0].name.lower()}:
-                self._raise_for(packs_with(connection, *found))
+            rows = _row_keys(connection, schema, sql, params)
+            if rows is not None and access.reads == {rows[0].name.lower()}:
+                self._raise_for(packs_with(connection, *rows))
+                return
+            page = _page(connection, schema, sql)
+            if page is not None and access.reads == {page[0].name.lower()}:
+                self._raise_for(packs_of_page(connection, *page))
                 return
         self.check_tables(connection, access.reads, access.writes)
 
@@ -132,18 +145,46 @@ def _row_keys(
     match = _BY_KEY.fullmatch(sql)
     if match is None or not isinstance(params, tuple | list):
         return None
-    name = match["table"]
-    table = schema.get(_unquoted(name))
-    if table is None or table.key != (_unquoted(match["column"]),):
+    table = _keyed_by(connection, schema, match)
+    if table is None:
         return None
     keys = params[1:] if match["one"] else params
-    by_rowid = table.key == (table.rowid,)
-    kind: type = int if by_rowid else str
+    kind: type = int if table.key == (table.rowid,) else str
     if any(type(key) is not kind for key in keys):
         return None
-    if not by_rowid and key_collation(connection, table.name) != "BINARY":
-        return None
     return table, keys
+
+
+def _page(
+    connection: sqlite3.Connection, schema: Schema, sql: str
+) -> tuple[Table, int, bool] | None:
+    """The table, up to which row, and whether from its end.
+
+    If ``sql`` asks for a page of a table, in the order of its primary key.
+    """
+    match = _PAGE.fullmatch(sql)
+    if match is None:
+        return None
+    table = _keyed_by(connection, schema, match)
+    if table is None:
+        return None
+    count = int(match["limit"]) + int(match["offset"] or 0)
+    return table, count, match["order"] == "DESC"
+
+
+def _keyed_by(
+    connection: sqlite3.Connection, schema: Schema, match: re.Match[str]
+) -> Table | None:
+    """The table of a statement, if its column is the primary key.
+
+    And if that is a rowid, or text that is compared byte by byte.
+    """
+    table = schema.get(_unquoted(match["table"]))
+    if table is None or table.key != (_unquoted(match["column"]),):
+        return None
+    if table.key == (table.rowid,):
+        return table
+    return table if key_collation(connection, table.name) == "BINARY" else None
 
 
 def _unquoted(name: str) -> str:

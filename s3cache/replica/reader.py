@@ -85,9 +85,9 @@ class Reader:
         connection = self.connection
         if self._needs is None or not self._may_lack or self._is_whole(connection):
             return Result(connection.execute(sql, params))
-        self._needs.check(connection, sql, params)
         denied, self._denied = self._denied, frozenset()
         try:
+            self._needs.check(connection, sql, params)
             return Result(connection.execute(sql, params))
         finally:
             self._denied = denied

@@ -142,6 +142,87 @@ def test_random_keys_may_be_in_any_pack(full: Host, cold: Host) -> None:
     assert absent(cold)
 
 
+@pytest.mark.parametrize("order", ["pk", "-pk"])
+def test_a_page_in_the_order_of_the_key_loads_the_packs_that_it_is_in(
+    bucket: Bucket, full: Host, cold: Host, order: str
+) -> None:
+    cold.catch_up()
+    pages = Member.objects.order_by(order)
+    expected = [member.pk for member in pages.all()]
+    assert requests_of(bucket, cold, lambda: list(pages[:20])) == {"GET packs": 1}
+    assert requests_of(bucket, cold, lambda: list(pages[5:20])) == {}
+    with cold:
+        assert pages.first() == pages[0]
+        assert [member.pk for member in pages[5:25]] == expected[5:25]
+        before = absent(cold)
+        assert [member.pk for member in pages[300:320]] == expected[300:320]
+        assert absent(cold) < before
+        assert [member.pk for member in pages[590:700]] == expected[590:]
+        assert [member.pk for member in pages.reverse()[:3]] == expected[:-4:-1]
+
+
+@pytest.mark.parametrize("order", ["pk", "-pk"])
+def test_so_does_one_by_a_key_of_text(
+    bucket: Bucket, full: Host, cold: Host, order: str
+) -> None:
+    cold.catch_up()
+    tags = Tag.objects.order_by(order)
+    expected = [tag.name for tag in tags.all()]
+    seen = requests_of(bucket, cold, lambda: list(tags[:10]))
+    assert seen == {"GET packs": 1}
+    before = absent(cold)
+    with cold:
+        assert [tag.name for tag in tags[:110]] == expected[:110]
+        assert absent(cold) < before
+        assert [tag.name for tag in tags[105:115]] == expected[105:115]
+
+
+@on_directory
+def test_packs_of_random_keys_are_asked_for_together(full: Host, cold: Host) -> None:
+    cold.catch_up()
+    left: list[int] = []
+    cold.connection.replica.on_load = left.append
+    expected = sorted(Everything.objects.values_list("pk", flat=True))[:3]
+    with cold:
+        found = [one.pk for one in Everything.objects.order_by("pk")[:3]]
+    assert found == expected
+    assert len(left) > 1
+    assert left == list(range(len(left)))[::-1]  # not again and again one
+
+
+@on_directory
+def test_rows_that_have_changed_are_where_they_belong_in_a_page(
+    full: Host, cold: Host
+) -> None:
+    first, last = Member.objects.earliest("pk").pk, Member.objects.latest("pk").pk
+    with cold:
+        assert Member.objects.order_by("pk")[0].pk == first
+    with full:
+        Member.objects.filter(pk__gte=first + 2, pk__lt=first + 350).delete()
+        Member.objects.filter(pk=last).update(name="changed")
+        Member.objects.create(name="added")
+    cold.catch_up()
+    for pages in (Member.objects.order_by("pk"), Member.objects.order_by("-pk")):
+        with full:
+            expected = list(pages.values_list("pk", "name"))
+        with cold:
+            assert list(pages.values_list("pk", "name")[:5]) == expected[:5]
+
+
+@on_directory
+@pytest.mark.parametrize("order", [["name"], ["-name"], ["pk", "name"]])
+def test_a_page_in_another_order_loads_the_whole_table(
+    full: Host, cold: Host, order: list[str]
+) -> None:
+    cold.catch_up()
+    expected = list(Author.objects.order_by(*order))
+    with cold:
+        assert list(Author.objects.order_by(*order)[:3]) == expected[:3]
+        before = absent(cold)
+        assert len(Author.objects.all()) == 152
+        assert absent(cold) == before
+
+
 @on_directory
 def test_all_else_loads_the_tables_that_it_reads(
     bucket: Bucket, full: Host, cold: Host
@@ -199,6 +280,12 @@ STATEMENTS = [
     "SELECT json_each.value FROM library_author, json_each('[1]') LIMIT 1",
     'SELECT "library_author"."id" FROM "library_author" WHERE '
     '"library_author"."id" = 1 OR 1',
+    'SELECT "library_tag"."note" FROM "library_tag" ORDER BY "library_tag"."name" '
+    "DESC LIMIT 3 OFFSET 110",
+    'SELECT "library_member"."id" FROM "library_member" '
+    'ORDER BY "library_member"."id" ASC LIMIT 0',
+    'SELECT "library_member"."id" FROM "library_member" '
+    'ORDER BY "library_member"."name" ASC LIMIT 3',
     "PRAGMA foreign_key_check",
     "PRAGMA main.foreign_key_check(library_book)",
     "SELECT count(*) FROM pragma_foreign_key_check",

@@ -25,7 +25,7 @@ from s3cache.log.effects import Absent, Apply, Lacking, Load
 from s3cache.log.entry import Change, Entry, Sequences, Statement
 from s3cache.log.head import Head
 from s3cache.replica import absent, packs
-from s3cache.replica.absent import is_whole, packs_with
+from s3cache.replica.absent import is_whole, packs_of_page, packs_with
 from s3cache.replica.applying import read_sequences
 from s3cache.replica.file import ReplicaFile
 from s3cache.replica.packs import compress, make_pack, read_statements
@@ -54,7 +54,9 @@ class Packer:
             self.bodies[key] = compress(packed.raw)
             size, bounds = len(packed.raw), dict(packed.bounds)
             segments = list(packed.segments)
-            made.append(Pack(key, "", 1, segments, 0, 0, "", size, "", bounds))
+            made.append(
+                Pack(key, "", 1, segments, packed.rows, 0, "", size, "", bounds)
+            )
         return Catalog(
             database=DATABASE,
             number=position.number,
@@ -92,10 +94,15 @@ class LackingHost:
         self.file.load(Load(pack, self._bodies[pack.key]))
 
     def packs_with(self, key: Any) -> frozenset[str]:
-        connection = self.file.connection
-        table = read_schema(connection, 0).get("t")
+        return packs_with(self.file.connection, self._table(), [key])
+
+    def packs_of_page(self, count: int, from_end: bool) -> frozenset[str]:
+        return packs_of_page(self.file.connection, self._table(), count, from_end)
+
+    def _table(self) -> Table:
+        table = read_schema(self.file.connection, 0).get("t")
         assert table is not None
-        return packs_with(connection, table, [key])
+        return table
 
 
 @contextmanager
@@ -205,6 +212,36 @@ def test_the_packs_of_a_key_have_its_row(
                 assert other.rows(query) == host.rows(query)
 
 
+@settings(max_examples=40)
+@given(
+    definition=keyed,
+    before=many,
+    after=many,
+    pages=st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=3),
+)
+def test_the_packs_of_a_page_have_its_rows(
+    definition: str,
+    before: list[list[Step]],
+    after: list[list[Step]],
+    pages: list[tuple[int, bool]],
+) -> None:
+    with hosts(f"CREATE TABLE t {definition}") as (host, packer, folder):
+        for commit in before:
+            host.apply(host.entry(run(host, commit)))
+        made = LackingHost(folder / "other", packer.pack(), packer.bodies)
+        with closing(made) as other:
+            for commit in after:
+                other.apply(host.apply(host.entry(run(host, commit))))
+            for count, from_end in pages:
+                while wanted := other.packs_of_page(count, from_end):
+                    for pack in other.absent():
+                        if pack.key in wanted:
+                            other.load(pack)
+                order = "DESC" if from_end else "ASC"
+                query = f"SELECT * FROM t ORDER BY id {order} LIMIT {count}"  # noqa: S608
+                assert other.rows(query) == host.rows(query)
+
+
 # One by one
 
 
@@ -236,6 +273,30 @@ def test_a_key_is_in_one_pack(packed: Packed) -> None:
     assert (7, "u7", 7) in other.rows("SELECT * FROM t")
     assert other.packs_with(7) == frozenset()
     assert len(other.packs_with(1)) == 1
+
+
+@pytest.mark.parametrize("from_end", [False, True])
+def test_a_page_is_in_the_packs_at_that_end(packed: Packed, from_end: bool) -> None:
+    _host, _packer, other = packed
+    keys = [pack.key for pack in other.absent()]
+    at_end = keys[::-1] if from_end else keys
+    assert other.packs_of_page(10**6, from_end) == set(keys)
+    wanted = other.packs_of_page(1, from_end)
+    assert {at_end[0]} <= wanted <= set(at_end[:2])  # the last one may be empty
+    for pack in other.absent():
+        if pack.key in wanted:
+            other.load(pack)
+    assert other.packs_of_page(1, from_end) == frozenset()
+    assert other.packs_of_page(4, from_end) < set(at_end)
+
+
+def test_a_row_that_has_changed_does_not_begin_a_page_before_others(
+    packed: Packed,
+) -> None:
+    host, _packer, other = packed
+    first = other.absent()[0].key
+    other.apply(host.commit("UPDATE t SET v = 0 WHERE id = 2"))
+    assert first in other.packs_of_page(1, from_end=False)
 
 
 def test_a_key_that_is_larger_than_all_is_in_the_last_pack(packed: Packed) -> None:
