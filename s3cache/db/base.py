@@ -84,6 +84,8 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         super().__init__(settings_dict, alias)
         self._foreign_keys = True
         self.noted_requests: list[str] = []
+        #: What the next INSERT is told, if it is in a block; see ``want_ids``.
+        self._ids_wanted: tuple[str, int] | None = None
         #: Set by ``s3cache.transactions.serializable``.
         self.serializable_block = False
         #: Set by ``s3cache.transactions.write_behind``.
@@ -593,10 +595,17 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             with debug_transaction(self, "ROLLBACK"), self.wrap_database_errors:
                 self._end_block(commit=False)
 
+    def want_ids(self, table: str, count: int) -> None:
+        """Say how many ids the INSERTs that come next take, in one block."""
+        self._ids_wanted = table, count
+
     def take_ids(self, table: str, column: str, count: int) -> Sequence[int] | None:
         """Ids for new rows that nobody else gets; None: let SQLite choose."""
         self.ensure_connection()
         connection, block = self._connected, self._block
+        wanted, self._ids_wanted = self._ids_wanted, None
+        if block is not None and wanted is not None:
+            block.want_ids(*wanted)
         if block is not None and not block.needs_ids:
             return None
         if block is None:

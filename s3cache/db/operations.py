@@ -27,12 +27,13 @@ class DatabaseOperations(operations.DatabaseOperations):
         """How many of ``objs`` one statement may be about.
 
         Asked by ``bulk_create()`` before its first INSERT: the only moment at
-        which it is known how many ids all of them will take.
+        which it is known how many ids all of them will take. From Django 6.1
+        on it may only then begin the block that they are done in.
         """
         size: int = super().bulk_batch_size(fields, objs)
-        connection, block = self.connection.connection, self.connection.block
-        if connection is not None and block is not None and _leaves_id(fields, objs):
-            block.want_ids(objs[0]._meta.db_table, len(objs))
+        connection = self.connection.connection
+        if connection is not None and _leaves_id(fields, objs):
+            self.connection.want_ids(objs[0]._meta.db_table, len(objs))
             # The ids are one more parameter for each row.
             limit = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
             size = min(size, limit // (len(fields) + 1))

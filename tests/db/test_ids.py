@@ -7,6 +7,7 @@ block a live chunk is used up, and else SQLite decides in the commit.
 
 from __future__ import annotations
 
+import sqlite3
 from itertools import pairwise
 from uuid import uuid4
 
@@ -36,9 +37,10 @@ def author(name: str, pk: int | None = None) -> int:
 
 
 def authors(count: int) -> list[int]:
-    """The pks of new authors."""
+    """The pks of new authors, all made in one block."""
     many = [Author(name=f"{uuid4()}") for _ in range(count)]
-    return [one.pk for one in Author.objects.bulk_create(many)]
+    with transaction.atomic():  # Django 6.1 needs none for one statement
+        return [one.pk for one in Author.objects.bulk_create(many)]
 
 
 def sequence(host: Host, table: str = "library_author") -> int:
@@ -108,6 +110,26 @@ def test_a_bulk_create_in_a_block_takes_as_many_as_it_needs(host: Host) -> None:
     assert pks == sorted(set(pks))
     with transaction.atomic():
         assert author("next") > pks[-1]
+
+
+def test_a_bulk_create_of_several_statements_reserves_ids_once(
+    host: Host, bucket: Bucket
+) -> None:
+    many = [Author(name=f"{n}") for n in range(500)]
+    with bucket.requests() as seen:
+        Author.objects.bulk_create(many, batch_size=100)
+    assert seen == ["PUT log"] * 2
+    assert [one.pk for one in many] == list(range(1, 501))
+
+
+def test_the_ids_of_a_bulk_create_count_as_parameters(host: Host) -> None:
+    """A statement has no more of them than SQLite takes."""
+    assert not Author.objects.exists()  # its connections stay open from now on
+    writer, reader = host.connection.replica.writer, connection.connection.reader
+    for one in (writer.connection, reader.connection):
+        one.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+    Author.objects.bulk_create([Author(name=f"{n}") for n in range(1000)])
+    assert Author.objects.count() == 1000
 
 
 def test_who_goes_on_loading_makes_one_put_for_each_batch(
