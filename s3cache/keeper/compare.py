@@ -60,10 +60,7 @@ def _meet(
                 one.load()
                 copy = sqlite3.connect(":memory:", isolation_level=None)
                 attempt.callback(copy.close)
-                reader = one.new_reader()
-                with reader.held() as connection:
-                    connection.backup(copy)
-                one.give_back(reader)
+                one.copy_to(copy)
                 numbers.append(meta.read_position(copy).number)
                 found.append(copy)
             if len(set(numbers)) == 1:

@@ -92,19 +92,18 @@ class _Copy:
         self._path: Path = beside(replica.path, KeeperPerformer.kind)
         create_private(self._path)
         self._connection = connect(self._path)
-        if made is not None:
-            made.connection.backup(self._connection)
-        else:
-            replica.load()
-            reader = replica.new_reader()
-            try:
-                with reader.held() as connection:
-                    connection.backup(self._connection)
-            finally:
-                replica.give_back(reader)
-        self._schema: Schema = read_schema(
-            self._connection, schema_version(self._connection)
-        )
+        try:
+            if made is not None:
+                made.connection.backup(self._connection)
+            else:
+                replica.load()
+                replica.copy_to(self._connection)
+            self._schema: Schema = read_schema(
+                self._connection, schema_version(self._connection)
+            )
+        except BaseException:
+            self.delete()
+            raise
 
     def contents(self, since: int) -> Contents:
         """What there is, and what changed after entry ``since``."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,10 @@ def connect(
     read_only: bool = False,
     create: bool = True,
     cached_statements: int = 256,
+    registrations: Iterable[Registration] = (),
     factory: type[sqlite3.Connection] = sqlite3.Connection,
 ) -> sqlite3.Connection:
-    """Open the replica file, with Django's functions.
+    """Open the replica file, with Django's functions and ``registrations``.
 
     A connection that only reads is opened as such: a write that escapes the
     capture fails loudly.
@@ -72,14 +74,26 @@ def connect(
         cached_statements=cached_statements,
         factory=factory,
     )
-    try:
+    with closed_on_error(connection):
         register_functions(connection)
         for pragma in _PRAGMAS:
             connection.execute(pragma)
+        for registration in registrations:
+            registration.on(connection)
+    return connection
+
+
+@contextmanager
+def closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    """Close ``connection`` if anything is raised within the context.
+
+    For who has opened it, until it is where somebody else will close it.
+    """
+    try:
+        yield
     except BaseException:
         connection.close()
         raise
-    return connection
 
 
 def identity_of(path: Path) -> tuple[int, int]:

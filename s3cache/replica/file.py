@@ -52,7 +52,7 @@ class ReplicaFile:
         self._has_ended = False
         #: How to open it again; a replica puts its own way here.
         self.reconnect: Callable[[], sqlite3.Connection] = partial(
-            _connect_again, path, registrations
+            connect, path, create=False, registrations=registrations
         )
         #: Held by whoever uses the connection: no thread sees the transaction
         #: of another half done.
@@ -69,21 +69,19 @@ class ReplicaFile:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         create_private(path)
-        connection = connect(path)
+        connection = connect(path, registrations=registrations)
         try:
             if not meta.is_usable(connection):
                 connection.close()
                 delete_file(path)
                 create_private(path)
-                connection = connect(path)
+                connection = connect(path, registrations=registrations)
                 make_durable(connection)
                 with transaction(connection):
                     meta.create(
                         connection, generation=secrets.token_hex(8), store=store
                     )
             make_durable(connection)
-            for registration in registrations:
-                registration.on(connection)
         except BaseException:
             connection.close()
             raise
@@ -305,15 +303,6 @@ def _give_up_if_busy(status: int, _left: int, _total: int) -> None:
     # for what its caller holds.
     if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         raise sqlite3.OperationalError("database is locked")
-
-
-def _connect_again(
-    path: Path, registrations: Iterable[Registration]
-) -> sqlite3.Connection:
-    connection = connect(path, create=False)
-    for registration in registrations:
-        registration.on(connection)
-    return connection
 
 
 def create_private(path: Path) -> None:

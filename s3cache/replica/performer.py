@@ -279,10 +279,13 @@ class Performer:
         new, self._new = self._new, None
         if new is None:
             return False
-        with self._replica.in_nobodys_way():
-            replaced = self._replica.replace_by(
-                new, effect.replaces, keep_old=self._diverged
-            )
+        try:
+            with self._replica.in_nobodys_way():
+                replaced = self._replica.replace_by(
+                    new, effect.replaces, keep_old=self._diverged
+                )
+        finally:
+            new.discard()
         if replaced:
             self._side.set_asked(self._asked_at)
         return replaced

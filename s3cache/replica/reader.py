@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from s3cache.replica.absent import absent_tables, is_whole
-from s3cache.replica.connections import Registration
+from s3cache.replica.connections import Registration, closed_on_error
 from s3cache.replica.needs import Needs
 from s3cache.replica.results import Result
 from s3cache.replica.sql import Kind, kind_of
@@ -55,10 +55,12 @@ class Reader:
         """The connection of SQLite, for who holds the lock."""
         connection = self._connection
         if connection is None:
-            connection = self._connection = self._open()
-            self._may_lack = self._needs is not None
-            if self._may_lack and not self._is_whole(connection):
-                connection.set_authorizer(self._authorize)
+            connection = self._open()
+            with closed_on_error(connection):
+                self._may_lack = self._needs is not None
+                if self._may_lack and not self._is_whole(connection):
+                    connection.set_authorizer(self._authorize)
+            self._connection = connection
         return connection
 
     def execute(self, sql: str, params: Any) -> Result:

@@ -33,7 +33,12 @@ from s3cache.replica.absent import NotLoaded
 from s3cache.replica.analysis import Analyser
 from s3cache.replica.batch import Committer, stage_batch
 from s3cache.replica.block import Block
-from s3cache.replica.connections import Registration, connect, identity_of
+from s3cache.replica.connections import (
+    Registration,
+    closed_on_error,
+    connect,
+    identity_of,
+)
 from s3cache.replica.file import (
     FileLeft,
     ReplicaFile,
@@ -100,10 +105,10 @@ class _Open:
 
     def end(self) -> None:
         """Close all of them for good; whoever gets one later gets another."""
-        self.watch.close()
-        self.writer.end()
-        self.file.end()
-        self.analyser.end()
+        with contextlib.ExitStack() as whatever_one_raises:
+            for one in (self.analyser, self.file, self.writer):
+                whatever_one_raises.callback(one.end)
+            self.watch.close()
 
 
 class Replica:
@@ -475,7 +480,7 @@ class Replica:
             if self._open is None and not self._is_opening:
                 self._opened()
             try:
-                connection = self._connect_to_one_file(**how)
+                return self._connect_to_one_file(**how)
             except sqlite3.Error as error:
                 opened = self._open
                 if opened is not None and isinstance(error, _Unfinished):
@@ -484,9 +489,6 @@ class Replica:
                     # It was deleted: whoever comes next opens it anew.
                     opened.generation = -1.0
                 raise
-            for registration in self._registrations.values():
-                registration.on(connection)
-            return connection
 
     def _connect_to_one_file(self, **how: Any) -> sqlite3.Connection:
         # SQLite opens the WAL by its name when it first reads: if the file is
@@ -495,16 +497,18 @@ class Replica:
             before = identity_of(self.path)
             if self._open is not None and before != self._open.identity:
                 raise _Unfinished("unable to open database file")
-            connection = connect(self.path, **how)
+            connection = connect(
+                self.path, registrations=self._registrations.values(), **how
+            )
             try:
-                connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-                if self._is_ready and not meta.is_complete(connection):
-                    raise _Unfinished("unable to open database file")
-                if identity_of(self.path) == before:
-                    return connection
+                with closed_on_error(connection):
+                    connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+                    if self._is_ready and not meta.is_complete(connection):
+                        raise _Unfinished("unable to open database file")
+                    if identity_of(self.path) == before:
+                        return connection
             except sqlite3.Error:
                 if identity_of(self.path) == before:
-                    connection.close()
                     raise
             connection.close()
 
@@ -992,7 +996,16 @@ class Replica:
             except NotLoaded as missing:
                 self.load(missing.keys)
 
-    # The new file of a rebuild.
+    # Copies of it, and the new file of a rebuild.
+
+    def copy_to(self, connection: sqlite3.Connection) -> None:
+        """Put what the replica holds now into the file of ``connection``."""
+        reader = self.new_reader()
+        try:
+            with reader.held() as held:
+                held.backup(connection)
+        finally:
+            self.give_back(reader)
 
     def new_file(
         self, head: Head, catalog: Catalog | None = None, *, kind: str
@@ -1003,7 +1016,11 @@ class Replica:
             store=self.store.name,
             registrations=self._registrations.values(),
         )
-        file.begin_at(head, catalog)
+        try:
+            file.begin_at(head, catalog)
+        except BaseException:
+            file.discard()
+            raise
         return file
 
     def replace_by(
@@ -1011,18 +1028,16 @@ class Replica:
     ) -> bool:
         """Put the content of ``new`` in the place of the replica's.
 
-        Only if that is still at ``replaces``; else ``new`` is dropped, and
-        the result False. With ``keep_old`` the replica is kept in a file of
-        its own. The caller holds the writer.
+        Only if that is still at ``replaces``; else the result is False. With
+        ``keep_old`` the replica is kept in a file of its own. The caller
+        holds the writer, and discards ``new`` whatever becomes of this.
         """
         opened, file = self._opened(), self.file
         old, now = file.position(), new.position()
         if not old.is_at(replaces):
-            new.discard()
             return False
         if identity_of(self.path) != opened.identity:
             # What the side file says is about the one in its place.
-            new.discard()
             opened.generation = -1.0
             raise self._deleted()
         if keep_old and old.number:
@@ -1032,7 +1047,6 @@ class Replica:
                 file.keep_copy(),
             )
         new.copy_over(file)
-        new.discard()
         generation = _as_number(file.generation())
         self.side.reset(generation)
         self.side.moved_to(now.number)

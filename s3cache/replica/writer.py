@@ -180,8 +180,10 @@ class Writer:
         Those that cannot be dropped end with their connection.
         """
         if not self.capture.drop_all():
-            self.connection.close()
+            # Where no other can be had it stays, for the next who begins.
+            left, self._captured_version = self.connection, -1
             self._connect()
+            left.close()
 
     def check_loaded(self, tables: Iterable[str]) -> None:
         """Raise ``NotLoaded`` unless ``tables`` can be written."""
@@ -290,9 +292,11 @@ class Writer:
     def close(self) -> None:
         """Close the connection, in whose use nobody is."""
         if not self.is_closed:
-            self.rollback()
-            self.connection.close()
-            self.is_closed = True
+            try:
+                self.rollback()
+            finally:
+                self.connection.close()
+                self.is_closed = True
 
     def end(self) -> None:
         """Close it for good: another writer comes into its place."""

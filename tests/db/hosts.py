@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from django.conf import settings as django_settings
 from django.db import connections
 
 from s3cache.db.base import DatabaseWrapper
+from s3cache.replica.connections import connect
 from s3cache.stores import DirectoryStore, Store, registry
 from s3cache.stores.base import Answer, Kind, Request, observe
 from tests.engine import NEVER, Bucket, Host
@@ -32,8 +34,46 @@ from tests.faults.rules import ALWAYS, Rule, Rules
 
 T = TypeVar("T")
 
+#: The modules of s3cache that open connections to a replica, or to a copy.
+OPENING = ("replica.replica", "replica.file", "keeper.performer")
+
 #: Seconds after which whoever has not come back hangs.
 HANGS_AFTER = 60.0
+
+
+# Connections
+
+
+@contextmanager
+def all_closed_after(path: Path) -> Iterator[None]:
+    """Whatever is opened inside, for the replica at ``path``, is closed then.
+
+    Also what is opened for a file beside it; something has to be.
+    """
+    made: list[Noted] = []
+
+    class Noted(sqlite3.Connection):
+        is_closed = False
+
+        def __init__(self, *args: Any, **how: Any) -> None:
+            super().__init__(*args, **how)
+            made.append(self)
+
+        def close(self) -> None:
+            super().close()
+            self.is_closed = True
+
+    def connect_noted(of: Path, **how: Any) -> sqlite3.Connection:
+        if of.name.startswith(path.name):
+            how["factory"] = Noted
+        return connect(of, **how)  # else another test's, in the background
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in OPENING:
+            patch.setattr(f"s3cache.{module}.connect", connect_noted)
+        yield
+    assert made
+    assert all(one.is_closed for one in made)
 
 
 # Threads

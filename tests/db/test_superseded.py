@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from django.db import OperationalError, connection, transaction
@@ -20,13 +20,12 @@ from s3cache.db import behind as behind_module
 from s3cache.log.catch_up import rebuild
 from s3cache.log.effects import Steps, Where
 from s3cache.replica import clock
-from s3cache.replica import replica as replica_module
-from s3cache.replica.connections import Registration, connect
+from s3cache.replica.connections import Registration
 from s3cache.replica.file import FileLeft
 from s3cache.replica.performer import Performer
 from s3cache.replica.replica import Replica, forget_replica
 from s3cache.transactions import write_behind
-from tests.db.hosts import HANGS_AFTER, MakeProcess, on, outcomes
+from tests.db.hosts import HANGS_AFTER, MakeProcess, all_closed_after, on, outcomes
 from tests.engine import Host, MakeHost
 from tests.library.models import Author, Tag
 
@@ -150,31 +149,6 @@ def test_a_rebuild_of_a_file_that_was_left(host: Host, processes: MakeProcess) -
 # What is left
 
 
-@contextmanager
-def all_closed_after() -> Iterator[None]:
-    """Whoever opens connections inside closes them himself."""
-
-    class Connection(sqlite3.Connection):
-        is_closed = False
-
-        def close(self) -> None:
-            super().close()
-            self.is_closed = True
-
-    made: list[Connection] = []
-
-    def connect_noted(*args: Any, **kwargs: Any) -> sqlite3.Connection:
-        one = connect(*args, **kwargs, factory=Connection)
-        made.append(cast(Connection, one))
-        return one
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(replica_module, "connect", connect_noted)
-        yield
-    assert made
-    assert all(one.is_closed for one in made)
-
-
 def test_what_was_left_leaves_nothing_open(host: Host) -> None:
     Author.objects.create(name="Ada")
     replica = host.connection.replica
@@ -188,7 +162,7 @@ def test_what_was_left_leaves_nothing_open(host: Host) -> None:
         second = yield Where()
         return first.number, second.number
 
-    with all_closed_after():
+    with all_closed_after(replica.path):
         first, second = replica.run(protocol())
         with pytest.raises(FileLeft):
             file.position()
@@ -259,11 +233,15 @@ def test_a_rebuild_does_not_wait_for_ever_for_a_writer(host: Host) -> None:
     """Who changes the schema in another process may wait for the rebuild."""
     replica = host.connection.replica
     replica.file.execute("PRAGMA busy_timeout = 10", ())
-    with closing(sqlite3.connect(replica.path, isolation_level=None)) as other:
+    with (
+        closing(sqlite3.connect(replica.path, isolation_level=None)) as other,
+        all_closed_after(replica.path),
+    ):
         other.execute("BEGIN IMMEDIATE")
         (outcome,) = outcomes([lambda: replica.run(rebuild(replica.position(), ()))])
     assert isinstance(outcome, sqlite3.OperationalError)
     assert "locked" in str(outcome)
+    assert not list(replica.path.parent.glob("*-new-*"))
 
 
 def test_a_rebuild_does_not_wait_for_a_process_that_opens(

@@ -132,6 +132,29 @@ def test_nothing_stays_of_what_captured_a_table_that_is_gone(table: Host) -> Non
     assert not [name for (name,) in left if name.endswith("_t")]
 
 
+def test_who_cannot_connect_anew_keeps_the_connection(
+    table: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the next who begins tries again."""
+    table.commit("UPDATE t SET n = 7")
+    table.create("DROP TABLE t", "CREATE TABLE other (id INTEGER PRIMARY KEY)")
+
+    def fail() -> sqlite3.Connection:
+        raise sqlite3.OperationalError("unable to open database file")
+
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(sqlite3.OperationalError, match="unable to open"),
+    ):
+        patched.setattr(table.writer, "_open", fail)
+        table.writer.begin()
+    table.writer.rollback()
+    table.commit("INSERT INTO other VALUES (1)")
+    assert table.rows("SELECT id FROM other") == [(1,)]
+    left = table.writer.connection.execute("SELECT name FROM sqlite_temp_master")
+    assert not [name for (name,) in left if name.endswith("_t")]
+
+
 # Whose it is.
 
 
