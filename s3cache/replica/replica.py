@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import logging
 import math
@@ -147,6 +148,9 @@ class Replica:
         self._is_ready = False
         self._announced = -1
         self._retry_at = 0.0
+        #: The last question that nobody could go on without: when it began,
+        #: and why it failed.
+        self._failure: tuple[float, Exception | None] = (0.0, None)
         self._schema: Schema | None = None
         #: What this process did: "commits" and the "transactions" in them,
         #: "retries" (a batch was run again, for another host was first),
@@ -827,10 +831,15 @@ class Replica:
             return
         # Whoever waits for another caller's question to be answered needs no
         # answer of its own if that was asked after it came: with `max_age` 0,
-        # all that wait share the next question, instead of asking in turn.
-        oldest = clock.now() - max_age
+        # all that wait share the next question, instead of asking in turn. So
+        # they do if it fails, which takes longer.
+        came_at = clock.now()
+        oldest = came_at - max_age
         with self._ask_lock:
             if self._asked_before(oldest):
+                failed_at, error = self._failure
+                if error is not None and failed_at >= came_at:
+                    raise copy.copy(error)
                 self._ask(max_age, oldest)
 
     def expect_news(self, max_age: float | None = None) -> None:
@@ -942,6 +951,8 @@ class Replica:
             raise
         except (OperationalError, sqlite3.OperationalError) as error:
             if not may_be_stale:
+                # Each caller's thread adds its traceback to one of its own.
+                self._failure = began_at, copy.copy(error)
                 raise
             self.events.count(("stale_reads", ""))
             now = clock.now()

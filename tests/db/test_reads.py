@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,26 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection, transaction
 
-from s3cache.exceptions import LogDiverged, StoreError, StoreUnavailable
+from s3cache.exceptions import (
+    LogDiverged,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from s3cache.replica import connections
 from s3cache.stores import DirectoryStore
 from s3cache.stores.base import Answer
-from tests.db.hosts import FaultyStore, Turns, each_on, first, on, then, together
+from tests.db.hosts import (
+    HANGS_AFTER,
+    FaultyStore,
+    Turns,
+    each_on,
+    first,
+    on,
+    outcomes,
+    then,
+    together,
+)
 from tests.engine import Bucket, Host, MakeHost
 from tests.library.models import Author, Tag
 from tests.testapp.models import Gear
@@ -433,6 +449,49 @@ def test_stale_if_error_0_raises_at_once(hosts: MakeHost) -> None:
     host.pass_time(61)
     with store_down(), pytest.raises(StoreError):
         names(host)
+
+
+class Queue:
+    """A lock, and whether so many have come for it."""
+
+    def __init__(self, many: int) -> None:
+        self._lock = threading.Lock()
+        self._left = many
+        self.all_came = threading.Event()
+
+    def __enter__(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self.all_came.set()
+        self._lock.acquire()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._lock.release()
+
+
+@directory
+def test_readers_that_wait_for_a_store_that_is_down_share_its_failure(
+    hosts: MakeHost, faulty: FaultyStore
+) -> None:
+    """Or the last of many would wait for as many timeouts, one by one."""
+    host = hosts(storage="faulty", max_age=60, stale_if_error=0)
+    write(host, "a")
+    host.pass_time(61)
+    queue: Any = Queue(20)
+    host.connection.replica._ask_lock = queue
+    asked: list[bool] = []
+
+    def refuse(send: object) -> Answer:
+        asked.append(queue.all_came.wait(HANGS_AFTER))
+        return Answer(403, message="down")
+
+    faulty.on("GET", "", refuse)
+    errors = outcomes(each_on(host, Tag.objects.exists, 20))
+    assert asked == [True, True]  # the rest came after the first had begun
+    assert {type(error) for error in errors} == {StoreRefused}
+    assert len(set(map(id, errors))) == 20
+    faulty.heal()
+    assert names(host) == ["a"]
 
 
 @directory
