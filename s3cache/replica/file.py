@@ -54,6 +54,9 @@ class ReplicaFile:
         self.reconnect: Callable[[], sqlite3.Connection] = partial(
             connect, path, create=False, registrations=registrations
         )
+        #: Called in the transaction of each entry that is applied, with its
+        #: number, before others can see it.
+        self.before_move: Callable[[int], None] = lambda number: None
         #: Held by whoever uses the connection: no thread sees the transaction
         #: of another half done.
         self.lock = threading.RLock()
@@ -165,6 +168,7 @@ class ReplicaFile:
                 modified=effect.modified,
                 lacking=lacking,
             )
+            self.before_move(entry.number)
         return True
 
     def rehearse(self, position: Position, changes: Iterable[Change]) -> None:

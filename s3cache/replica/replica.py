@@ -300,6 +300,7 @@ class Replica:
                 registrations=self._registrations.values(),
             )
             file.reconnect = lambda: self._connect(create=False)
+            file.before_move = self._before_move
             closed_on_error.callback(file.close)
             writer = Writer(
                 lambda: self._connect(create=False),
@@ -888,6 +889,15 @@ class Replica:
             logger.info("%s could not be asked ahead: %s", self.store.name, error)
         finally:
             lock.release()
+
+    def _before_move(self, number: int) -> None:
+        """Have nobody take for current what is known of the state before.
+
+        Some read sees what is applied before ``position`` tells of it, and
+        the next one, of what is known, is not to go back.
+        """
+        if self.is_current():
+            self.side.moves_to(number)
 
     def is_current(self, since: object = None) -> bool:
         """Whether the open file is the one that the side file is about.

@@ -29,7 +29,7 @@ from s3cache.log.effects import HostState
 from s3cache.mapped import map_file
 from s3cache.replica import clock
 
-_MAGIC = b"s3cache3"
+_MAGIC = b"s3cache4"
 _SIZE = 4096
 _HEADER = struct.Struct("=8s16s")
 
@@ -39,10 +39,11 @@ _STATE = tuple(one.name for one in fields(HostState) if one.name != "host")
 #: The numbers, doubles from offset 64 on.
 _FIELDS = (
     *("asked_at", "proved_number", "proved_at", "number", "generation", "move"),
+    "moving",
     *_STATE,
     "pending",
 )
-_FIRST_OF_STATE = 6
+_FIRST_OF_STATE = 7
 _PENDING = len(_FIELDS) - 1
 _OFFSET = 64
 
@@ -67,7 +68,11 @@ _POLL = (0.0005, 0.001, 0.002, 0.005)
 
 
 class Numbers(NamedTuple):
-    """What tells whether anything has changed; see ``SideFile``."""
+    """What tells whether anything has changed; see ``SideFile``.
+
+    ``moving`` is the position to which somebody moves the replica, or moved
+    it: while it is larger than ``number``, a read may already see that.
+    """
 
     asked_at: float
     proved_number: float
@@ -75,6 +80,7 @@ class Numbers(NamedTuple):
     number: float
     generation: float
     move: float
+    moving: float
 
 
 class SideFile:
@@ -178,6 +184,14 @@ class SideFile:
     def number(self) -> int:
         """The replica's position, as the last process that moved it said."""
         return int(self._numbers[3])
+
+    def moves_to(self, number: int) -> None:
+        """From now on the replica may be at ``number``; see ``Numbers``.
+
+        Said before a transaction of the replica ends, and within it: two
+        processes do not say it at once. Who dies then has said it, too.
+        """
+        self._numbers[6] = number
 
     def moved_to(self, number: int) -> None:
         """Tell the other processes that the replica moved.

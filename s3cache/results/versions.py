@@ -119,11 +119,7 @@ class Versions:
         self._lock = threading.Lock()
 
     def is_current(self, side: SideFile) -> bool:
-        """Whether nobody has moved the replica, or asked the store, since.
-
-        That somebody asked is a reason to look again: of a commit whose
-        process was killed before it could say so, nothing else would tell.
-        """
+        """Whether nobody has moved the replica, or asked the store, since."""
         return self.seen[0] == side.seen()
 
     def follow(self, connection: sqlite3.Connection, side: SideFile) -> bool:
@@ -141,7 +137,8 @@ class Versions:
             or _as_number(self._generation) != numbers.generation
         ):
             return False
-        self.seen = seen, numbers.asked_at
+        if numbers.moving <= numbers.number:
+            self.seen = seen, numbers.asked_at
         return True
 
     def at(self, connection: sqlite3.Connection, scopes: Iterable[Scope]) -> At:

@@ -116,6 +116,18 @@ def test_a_position_that_comes_again_is_a_move_as_well(side: SideFile) -> None:
     assert side.seen() != seen
 
 
+def test_where_it_moves_is_said_before_it_is_there(side: SideFile) -> None:
+    side.reset(3.0)
+    side.moved_to(8)
+    seen = side.seen()
+    side.moves_to(9)
+    assert side.number == 8
+    assert side.seen() != seen
+    assert side.read(side.seen()).moving == 9
+    side.reset(4.0)
+    assert side.read(side.seen()).moving == 0
+
+
 def test_a_replica_that_is_made_anew_at_once_is_another(side: SideFile) -> None:
     side.reset(3.0)
     seen = side.seen()

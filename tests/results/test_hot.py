@@ -28,6 +28,7 @@ from django.test.utils import override_settings
 from s3cache.exceptions import RowChanged
 from s3cache.facade import Read
 from s3cache.managers import S3Manager, S3QuerySet
+from s3cache.replica.side_file import SideFile
 from s3cache.results.compiled import Compiled
 from s3cache.results.hot import NOT_HOT, Hot
 from tests.db.hosts import Turns, each_on, on, together
@@ -529,6 +530,29 @@ def test_a_write_of_another_host_is_seen_after_max_age(hosts: MakeHost) -> None:
         b.pass_time(61)
         assert get().name == "new"
         assert is_hot(warm(get))
+
+
+def test_nobody_goes_back_behind_an_entry_that_is_applied_and_not_told_of(
+    hosts: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process reads the replica, and is told nothing by this one."""
+    a, b = hosts(), hosts(max_age=60)
+    with a:
+        gear = Gear.objects.create(name="cog")
+    with b:
+        get = warm(lambda: Gear.objects.get(pk=gear.pk))
+        with a:
+            Gear.objects.update(name="new")
+        with monkeypatch.context() as patch:
+            patch.setattr(SideFile, "moved_to", lambda *args: None)
+            b.catch_up()
+        for _ in range(3):
+            assert get().name == "new"
+        versions, side = b.connection.statements.versions, b.connection.replica.side
+        assert not versions.is_current(side)  # so it looks every time
+        b.connection.replica.position()
+        assert is_hot(warm(get))
+        assert versions.is_current(side)
 
 
 def test_every_read_asks_with_a_max_age_of_0(hosts: MakeHost) -> None:
