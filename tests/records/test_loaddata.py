@@ -126,22 +126,22 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     else:
         folder = request.getfixturevalue("server")
         settings |= {"NAME": "postgres", "HOST": str(folder), "USER": "test"}
-    before = connections.settings
-    connections.settings = connections.configure_settings({**before, "empty": settings})
-    other = connections["empty"]
-    try:
-        with other.schema_editor() as editor:
-            for model in apps.get_models():
-                if model._meta.can_migrate(other):
-                    editor.create_model(model)
-        yield "empty"
-    finally:
-        if other.vendor == "postgresql":
-            with other.cursor() as cursor:
-                cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-        other.close()
-        del connections["empty"]
-        connections.settings = before
+    known = connections.configure_settings({**connections.settings, "empty": settings})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connections, "settings", known)
+        other = connections["empty"]
+        try:
+            with other.schema_editor() as editor:
+                for model in apps.get_models():
+                    if model._meta.can_migrate(other):
+                        editor.create_model(model)
+            yield "empty"
+        finally:
+            if other.vendor == "postgresql":
+                with other.cursor() as cursor:
+                    cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+            other.close()
+            del connections["empty"]
 
 
 def test_the_same_rows(host: Host, bucket: Bucket, empty: str, tmp_path: Path) -> None:
