@@ -63,6 +63,9 @@ _MOST_FLIGHTS = 1 << 20
 #: Not of a generator that a fork would copy, or a seed make say things again.
 _unique = SystemRandom().random
 
+#: Seconds to wait for processes that are in the way of one that comes.
+_PATIENCE = 30.0
+
 #: Seconds between two tries to get a lock that another process holds.
 _POLL = (0.0005, 0.001, 0.002, 0.005)
 
@@ -115,16 +118,23 @@ class SideFile:
         self.flushing = ProcessLock(
             self._descriptor, 9, "another process sends the outbox"
         )
+        try:
+            self._begin()
+            self._join()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
         header = _HEADER.pack(_MAGIC, clock.boot_identity())
-        with self.opening.held(30.0):
+        with self.opening.held(_PATIENCE):
             if self._map[: _HEADER.size] != header:
                 # Moments of another boot mean nothing now.
                 self._numbers[:] = memoryview(bytes(8 * len(_FIELDS))).cast("d")
                 self._map[: _HEADER.size] = header
-        self._join()
 
     def _join(self) -> None:
-        deadline = time.monotonic() + 30.0
+        deadline = time.monotonic() + _PATIENCE
         while True:
             try:
                 fcntl.lockf(

@@ -90,6 +90,11 @@ def hold_turn(side: SideFile) -> None:
     side.asking.acquire(1.0)
 
 
+def hold_opening(side: SideFile) -> None:
+    """Open the replica, and take long."""
+    side.opening.acquire(1.0)
+
+
 def look_for_others(side: SideFile) -> None:
     """See that there is another user."""
     assert not side.is_sole_user()

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 from django.db import OperationalError
 
 from s3cache.log.effects import HostState
-from s3cache.replica import clock
+from s3cache.replica import clock, side_file
 from s3cache.replica.side_file import SideFile
 from tests.replica import peer
 
@@ -183,6 +184,20 @@ def test_a_process_that_is_killed_holds_nothing(side: SideFile, other: Other) ->
     process = other(peer.hold_commit)
     process.kill()
     assert not locked(side, timeout=5.0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_who_waits_in_vain_leaves_no_file_open(
+    path: Path, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who tries again and again would run out of them."""
+    other(peer.hold_opening)
+    monkeypatch.setattr(side_file, "_PATIENCE", 0.0)
+    with pytest.raises(OperationalError, match="another process opens it"):
+        SideFile(path)
+    for one in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # another thread has closed it
+            assert one.readlink() != path.resolve()
 
 
 def test_locks_do_not_disturb_each_other(side: SideFile, other: Other) -> None:
