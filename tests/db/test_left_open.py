@@ -7,8 +7,8 @@ as it happens to live, and the file it is about could not be replaced.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -18,14 +18,15 @@ from s3cache.keeper.rounds import KeeperOptions
 from s3cache.keeper.run import keep_now
 from s3cache.log.catch_up import rebuild
 from s3cache.replica.connections import Registration, connect
-from s3cache.replica.file import ReplicaFile
 from s3cache.replica.replica import Replica
-from s3cache.replica.writer import Writer
 from tests.db.hosts import all_closed_after
 from tests.engine import Host
 from tests.library.models import Author
 
 pytestmark = pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+
+BROKEN = sqlite3.OperationalError("disk I/O error")
+FULL = sqlite3.OperationalError("database or disk is full")
 
 
 class Refused(Registration):
@@ -35,13 +36,20 @@ class Refused(Registration):
         raise sqlite3.OperationalError("not this function")
 
 
-def fails(error: BaseException) -> Callable[..., Any]:
-    """What raises ``error``, whatever it is called with."""
+@contextmanager
+def failing(replica: Replica, what: str, error: BaseException) -> Iterator[None]:
+    """Inside ``what`` raises ``error``; all that was opened is closed then."""
 
     def fail(*_args: object, **_how: object) -> Any:
         raise error
 
-    return fail
+    with (
+        all_closed_after(replica.path),
+        pytest.raises(type(error), match=f"^{error}$"),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(f"s3cache.{what}", fail)
+        yield
 
 
 @pytest.fixture
@@ -82,84 +90,44 @@ def test_a_function_that_a_connection_does_not_take(replica: Replica) -> None:
     assert names(replica) == ["Ada"]
 
 
-def test_who_is_interrupted_while_connecting(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_is_interrupted_while_connecting(replica: Replica) -> None:
     """By Ctrl-C, before anybody has the connection."""
-    assert names(replica) == ["Ada"]
-    with (
-        monkeypatch.context() as patched,
-        closing(replica.new_reader()) as reader,
-        all_closed_after(replica.path),
-        pytest.raises(KeyboardInterrupt),
-    ):
-        reader.close()
-        patched.setattr("s3cache.replica.meta.is_complete", fails(KeyboardInterrupt()))
-        reader.execute("SELECT 1", ())
-    assert names(replica) == ["Ada"]
-
-
-def test_a_reader_that_cannot_see_what_there_is(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is not kept half made: nothing would guard what is not loaded."""
     with closing(replica.new_reader()) as reader:
+        reader.execute("SELECT 1", ())
         reader.close()
-        with (
-            monkeypatch.context() as patched,
-            all_closed_after(replica.path),
-            pytest.raises(sqlite3.OperationalError, match="disk"),
-        ):
-            error = sqlite3.OperationalError("disk I/O error")
-            patched.setattr("s3cache.replica.reader.is_whole", fails(error))
+        with failing(replica, "replica.meta.is_complete", KeyboardInterrupt()):
             reader.execute("SELECT 1", ())
     assert names(replica) == ["Ada"]
 
 
-def test_a_new_replica_that_cannot_be_begun(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_that_cannot_see_what_there_is(replica: Replica) -> None:
+    """It is not kept half made: nothing would guard what is not loaded."""
+    with closing(replica.new_reader()) as reader:
+        reader.close()
+        with failing(replica, "replica.reader.is_whole", BROKEN):
+            reader.execute("SELECT 1", ())
+    assert names(replica) == ["Ada"]
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("replica.file.ReplicaFile.begin_at", FULL),
+        ("replica.replica.Replica.take_writer", OperationalError("database is locked")),
+    ],
+    ids=["it cannot be begun", "its turn does not come"],
+)
+def test_a_new_replica(replica: Replica, what: str, error: Exception) -> None:
     position = replica.position()
-    with (
-        monkeypatch.context() as patched,
-        all_closed_after(replica.path),
-        pytest.raises(sqlite3.OperationalError, match="full"),
-    ):
-        error = sqlite3.OperationalError("database or disk is full")
-        patched.setattr(ReplicaFile, "begin_at", fails(error))
+    with failing(replica, what, error):
         replica.run(rebuild(position, ()))
     assert not left_beside(replica)
     assert names(replica) == ["Ada"]
 
 
-def test_a_new_replica_whose_turn_does_not_come(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another thread is changing the schema all the time."""
-    position = replica.position()
-    with (
-        monkeypatch.context() as patched,
-        all_closed_after(replica.path),
-        pytest.raises(OperationalError, match="locked"),
-    ):
-        error = OperationalError("database is locked")
-        patched.setattr(Replica, "take_writer", fails(error))
-        replica.run(rebuild(position, ()))
-    assert not left_beside(replica)
+def test_a_copy_that_cannot_be_made_for_the_keeper(replica: Replica) -> None:
     assert names(replica) == ["Ada"]
-
-
-def test_a_copy_that_cannot_be_made_for_the_keeper(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert names(replica) == ["Ada"]
-    with (
-        monkeypatch.context() as patched,
-        all_closed_after(replica.path),
-        pytest.raises(sqlite3.OperationalError, match="full"),
-    ):
-        error = sqlite3.OperationalError("database or disk is full")
-        patched.setattr("s3cache.keeper.performer.read_schema", fails(error))
+    with failing(replica, "keeper.performer.read_schema", FULL):
         keep_now(replica, KeeperOptions(everything=True))
     assert not left_beside(replica)
 
@@ -176,18 +144,9 @@ def test_a_reader_whose_copy_fails_is_given_back(replica: Replica) -> None:
     replica.give_back(reader)
 
 
-def test_the_others_are_closed_when_one_cannot_be(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_others_are_closed_when_one_cannot_be(replica: Replica) -> None:
     replica.close()
-    with (
-        monkeypatch.context() as patched,
-        all_closed_after(replica.path),
-        pytest.raises(sqlite3.OperationalError, match="disk"),
-    ):
+    with failing(replica, "replica.writer.Writer.rollback", BROKEN):
         replica.position()
-        patched.setattr(
-            Writer, "rollback", fails(sqlite3.OperationalError("disk I/O error"))
-        )
         replica.close()
     assert names(replica) == ["Ada"]
