@@ -29,8 +29,11 @@ class Reader:
         self,
         open_connection: Callable[[], sqlite3.Connection],
         needs: Needs | None = None,
+        after_read: Callable[[], None] = lambda: None,
     ) -> None:
         self._open = open_connection
+        #: Called after each use of the connection, by whoever has read.
+        self.after_read = after_read
         self._needs = needs
         self._may_lack = False
         #: Tables that may be there in part: nothing reads them unlooked at.
@@ -49,6 +52,7 @@ class Reader:
         """Use the connection of SQLite, which nobody closes meanwhile."""
         with self.lock:
             yield self.connection
+        self.after_read()
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -69,18 +73,22 @@ class Reader:
         Raises ``NotLoaded`` if the replica lacks what it needs.
         """
         with self.lock:
-            connection = self.connection
-            if not self._may_lack:
-                return Result(connection.execute(sql, params))
-            if connection.in_transaction or kind_of(sql) not in _SELECTS:
-                return self.run(sql, params)
-            # What is there, and what is read, have to be of one replica.
-            connection.execute("BEGIN")
-            try:
-                return self.run(sql, params)
-            finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+            result = self._execute(self.connection, sql, params)
+        self.after_read()
+        return result
+
+    def _execute(self, connection: sqlite3.Connection, sql: str, params: Any) -> Result:
+        if not self._may_lack:
+            return Result(connection.execute(sql, params))
+        if connection.in_transaction or kind_of(sql) not in _SELECTS:
+            return self.run(sql, params)
+        # What is there, and what is read, have to be of one replica.
+        connection.execute("BEGIN")
+        try:
+            return self.run(sql, params)
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
     def run(self, sql: str, params: Any) -> Result:
         """``execute`` for who holds the lock, and has begun a transaction."""

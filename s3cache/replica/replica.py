@@ -443,7 +443,7 @@ class Replica:
         try:
             return self._idle_readers.pop()
         except IndexError:
-            reader = Reader(self._connect_reader, self._needs)
+            reader = Reader(self._connect_reader, self._needs, self.after_read)
             reader.keep_to(self._open)
             with self._open_lock:
                 self._readers[reader] = None
@@ -891,13 +891,18 @@ class Replica:
             lock.release()
 
     def _before_move(self, number: int) -> None:
-        """Have nobody take for current what is known of the state before.
-
-        Some read sees what is applied before ``position`` tells of it, and
-        the next one, of what is known, is not to go back.
-        """
         if self.is_current():
             self.side.moves_to(number)
+
+    def after_read(self) -> None:
+        """Have no later read go back behind one that was made just now.
+
+        It may have seen an entry before who applied that told of it, or died,
+        and another one, or another process, may go by what is known.
+        """
+        side = self._side
+        if side is not None and side.is_moving():
+            self.position()
 
     def is_current(self, since: object = None) -> bool:
         """Whether the open file is the one that the side file is about.

@@ -39,11 +39,12 @@ _STATE = tuple(one.name for one in fields(HostState) if one.name != "host")
 #: The numbers, doubles from offset 64 on.
 _FIELDS = (
     *("asked_at", "proved_number", "proved_at", "number", "generation", "move"),
-    "moving",
     *_STATE,
+    "moving",
     "pending",
 )
-_FIRST_OF_STATE = 7
+_FIRST_OF_STATE = 6
+_MOVING = len(_FIELDS) - 2
 _PENDING = len(_FIELDS) - 1
 _OFFSET = 64
 
@@ -71,11 +72,7 @@ _POLL = (0.0005, 0.001, 0.002, 0.005)
 
 
 class Numbers(NamedTuple):
-    """What tells whether anything has changed; see ``SideFile``.
-
-    ``moving`` is the position to which somebody moves the replica, or moved
-    it: while it is larger than ``number``, a read may already see that.
-    """
+    """What tells whether anything has changed; see ``SideFile``."""
 
     asked_at: float
     proved_number: float
@@ -83,7 +80,6 @@ class Numbers(NamedTuple):
     number: float
     generation: float
     move: float
-    moving: float
 
 
 class SideFile:
@@ -196,12 +192,16 @@ class SideFile:
         return int(self._numbers[3])
 
     def moves_to(self, number: int) -> None:
-        """From now on the replica may be at ``number``; see ``Numbers``.
+        """From now on a read may see the replica at ``number``.
 
         Said before a transaction of the replica ends, and within it: two
         processes do not say it at once. Who dies then has said it, too.
         """
-        self._numbers[6] = number
+        self._numbers[_MOVING] = number
+
+    def is_moving(self) -> bool:
+        """Whether a read may see a position that nobody was told of."""
+        return self._numbers[_MOVING] > self._numbers[3]
 
     def moved_to(self, number: int) -> None:
         """Tell the other processes that the replica moved.
@@ -235,7 +235,7 @@ class SideFile:
 
     def host_state(self, host: str) -> HostState:
         """What the protocol keeps for the host, which is called ``host``."""
-        kept = self._numbers[_FIRST_OF_STATE:_PENDING]
+        kept = self._numbers[_FIRST_OF_STATE:_MOVING]
         state = dict(zip(_STATE, kept, strict=True))
         checked_number = int(state.pop("checked_number"))
         return HostState(host=host, checked_number=checked_number, **state)

@@ -335,6 +335,7 @@ class Statements:
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+        reader.after_read()
         # With another schema the statement may read other tables.
         return result, at if versions.plans.get(sql) is plan else None
 

@@ -137,8 +137,7 @@ class Versions:
             or _as_number(self._generation) != numbers.generation
         ):
             return False
-        if numbers.moving <= numbers.number:
-            self.seen = seen, numbers.asked_at
+        self.seen = seen, numbers.asked_at
         return True
 
     def at(self, connection: sqlite3.Connection, scopes: Iterable[Scope]) -> At:

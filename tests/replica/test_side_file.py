@@ -122,11 +122,13 @@ def test_where_it_moves_is_said_before_it_is_there(side: SideFile) -> None:
     side.moved_to(8)
     seen = side.seen()
     side.moves_to(9)
-    assert side.number == 8
-    assert side.seen() != seen
-    assert side.read(side.seen()).moving == 9
+    assert side.is_moving()
+    assert (side.number, side.seen()) == (8, seen)  # nobody has seen it yet
+    side.moved_to(9)
+    assert not side.is_moving()
+    side.moves_to(10)
     side.reset(4.0)
-    assert side.read(side.seen()).moving == 0
+    assert not side.is_moving()
 
 
 def test_a_replica_that_is_made_anew_at_once_is_another(side: SideFile) -> None:
