@@ -114,6 +114,9 @@ class SideFile:
         self.flushing = ProcessLock(
             self._descriptor, 9, "another process sends the outbox"
         )
+        self.beginning = ProcessLock(
+            self._descriptor, 10, "another process begins to use it"
+        )
         try:
             self._begin()
             self._join()
@@ -123,7 +126,8 @@ class SideFile:
 
     def _begin(self) -> None:
         header = _HEADER.pack(_MAGIC, clock.boot_identity())
-        with self.opening.held(_PATIENCE):
+        # Not the lock of opening: who holds that may be making the replica.
+        with self.beginning.held(_PATIENCE):
             if self._map[: _HEADER.size] != header:
                 # Moments of another boot mean nothing now.
                 self._numbers[:] = memoryview(bytes(8 * len(_FIELDS))).cast("d")
@@ -283,6 +287,7 @@ class SideFile:
             self.keeping,
             self.recording,
             self.flushing,
+            self.beginning,
         )
 
     def after_fork_in_child(self) -> None:

@@ -90,6 +90,11 @@ def hold_turn(side: SideFile) -> None:
     side.asking.acquire(1.0)
 
 
+def hold_beginning(side: SideFile) -> None:
+    """Begin with the side file, and take long."""
+    side.beginning.acquire(1.0)
+
+
 def hold_opening(side: SideFile) -> None:
     """Open the replica, and take long."""
     side.opening.acquire(1.0)

@@ -188,14 +188,26 @@ def test_a_process_that_is_killed_holds_nothing(side: SideFile, other: Other) ->
     assert not locked(side, timeout=5.0)
 
 
+def test_who_comes_while_the_replica_is_made_waits_for_that_as_long_as_it_takes(
+    path: Path, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not for the side file, on which one waits for half a minute."""
+    other(peer.hold_opening)
+    monkeypatch.setattr(side_file, "_PATIENCE", 0.0)
+    late = SideFile(path)
+    with pytest.raises(OperationalError, match="another process opens it"):
+        late.opening.acquire(0)
+    late.close()
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 def test_who_waits_in_vain_leaves_no_file_open(
     path: Path, other: Other, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who tries again and again would run out of them."""
-    other(peer.hold_opening)
+    other(peer.hold_beginning)
     monkeypatch.setattr(side_file, "_PATIENCE", 0.0)
-    with pytest.raises(OperationalError, match="another process opens it"):
+    with pytest.raises(OperationalError, match="another process begins to use it"):
         SideFile(path)
     for one in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # another thread has closed it
