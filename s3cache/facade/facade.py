@@ -131,7 +131,7 @@ class Facade(Warms, Entries):
 
     def mark_stale(self) -> None:
         """Have the next read of the model ask the store, in all processes."""
-        self._connection.replica.expect_news(self._max_age)
+        self._connection.replica.asking.expect_news(self._max_age)
 
     def refresh(self) -> int:
         """

@@ -106,7 +106,7 @@ class Performer:
         except (DatabaseError, sqlite3.Error):
             raise
         except BaseException:
-            self._replica.expect_news()  # it may have been a commit
+            self._replica.asking.expect_news()  # it may have been a commit
             raise
         finally:
             if self._new is not None:
@@ -176,7 +176,7 @@ class Performer:
             position = self._replica.position()
             if not self._replica.is_current():
                 # Another process has made another one, which may lack it.
-                self._replica.expect_news()
+                self._replica.asking.expect_news()
             elif moved and effect.own:
                 # That nobody else was first is as good as a 404.
                 self._side.set_asked(self._created_at)
@@ -212,7 +212,7 @@ class Performer:
         return replace(staged, position=self._as_proved(staged.position))
 
     def _keep_pending(self, effect: effects.KeepPending) -> None:
-        self._replica.expect_news()
+        self._replica.asking.expect_news()
         try:
             with self._replica.writing():
                 self._replica.file.keep_pending(effect.number, effect.token)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import logging
-import math
 import os
 import socket
 import sqlite3
@@ -22,16 +20,17 @@ from django.db import OperationalError
 
 from s3cache.conf import DatabaseOptions
 from s3cache.counting import Counters
-from s3cache.exceptions import LogDiverged, StoreError, TransactionConflict
+from s3cache.exceptions import LogDiverged, TransactionConflict
 from s3cache.log.catalog import Catalog
 from s3cache.log.catch_up import advance, catch_up, load, rebuild
 from s3cache.log.commit import CommitOptions, commit
 from s3cache.log.effects import Position, Staged, Steps, Turn
 from s3cache.log.head import Head
 from s3cache.log.keys import HEAD
-from s3cache.replica import clock, meta
+from s3cache.replica import meta
 from s3cache.replica.absent import NotLoaded
 from s3cache.replica.analysis import Analyser
+from s3cache.replica.asking import Asking
 from s3cache.replica.batch import Committer, stage_batch
 from s3cache.replica.block import Block
 from s3cache.replica.connections import (
@@ -64,14 +63,6 @@ from s3cache.stores.base import Store
 T = TypeVar("T")
 
 logger = logging.getLogger("s3cache.replica")
-
-#: Seconds for which a store that failed is not asked again by reads; longer
-#: if it took longer to fail, or they would do nothing but wait.
-RETRY_AFTER = 1.0
-
-#: A read that finds this share of ``max_age`` gone has the store asked in the
-#: background: on a busy host nobody waits for it.
-AHEAD = 0.9
 
 #: Readers that are kept open while no Django connection uses them.
 IDLE_READERS = 32
@@ -147,10 +138,6 @@ class Replica:
         self._open: _Open | None = None
         self._is_ready = False
         self._announced = -1
-        self._retry_at = 0.0
-        #: The last question that nobody could go on without: when it began,
-        #: and why it failed.
-        self._failure: tuple[float, Exception | None] = (0.0, None)
         self._schema: Schema | None = None
         #: What this process did: "commits" and the "transactions" in them,
         #: "retries" (a batch was run again, for another host was first),
@@ -183,11 +170,11 @@ class Replica:
         self._open_lock = threading.RLock()
         #: The thread that holds the lock of rebuilding; 0: none does.
         self._rebuilder = 0
-        self._ask_lock = threading.Lock()
         self._announce_lock = threading.Lock()
         self._committer = Committer(
             self._commit_batch, lambda: self.options.commit_timeout
         )
+        self.asking = Asking(self)
         self.ids = IdChunks(self._reserve_ids)
 
     # Opening and closing.
@@ -535,7 +522,7 @@ class Replica:
     def close(self) -> None:
         """Close all connections; the next use opens them again."""
         # A thread that asks ahead is let finish.
-        with self._ask_lock:
+        with self.asking.lock:
             for reader in self._known_readers():
                 reader.close()
         with self._open_lock:
@@ -817,78 +804,11 @@ class Replica:
     def refresh(self, max_age: float, reader: Reader) -> None:
         """See to it that what ``reader`` reads is not older than that.
 
-        ``max_age`` is in seconds.
-
-        While the store is down, or another process changes the schema, it
-        may become ``stale_if_error`` seconds older than that.
+        ``max_age`` is in seconds; see ``Asking``.
         """
         self.follow_file()
         reader.keep_to(self._open)
-        age = self._age()
-        if age < max_age * AHEAD:
-            return
-        if age < max_age:
-            self._ask_ahead(max_age)
-            return
-        # Whoever waits for another caller's question to be answered needs no
-        # answer of its own if that was asked after it came: with `max_age` 0,
-        # all that wait share the next question, instead of asking in turn. So
-        # they do if it fails, which takes longer.
-        came_at = clock.now()
-        oldest = came_at - max_age
-        with self._ask_lock:
-            if self._asked_before(oldest):
-                failed_at, error = self._failure
-                if error is not None and failed_at >= came_at:
-                    raise copy.copy(error)
-                self._ask(max_age, oldest)
-
-    def expect_news(self, max_age: float | None = None) -> None:
-        """Make the next read ask the store, if the store can be reached.
-
-        ``max_age`` is that of the read in seconds, None: the database's.
-        """
-        asked_at = self.side.asked_at
-        if asked_at:
-            due = clock.now() - (self.options.max_age if max_age is None else max_age)
-            self.side.remember("asked_at", min(asked_at, due))
-
-    def _age(self) -> float:
-        """Seconds since the store was last asked with success."""
-        asked_at = self.side.asked_at
-        return clock.now() - asked_at if asked_at else math.inf
-
-    def _asked_before(self, moment: float) -> bool:
-        """Whether the store was asked with success before ``moment``."""
-        asked_at = self.side.asked_at
-        return not asked_at or asked_at <= moment
-
-    def _ask_ahead(self, max_age: float) -> None:
-        """Ask in a thread, so that the answer is there when it is needed.
-
-        The thread ends with the answer: none is left to be lost in a fork.
-        """
-        if self._ask_lock.acquire(blocking=False):
-            try:
-                thread = threading.Thread(
-                    target=self._ask_and_release,
-                    args=(max_age, self._ask_lock),
-                    name="s3cache-ask",
-                    daemon=True,
-                )
-                thread.start()
-            except BaseException:
-                self._ask_lock.release()
-                raise
-
-    def _ask_and_release(self, max_age: float, lock: threading.Lock) -> None:
-        try:
-            self._ask(max_age, clock.now() - max_age * AHEAD)
-        except (OperationalError, sqlite3.Error) as error:
-            # The next read asks again, and is told.
-            logger.info("%s could not be asked ahead: %s", self.store.name, error)
-        finally:
-            lock.release()
+        self.asking.ask_if_due(max_age)
 
     def _before_move(self, number: int) -> None:
         if self.is_current():
@@ -946,40 +866,6 @@ class Replica:
                 self._schema = None
                 self._close_files(opened)
             self._opened()
-
-    def _ask(self, max_age: float, oldest: float) -> None:
-        """Ask the store, unless another process has since ``oldest``."""
-        side = self.side
-        age = self._age()
-        may_be_stale = age < max_age + self.options.stale_if_error
-        if may_be_stale and clock.now() < self._retry_at:
-            self.events.count(("stale_reads", ""))
-            return
-        began_at = clock.now()
-        try:
-            with side.asking.held(self.options.commit_timeout):
-                if self._asked_before(oldest):
-                    self.catch_up()
-            if self.on_use is not None:
-                self.on_use(self)
-        except LogDiverged:
-            raise
-        except (OperationalError, sqlite3.OperationalError) as error:
-            if not may_be_stale:
-                # Each caller's thread adds its traceback to one of its own.
-                self._failure = began_at, copy.copy(error)
-                raise
-            self.events.count(("stale_reads", ""))
-            now = clock.now()
-            self._retry_at = now + max(RETRY_AFTER, now - began_at)
-            level = logging.ERROR if isinstance(error, StoreError) else logging.WARNING
-            logger.log(
-                level,
-                "%s answers from what it knew %.1f s ago: %s",
-                self.path.name,
-                age,
-                error,
-            )
 
     def advance(self, number: int) -> None:
         """Apply the entries up to ``number``, which another host has named.

@@ -36,8 +36,8 @@ from s3cache.caches.immutables import weigh
 from s3cache.counting import Tick
 from s3cache.remembered import IMMUTABLE, remembered_values
 from s3cache.replica import clock
+from s3cache.replica.asking import AHEAD
 from s3cache.replica.outbox import bits_of
-from s3cache.replica.replica import AHEAD
 from s3cache.results.compiled import Compiled, stored
 from s3cache.results.counters import Key, counters
 from s3cache.results.elsewhere import Elsewhere, Rows

@@ -285,7 +285,7 @@ def test_it_cannot_be_read_who_was_first(impatient: Host, faulty: FaultyStore) -
         increment()
     assert value() == 0  # while the store is down
     faulty.heal()
-    impatient.connection.replica._retry_at = 0.0  # a second later
+    impatient.connection.replica.asking._retry_at = 0.0  # a second later
     assert value() == 1
 
 

@@ -478,7 +478,7 @@ def test_readers_that_wait_for_a_store_that_is_down_share_its_failure(
     write(host, "a")
     host.pass_time(61)
     queue: Any = Queue(20)
-    host.connection.replica._ask_lock = queue
+    host.connection.replica.asking.lock = queue
     asked: list[bool] = []
 
     def refuse(send: object) -> Answer:
