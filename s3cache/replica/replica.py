@@ -958,6 +958,7 @@ class Replica:
                 self.path,
                 file.keep_copy(),
             )
+        self.side.moves_to(now.number)
         new.copy_over(file)
         generation = _as_number(file.generation())
         self.side.reset(generation)

@@ -27,7 +27,10 @@ from django.test.utils import override_settings
 
 from s3cache.exceptions import RowChanged
 from s3cache.facade import Read
+from s3cache.log.catch_up import rebuild
 from s3cache.managers import S3Manager, S3QuerySet
+from s3cache.replica.asking import Asking
+from s3cache.replica.file import ReplicaFile
 from s3cache.replica.side_file import SideFile
 from s3cache.results.compiled import Compiled
 from s3cache.results.hot import NOT_HOT, Hot
@@ -577,6 +580,35 @@ def test_who_has_seen_an_entry_does_not_go_back_behind_it(
         see(b)
         assert side.number == told + 1
         assert not side.is_moving()
+        assert get().name == "new"
+
+
+def test_nor_behind_a_replica_that_was_made_anew(
+    hosts: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a process that died before it could say so."""
+
+    class Died(Exception):
+        pass
+
+    def copy_over_and_die(self: ReplicaFile, other: ReplicaFile) -> None:
+        copy_over(self, other)
+        raise Died
+
+    copy_over = ReplicaFile.copy_over
+    a, b = hosts(), hosts(max_age=60)
+    with a:
+        gear = Gear.objects.create(name="cog")
+    with b:
+        get = warm(lambda: Gear.objects.get(pk=gear.pk))
+        with a:
+            Gear.objects.update(name="new")
+        replica = b.connection.replica
+        with monkeypatch.context() as patch, pytest.raises(Died):
+            patch.setattr(ReplicaFile, "copy_over", copy_over_and_die)
+            patch.setattr(Asking, "expect_news", lambda *args: None)
+            replica.run(rebuild(replica.position(), ()))
+        by_sql(b)
         assert get().name == "new"
 
 
