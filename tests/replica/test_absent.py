@@ -93,6 +93,11 @@ class LackingHost:
     def load(self, pack: Pack) -> None:
         self.file.load(Load(pack, self._bodies[pack.key]))
 
+    def load_all(self, keys: frozenset[str]) -> None:
+        for pack in self.absent():
+            if pack.key in keys:
+                self.load(pack)
+
     def packs_with(self, key: Any) -> frozenset[str]:
         return packs_with(self.file.connection, self._table(), [key])
 
@@ -189,11 +194,11 @@ keyed = st.sampled_from(
 )
 
 
-@settings(max_examples=40)
-@given(definition=keyed, before=many, after=many, asked=st.data())
-def test_the_packs_of_a_key_have_its_row(
-    definition: str, before: list[list[Step]], after: list[list[Step]], asked: Any
-) -> None:
+@contextmanager
+def lacking(
+    definition: str, before: list[list[Step]], after: list[list[Step]]
+) -> Iterator[tuple[Host, LackingHost]]:
+    """A host, and one that began between its commits, and lacks all packs."""
     with hosts(f"CREATE TABLE t {definition}") as (host, packer, folder):
         for commit in before:
             host.apply(host.entry(run(host, commit)))
@@ -201,15 +206,22 @@ def test_the_packs_of_a_key_have_its_row(
         with closing(made) as other:
             for commit in after:
                 other.apply(host.apply(host.entry(run(host, commit))))
-            is_whole_number = host.table("t").integer_key
-            keys = st.integers(-1, 6) if is_whole_number else st.sampled_from("aA12é")
-            for key in asked.draw(st.lists(keys, max_size=4)):
-                wanted = other.packs_with(key)
-                for pack in other.absent():
-                    if pack.key in wanted:
-                        other.load(pack)
-                query = f"SELECT * FROM t WHERE id = {key!r}"  # noqa: S608
-                assert other.rows(query) == host.rows(query)
+            yield host, other
+
+
+@settings(max_examples=40)
+@given(definition=keyed, before=many, after=many, asked=st.data())
+def test_the_packs_of_a_key_have_its_row(
+    definition: str, before: list[list[Step]], after: list[list[Step]], asked: Any
+) -> None:
+    with lacking(definition, before, after) as (host, other):
+        is_whole_number = host.table("t").integer_key
+        keys = st.integers(-1, 6) if is_whole_number else st.sampled_from("aA12é")
+        for key in asked.draw(st.lists(keys, max_size=4)):
+            wanted = other.packs_with(key)
+            other.load_all(wanted)
+            query = f"SELECT * FROM t WHERE id = {key!r}"  # noqa: S608
+            assert other.rows(query) == host.rows(query)
 
 
 @settings(max_examples=40)
@@ -225,21 +237,13 @@ def test_the_packs_of_a_page_have_its_rows(
     after: list[list[Step]],
     pages: list[tuple[int, bool]],
 ) -> None:
-    with hosts(f"CREATE TABLE t {definition}") as (host, packer, folder):
-        for commit in before:
-            host.apply(host.entry(run(host, commit)))
-        made = LackingHost(folder / "other", packer.pack(), packer.bodies)
-        with closing(made) as other:
-            for commit in after:
-                other.apply(host.apply(host.entry(run(host, commit))))
-            for count, from_end in pages:
-                while wanted := other.packs_of_page(count, from_end):
-                    for pack in other.absent():
-                        if pack.key in wanted:
-                            other.load(pack)
-                order = "DESC" if from_end else "ASC"
-                query = f"SELECT * FROM t ORDER BY id {order} LIMIT {count}"  # noqa: S608
-                assert other.rows(query) == host.rows(query)
+    with lacking(definition, before, after) as (host, other):
+        for count, from_end in pages:
+            while wanted := other.packs_of_page(count, from_end):
+                other.load_all(wanted)
+            order = "DESC" if from_end else "ASC"
+            query = f"SELECT * FROM t ORDER BY id {order} LIMIT {count}"  # noqa: S608
+            assert other.rows(query) == host.rows(query)
 
 
 # One by one
@@ -283,9 +287,7 @@ def test_a_page_is_in_the_packs_at_that_end(packed: Packed, from_end: bool) -> N
     assert other.packs_of_page(10**6, from_end) == set(keys)
     wanted = other.packs_of_page(1, from_end)
     assert {at_end[0]} <= wanted <= set(at_end[:2])  # the last one may be empty
-    for pack in other.absent():
-        if pack.key in wanted:
-            other.load(pack)
+    other.load_all(wanted)
     assert other.packs_of_page(1, from_end) == frozenset()
     assert other.packs_of_page(4, from_end) < set(at_end)
 

@@ -520,7 +520,12 @@ def test_a_write_of_another_connection_is_seen(host: Host, gear: Gear) -> None:
         assert is_hot(get)
 
 
-def test_a_write_of_another_host_is_seen_after_max_age(hosts: MakeHost) -> None:
+Behind = tuple[Host, Callable[[], Gear]]
+
+
+@pytest.fixture
+def behind(hosts: MakeHost) -> Iterator[Behind]:
+    """A host that keeps a row that another has changed, and how it is read."""
     a, b = hosts(), hosts(max_age=60)
     with a:
         gear = Gear.objects.create(name="cog")
@@ -528,6 +533,12 @@ def test_a_write_of_another_host_is_seen_after_max_age(hosts: MakeHost) -> None:
         get = warm(lambda: Gear.objects.get(pk=gear.pk))
         with a:
             Gear.objects.update(name="new")
+        yield b, get
+
+
+def test_a_write_of_another_host_is_seen_after_max_age(behind: Behind) -> None:
+    b, get = behind
+    with b:
         assert is_hot(get)
         assert get().name == "cog"
         b.pass_time(61)
@@ -561,16 +572,11 @@ def by_another_statement(host: Host) -> None:
     "see", [by_sql, by_a_cursor, past_the_cache, in_a_block, by_another_statement]
 )
 def test_who_has_seen_an_entry_does_not_go_back_behind_it(
-    hosts: MakeHost, monkeypatch: pytest.MonkeyPatch, see: Callable[[Host], None]
+    behind: Behind, monkeypatch: pytest.MonkeyPatch, see: Callable[[Host], None]
 ) -> None:
     """Nor does another process, if who applied it could not tell of it."""
-    a, b = hosts(), hosts(max_age=60)
-    with a:
-        gear = Gear.objects.create(name="cog")
+    b, get = behind
     with b:
-        get = warm(lambda: Gear.objects.get(pk=gear.pk))
-        with a:
-            Gear.objects.update(name="new")
         with monkeypatch.context() as patch:
             for name in ("moved_to", "set_asked"):
                 patch.setattr(SideFile, name, lambda *args: None)
@@ -584,7 +590,7 @@ def test_who_has_seen_an_entry_does_not_go_back_behind_it(
 
 
 def test_nor_behind_a_replica_that_was_made_anew(
-    hosts: MakeHost, monkeypatch: pytest.MonkeyPatch
+    behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a process that died before it could say so."""
 
@@ -596,13 +602,8 @@ def test_nor_behind_a_replica_that_was_made_anew(
         raise Died
 
     copy_over = ReplicaFile.copy_over
-    a, b = hosts(), hosts(max_age=60)
-    with a:
-        gear = Gear.objects.create(name="cog")
+    b, get = behind
     with b:
-        get = warm(lambda: Gear.objects.get(pk=gear.pk))
-        with a:
-            Gear.objects.update(name="new")
         replica = b.connection.replica
         with monkeypatch.context() as patch, pytest.raises(Died):
             patch.setattr(ReplicaFile, "copy_over", copy_over_and_die)
