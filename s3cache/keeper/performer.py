@@ -143,7 +143,7 @@ class _Copy:
                     keys is None
                     or known is None
                     or table is None
-                    or table.key != (table.rowid,)
+                    or not table.is_keyed_by_rowid
                 ):
                     touched[name] = None
                 else:

@@ -88,7 +88,7 @@ def _part(pack: Pack, segment: Segment, table: Table) -> Part:
         segment.upto,
         low,
         high,
-        table.key == (table.rowid,),
+        table.is_keyed_by_rowid,
         pack.key,
     )
 
@@ -288,7 +288,7 @@ def packs_with(
 
     Those are values of its primary key, which is one column.
     """
-    by_rowid = table.key == (table.rowid,)
+    by_rowid = table.is_keyed_by_rowid
     found = set()
     for part in _parts(connection, table.name.lower()):
         for key in keys:
@@ -312,7 +312,7 @@ def packs_of_page(
     ``from_end`` says that the last ones are wanted. Once those packs are
     there, more may be needed: who loads them has to look again.
     """
-    by_rowid = table.key == (table.rowid,)
+    by_rowid = table.is_keyed_by_rowid
     sign, reaches = (">=", operator.ge) if from_end else ("<=", operator.le)
 
     def ends(part: Part) -> tuple[Any, Any]:

@@ -172,7 +172,7 @@ def lay_rows(
     come from: a row that is here keeps its rowid, a new one gets a new one.
     """
     keys = meta.keys_of(rows, table.key_indexes)
-    if not table.carries_rowid or table.key == (table.rowid,):
+    if not table.carries_rowid or table.is_keyed_by_rowid:
         replace_rows(
             connection,
             table=table.name,

@@ -149,7 +149,7 @@ def _row_keys(
     if table is None:
         return None
     keys = params[1:] if match["one"] else params
-    kind: type = int if table.key == (table.rowid,) else str
+    kind: type = int if table.is_keyed_by_rowid else str
     if any(type(key) is not kind for key in keys):
         return None
     return table, keys
@@ -182,7 +182,7 @@ def _keyed_by(
     table = schema.get(_unquoted(match["table"]))
     if table is None or table.key != (_unquoted(match["column"]),):
         return None
-    if table.key == (table.rowid,):
+    if table.is_keyed_by_rowid:
         return table
     return table if key_collation(connection, table.name) == "BINARY" else None
 

@@ -119,7 +119,7 @@ def _bounds(
         if (
             table is None
             or not table.carries_rowid
-            or table.key == (table.rowid,)
+            or table.is_keyed_by_rowid
             or len(table.key) != 1
             or key_collation(connection, table.name) != "BINARY"
         ):

@@ -279,7 +279,7 @@ class Replica:
     def _open_files(self) -> None:
         with (
             self.side.opening.held(OPEN_TIMEOUT),
-            contextlib.ExitStack() as closed_on_error,
+            contextlib.ExitStack() as on_error,
         ):
             file = ReplicaFile.open(
                 self.path,
@@ -288,18 +288,18 @@ class Replica:
             )
             file.reconnect = lambda: self._connect(create=False)
             file.before_move = self._before_move
-            closed_on_error.callback(file.close)
+            on_error.callback(file.close)
             writer = Writer(
                 lambda: self._connect(create=False),
                 self.options.commit_timeout,
                 self._needs,
             )
-            closed_on_error.callback(writer.close)
+            on_error.callback(writer.close)
             # All three now: what is deleted later cannot be connected to.
             analyser = Analyser(
                 lambda: self._connect(read_only=True, cached_statements=0)
             )
-            closed_on_error.callback(analyser.close)
+            on_error.callback(analyser.close)
             analyser.connect()
             generation = _as_number(file.generation())
             opened = _Open(
@@ -310,11 +310,11 @@ class Replica:
                 generation,
                 identity_of(self.path),
             )
-            closed_on_error.pop_all()
-            closed_on_error.callback(self._close_files, opened)
+            on_error.pop_all()
+            on_error.callback(self._close_files, opened)
             self._open = opened
             self._make_current()
-            closed_on_error.pop_all()
+            on_error.pop_all()
             opened.generation = self.side.generation
             self._is_ready = True
         if self.on_use is not None:
@@ -359,9 +359,12 @@ class Replica:
         For who only reads it. Who holds the writer may use ``file``, which
         nobody leaves meanwhile.
         """
+        return self._in_use(lambda opened: ask(opened.file))
+
+    def _in_use(self, ask: Callable[[_Open], T]) -> T:
         while True:
             try:
-                return ask(self.file)
+                return ask(self._opened())
             except FileLeft:
                 continue
 
@@ -774,17 +777,16 @@ class Replica:
         not have come to this yet, or have died, and what is known of the
         state before would still be taken for current by who knows this.
         """
-        while True:
-            opened = self._opened()
+
+        def tell(opened: _Open) -> Position:
             # Before the file is looked at: what others say meanwhile stays.
             told = self.side.number
-            try:
-                position = opened.file.position()
-            except FileLeft:
-                continue
+            position = opened.file.position()
             if told != position.number and self.is_current(opened):
                 self.side.moved_to(position.number)
             return position
+
+        return self._in_use(tell)
 
     def new_block(
         self, reader: Reader, *, always_replay: bool = False, run_actions: bool = True

@@ -79,6 +79,11 @@ class Table:
         """Whether rows need their rowid beside their other columns."""
         return bool(self.rowid) and not self.integer_key
 
+    @property
+    def is_keyed_by_rowid(self) -> bool:
+        """Whether the rowid alone identifies a row."""
+        return self.key == (self.rowid,)
+
 
 @dataclass(frozen=True)
 class Schema:
