@@ -48,8 +48,8 @@ from s3cache.replica.sql import Kind, kind_of, words
 from s3cache.replica.tables import Schema, Table
 from s3cache.results import open_blocks, watching
 from s3cache.results.reading import Reading, label_and_action
-from s3cache.results.statements import Place, Statements
-from s3cache.results.versions import At
+from s3cache.results.statements import Known, Place, Statements
+from s3cache.results.versions import At, Scope
 from s3cache.results.watching import watchers
 from s3cache.signals import rows_changed
 from s3cache.stores import DirectoryStore, store_for
@@ -332,6 +332,26 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
     def tables_of(self, sql: str, params: Any) -> tuple[str, ...]:
         """What a SELECT of Django's reads, sorted and in lower case."""
         return self.statements.plan(*prepared(sql, params)).tables
+
+    def read_at_once(
+        self, known: Known, params: Any, scopes: Sequence[Scope]
+    ) -> tuple[At, list[Any]] | None:
+        """`Statements.read_at_once`, after ``refresh_results``.
+
+        None: it has to be executed as any other statement, for somebody wants
+        to see it.
+        """
+        connection = self._connected
+        if (
+            watchers
+            or self.execute_wrappers
+            or self.queries_logged
+            or "cursor" in vars(self)  # a tool, or a test, has its own
+        ):
+            return None
+        with self.wrap_database_errors:
+            statements = connection.statements
+            return statements.read_at_once(connection.reader, known, params, scopes)
 
     def look(self, tables: Iterable[str], moment: Moment, *, ask: bool) -> bool:
         """Add what ``tables`` are at to ``moment``; see `s3cache.db.moments`.

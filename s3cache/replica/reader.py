@@ -77,6 +77,20 @@ class Reader:
         self.after_read()
         return result
 
+    def fetch(self, sql: str, params: Any) -> list[Any] | None:
+        """All rows of a SELECT; None: the replica may lack what it needs.
+
+        The fewest calls of SQLite that there can be: at each of them other
+        threads take their turn.
+        """
+        with self.lock:
+            connection = self.connection
+            if self._may_lack:
+                return None
+            rows = connection.execute(sql, params).fetchall()
+        self.after_read()
+        return rows
+
     def _execute(self, connection: sqlite3.Connection, sql: str, params: Any) -> Result:
         if not self._may_lack:
             return Result(connection.execute(sql, params))

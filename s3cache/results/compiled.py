@@ -17,7 +17,14 @@ from django.db.models.sql import Query
 from django.db.models.sql.compiler import SQLCompiler
 
 from s3cache.results.reading import Again, QuerySQL, Taken, bare
-from s3cache.results.versions import PartScope, RowScope
+from s3cache.results.statements import Known
+from s3cache.results.versions import (
+    POSITION_COLUMNS,
+    At,
+    PartScope,
+    RowScope,
+    Scope,
+)
 
 if TYPE_CHECKING:
     from s3cache.db.base import DatabaseWrapper
@@ -41,15 +48,17 @@ def stored(value: object) -> Any:
 class Compiled(Generic[_M]):
     """A SELECT of objects of ``model``, whose parameters are its values.
 
-    ``query`` is the one that it was compiled of, with its own values, and
-    ``columns`` are what it selects: the fields that are called ``names``.
+    ``query`` is the one that it was compiled of, with its own values. It
+    selects the fields that are called ``names``; of ``columns`` there are
+    those whose values Django converts, and None in the place of the others.
     """
 
     model: type[_M]
     query: Query
     sql: str
+    known: Known
     names: tuple[str, ...]
-    columns: tuple[Col, ...]
+    columns: tuple[Col | None, ...]
 
     @classmethod
     def of(
@@ -79,7 +88,22 @@ class Compiled(Generic[_M]):
         names = tuple(one.target.attname for one in columns)
         if names != tuple(field.attname for field in model._meta.concrete_fields):
             return None
-        return cls(model, query, reading.sql, names, columns)
+        converted = compiler.get_converters(list(columns))
+        return cls(
+            model,
+            query,
+            reading.sql,
+            Known.of(reading, taken.sql),
+            names,
+            tuple(one if i in converted else None for i, one in enumerate(columns)),
+        )
+
+    def params(self, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """The parameters for these values; None: Django has to compile it."""
+        params = tuple([stored(value) for value in values])
+        if not all(type(one) is str or 0 <= one <= _LARGEST for one in params):
+            return None
+        return params
 
     def rows(
         self,
@@ -91,13 +115,33 @@ class Compiled(Generic[_M]):
 
         None: Django has to compile it.
         """
-        params = tuple([stored(value) for value in values])
-        if not all(type(one) is str or 0 <= one <= _LARGEST for one in params):
+        params = self.params(values)
+        if params is None:
             return None
         reading = Again(self.query, wrapper, self.sql, params, part)
         with wrapper.cursor() as cursor:
             cursor.execute(QuerySQL(reading), params)
             return reading.taken, cursor.fetchall()
+
+    def row(
+        self,
+        wrapper: DatabaseWrapper,
+        values: tuple[Any, ...],
+        scopes: tuple[Scope, ...],
+    ) -> tuple[At, tuple[Any, ...] | None] | None:
+        """The row with these values, if there is one, by one call of SQLite.
+
+        It belongs to ``scopes``. None: ``rows`` has to do it.
+        """
+        params = self.params(values)
+        if params is None:
+            return None
+        read = wrapper.read_at_once(self.known, params, scopes)
+        if read is None or len(read[1]) > 1:
+            return None
+        at, (row,) = read
+        is_there = row[POSITION_COLUMNS] is not None
+        return at, row[POSITION_COLUMNS + 1 :] if is_there else None
 
     def make(self, wrapper: DatabaseWrapper, row: Any) -> _M:
         """The object of a row, as Django makes it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Hashable
 from typing import Any, Generic, TypeVar
 
 __all__ = ["Flight", "Flights"]
@@ -49,9 +50,9 @@ class Flights(Generic[T]):
 
     def forget(self) -> None:
         """Know of none, as in the child of a fork: nobody flies them there."""
-        self._by_key: dict[str, Flight[T]] = {}
+        self._by_key: dict[Hashable, Flight[T]] = {}
 
-    def join(self, key: str) -> tuple[Flight[T], bool]:
+    def join(self, key: Hashable) -> tuple[Flight[T], bool]:
         """The flight for ``key``, and whether the caller has to fly it.
 
         Then he calls ``leave`` in any case.
@@ -60,7 +61,7 @@ class Flights(Generic[T]):
         flight = self._by_key.setdefault(key, made)  # atomic
         return flight, flight is made
 
-    def leave(self, key: str, flight: Flight[T]) -> None:
+    def leave(self, key: Hashable, flight: Flight[T]) -> None:
         """The flight is over, with an outcome or without."""
         self.landed += 1  # if one of two is lost, it is another number still
         if self._by_key.get(key) is flight:

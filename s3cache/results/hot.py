@@ -41,6 +41,7 @@ from s3cache.replica.outbox import bits_of
 from s3cache.results.compiled import Compiled, stored
 from s3cache.results.counters import Key, counters
 from s3cache.results.elsewhere import Elsewhere, Rows
+from s3cache.results.flights import Flights
 from s3cache.results.narrowing import partition_of
 from s3cache.results.open_blocks import are_open, somewhere_open
 from s3cache.results.policy import policy_for
@@ -48,7 +49,7 @@ from s3cache.results.reading import Taken, take
 from s3cache.results.repeats import Repeats
 from s3cache.results.shapes import MOST_SHAPES, Shape
 from s3cache.results.statements import computed
-from s3cache.results.versions import PartScope, RowScope, Scope
+from s3cache.results.versions import At, PartScope, RowScope, Scope
 from s3cache.results.watching import Read, Why, read_of, watchers, watching
 from s3cache.routers import S3Router
 
@@ -148,6 +149,9 @@ class Recipe:
     prefix: str
     #: Counts a hit of its model, action and partition.
     hit: Tick
+    #: The same, of a miss, and of who waited for another one's.
+    miss: Tick
+    wait: Tick
     #: For what happens more rarely.
     counted: Key
     #: A hit, for who watches.
@@ -174,6 +178,10 @@ class Recipe:
         return tuple(
             [one if isinstance(one, str) else one.scope(values) for one in self.scopes]
         )
+
+    def version_of(self, at: At) -> object:
+        """As ``version``, of what was read at those of ``at``."""
+        return at.versions if len(self.scopes) > 1 else at.versions[0]
 
     def part(self, values: tuple[Any, ...]) -> RowScope | PartScope | None:
         """What is less than a table of it."""
@@ -211,6 +219,8 @@ class Hot(Generic[_M]):
         self._builds: bool | None = None
         self._remembers = False
         self._serial = next(_serials)
+        #: By where what comes of them is kept.
+        self._flights: Flights[Any] = Flights()
         #: All objects, and with it all shapes that go on from there.
         self.root = Shape(self)
         self.shapes = [self.root]
@@ -339,20 +349,31 @@ class Hot(Generic[_M]):
     ) -> None:
         is_repeated = _is_repeated(shape, action, taken)
         recipe = self._learn(shape, action, values, taken)
-        weight = None if recipe is None else _weigh(kept)
-        if recipe is None or weight is None or taken.at is None:
+        if recipe is None or taken.at is None:
             return
-        versions = taken.at.versions
-        version = versions if len(recipe.scopes) > 1 else versions[0]
-        if recipe.cache is None:
+        if recipe.cache is not None:
+            self._put(recipe, recipe.cache, values, taken.at, kept)
+        elif is_repeated and _weigh(kept) is not None:
             # At the first time the statement's result was stored just now.
-            if is_repeated:
-                rows = self._rows(kept)
-                recipe.elsewhere.keep(values, version, rows, recipe.ttl)
+            recipe.elsewhere.keep(
+                values, recipe.version_of(taken.at), self._rows(kept), recipe.ttl
+            )
+
+    def _put(
+        self,
+        recipe: Recipe,
+        cache: MemoryCache,
+        values: tuple[Any, ...],
+        at: At,
+        kept: Any,
+    ) -> None:
+        """Have it in memory, at a version in ``at``, unless it can change."""
+        weight = _weigh(kept)
+        if weight is None:
             return
-        key = (recipe.prefix, values, version)
+        key = (recipe.prefix, values, recipe.version_of(at))
         try:
-            recipe.cache.keep(key, kept, recipe.ttl, weight=weight)
+            cache.keep(key, kept, recipe.ttl, weight=weight)
         except Exception as error:
             # The answer is there; that it could not be kept is no reason
             # to withhold it.
@@ -410,6 +431,8 @@ class Hot(Generic[_M]):
         recipe = Recipe(
             prefix=":".join(words),
             hit=counters.ticker(counted, "hit"),
+            miss=counters.ticker(counted, "miss"),
+            wait=counters.ticker(counted, "wait"),
             counted=counted,
             read=read_of(*counted[:3], "hit", Why.HOT, tables),
             source=source,
@@ -513,6 +536,9 @@ class Hot(Generic[_M]):
         ):
             return NOT_HOT
         wrapper = cast("DatabaseWrapper", connections[recipe.source.alias])
+        found = self._get_at_once(recipe, recipe.compiled, wrapper, values)
+        if found is not None:
+            return found
         read = recipe.compiled.rows(wrapper, values, recipe.part(values))
         if read is None:
             return NOT_HOT
@@ -524,6 +550,64 @@ class Hot(Generic[_M]):
         if found is None:
             raise self._does_not_exist()
         return found
+
+    def _own(self, kept: Any) -> _M:
+        """An object for the caller alone, of what is kept in memory."""
+        if kept is _ABSENT:
+            raise self._does_not_exist()
+        return self.make_object(kept.attributes.copy(), kept.state.copy())
+
+    def _get_at_once(
+        self,
+        recipe: Recipe,
+        compiled: Compiled[_M],
+        wrapper: DatabaseWrapper,
+        values: tuple[Any, ...],
+    ) -> _M | None:
+        """The same, by one call of SQLite, if it can be kept in memory.
+
+        Of threads that come at once one asks. None: it is not so simple.
+        """
+        cache = recipe.cache
+        if (
+            cache is None
+            or recipe.repeats.are_rare()
+            or self.has_listeners()
+            # This host's own commits come first: what is kept is older.
+            or recipe.source.side.pending
+            or not wrapper.refresh_results(recipe.fresh_for / AHEAD)
+        ):
+            return None
+        key = (recipe.prefix, values, recipe.version(values))
+        flight, is_mine = self._flights.join(key)
+        if not is_mine:
+            kept = flight.wait()
+            if kept is None:
+                return None
+            recipe.wait()
+            return self._own(kept)
+        try:
+            kept = cache.peek(key)
+            if kept is not None:  # somebody was faster
+                recipe.hit()
+                flight.outcome = kept
+                return self._own(kept)
+            read = compiled.row(wrapper, values, recipe.depends_on(values))
+            if read is None:
+                return None
+            at, row = read
+            found = None if row is None else compiled.make(wrapper, row)
+            kept = _ABSENT if found is None else self.keep_object(found)
+            recipe.miss()
+            if kept is not None:
+                recipe.repeats.in_vain += 1
+                self._put(recipe, cache, values, at, kept)
+                flight.outcome = kept
+            if found is None:
+                raise self._does_not_exist()
+            return found
+        finally:
+            self._flights.leave(key, flight)
 
     def get_and_learn(
         self,

@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,14 +34,21 @@ from s3cache.results.policy import Policy, policy_for
 from s3cache.results.queries import queries
 from s3cache.results.reading import Reading, Taken, action_of, label_and_action
 from s3cache.results.repeats import Asked
-from s3cache.results.versions import At, PartScope, Scope, Versions
+from s3cache.results.versions import (
+    POSITION_COLUMNS,
+    At,
+    PartScope,
+    Scope,
+    Versions,
+    beside_position,
+)
 from s3cache.results.watching import Why, tell, watchers
 
 if TYPE_CHECKING:
     from s3cache.replica.reader import Reader
     from s3cache.replica.replica import Replica
 
-__all__ = ["MOST_ROWS", "UNSUITABLE", "Place", "Statements", "statements_of"]
+__all__ = ["MOST_ROWS", "UNSUITABLE", "Known", "Place", "Statements", "statements_of"]
 
 logger = logging.getLogger("s3cache.results")
 
@@ -69,6 +76,26 @@ class Place(NamedTuple):
 
     cache: str
     key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A SELECT of ``model`` that was made before, with other parameters.
+
+    ``beside`` is ``beside_position`` of it; ``plans`` are those of the schema
+    that it was compiled for.
+    """
+
+    sql: str
+    beside: str
+    model: type[Model] | None
+    plans: Plans
+
+    @classmethod
+    def of(cls, reading: Reading, sql: str) -> Known:
+        """That of ``reading``, which is ``sql`` for SQLite."""
+        plans = reading.connection.statements.versions.plans
+        return cls(sql, beside_position(sql), reading.model, plans)
 
 
 class Statements:
@@ -198,6 +225,31 @@ class Statements:
         key = call.key()
         return None if key is None else Place(policy.cache, key)
 
+    def read_at_once(
+        self, reader: Reader, known: Known, params: Any, scopes: Sequence[Scope]
+    ) -> tuple[At, list[Any]] | None:
+        """The rows of ``known.beside``, which belong to ``scopes``.
+
+        By one call of SQLite. Not stored, and not counted: for who does that
+        himself, and has looked where the replica is. None: only ``read`` can
+        do it.
+        """
+        plan = known.plans.get(known.sql)
+        use: _Use | None = None if plan is None else plan.uses.get(known.model)
+        if plan is None or use is None or not plan.cacheable:
+            return None
+        started = time.perf_counter()
+        rows = reader.fetch(known.beside, params)
+        if rows is None:
+            return None
+        at = self.versions.at_position(rows[0][:POSITION_COLUMNS], scopes)
+        # With another schema, or in another replica, it means another thing.
+        if at is None or self.versions.plans is not known.plans:
+            return None
+        seconds = time.perf_counter() - started
+        use.note(known.sql, plan.tables, "miss", seconds, len(rows))
+        return at, rows
+
     def _use(
         self,
         plan: Plan,
@@ -249,7 +301,8 @@ class Statements:
             use.count(("stale", ""))
         if watchers:
             use.tell("miss", Why.FIRST, plan.tables, is_stale=stale)
-        use.note(sql, plan.tables, "miss", time.perf_counter() - started, result)
+        seconds = time.perf_counter() - started
+        use.note(sql, plan.tables, "miss", seconds, len(result.rows))
         return result
 
     def _is_worth_it(self, plan: Plan, sql: str, params: Any, by_chunks: bool) -> bool:
@@ -379,18 +432,11 @@ class _Use:
         tables: tuple[str, ...],
         event: str,
         seconds: float,
-        result: Result,
+        rows: int,
     ) -> None:
         """Have it among the statements that are read."""
         queries.note(
-            self.database,
-            self.label,
-            self.action,
-            sql,
-            tables,
-            event,
-            seconds,
-            len(result.rows),
+            self.database, self.label, self.action, sql, tables, event, seconds, rows
         )
 
 
@@ -453,7 +499,8 @@ class _Call:
         if self._stale:
             self.count("stale")
         seconds = time.perf_counter() - self._started
-        self._use.note(self._sql, self._plan.tables, event, seconds, result)
+        rows = len(result.rows)
+        self._use.note(self._sql, self._plan.tables, event, seconds, rows)
 
     def bypass(self, why: Why) -> Result:
         """The result, past the cache."""

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -117,6 +117,8 @@ class Versions:
 
     def _make_lock(self) -> None:
         self._lock = threading.Lock()
+        #: Held by who follows the replica, and takes the other one within it.
+        self._following = threading.Lock()
 
     def is_current(self, side: SideFile) -> bool:
         """Whether nobody has moved the replica, or asked the store, since."""
@@ -124,21 +126,25 @@ class Versions:
 
     def follow(self, connection: sqlite3.Connection, side: SideFile) -> bool:
         """Look at the replica again; False if it is being replaced."""
-        seen = side.seen()
-        connection.execute("BEGIN")
-        try:
-            self.at(connection, ())
-        finally:
-            connection.execute("ROLLBACK")
-        # A reader may still be on a file that another process has replaced.
-        numbers = side.read(seen)
-        if (
-            self._number < numbers.number
-            or _as_number(self._generation) != numbers.generation
-        ):
-            return False
-        self.seen = seen, numbers.asked_at
-        return True
+        # After a commit all readers come at once. One of them looks for all.
+        with self._following:
+            seen = side.seen()
+            if self.seen[0] == seen:
+                return True
+            connection.execute("BEGIN")
+            try:
+                self.at(connection, ())
+            finally:
+                connection.execute("ROLLBACK")
+            # A reader may be on a file that another process has replaced.
+            numbers = side.read(seen)
+            if (
+                self._number < numbers.number
+                or _as_number(self._generation) != numbers.generation
+            ):
+                return False
+            self.seen = seen, numbers.asked_at
+            return True
 
     def at(self, connection: sqlite3.Connection, scopes: Iterable[Scope]) -> At:
         """What a result of ``scopes`` belongs to that is read hereafter.
@@ -166,6 +172,25 @@ class Versions:
             if not self._knows_partitions:
                 self._tables |= meta.read_versions(connection)
                 self._read_partitions(connection)
+            return At(self.schema, self.of(scopes))
+
+    def at_position(
+        self, position: Sequence[Any], scopes: Iterable[Scope]
+    ) -> At | None:
+        """What a result of ``scopes`` belongs to that came with ``position``.
+
+        That is how a row of ``beside_position`` begins. None: something else
+        is known, so that the result has to be read again, after ``at``.
+        """
+        generation, database, number, _token = position
+        with self._lock:
+            if (
+                generation != self._generation
+                or database != self._database
+                or number != self._number
+                or not self._knows_partitions
+            ):
+                return None
             return At(self.schema, self.of(scopes))
 
     def of(self, scopes: Iterable[Scope]) -> tuple[Version, ...]:
@@ -301,17 +326,31 @@ def _add(
 _part_name = lru_cache(maxsize=4096)(meta.part_scope)
 
 
+#: Which replica of which database it is, and the newest entry in it.
+_POSITION = (
+    "SELECT generation, database, number, substr(token, 1, 8) FROM main._s3cache_meta"
+)
+
+#: The columns of that.
+POSITION_COLUMNS = 4
+
+
+def beside_position(sql: str) -> str:
+    """The SELECT ``sql`` with the position of the replica, of one snapshot.
+
+    Its rows begin with ``POSITION_COLUMNS`` for ``Versions.at_position``; then
+    comes 1, and what ``sql`` selects. If that is nothing there is one row, and
+    None instead of them.
+    """
+    beside = f"LEFT JOIN (SELECT 1, s.* FROM ({sql}) s) r"  # noqa: S608 - its own
+    return f"SELECT p.*, r.* FROM ({_POSITION}) p {beside}"  # noqa: S608
+
+
 def _position(
     connection: sqlite3.Connection,
 ) -> tuple[tuple[str, str], Version]:
-    """Which replica of which database this is, and the newest entry in it.
-
-    The transaction's snapshot is taken here.
-    """
-    generation, database, number, token = connection.execute(
-        "SELECT generation, database, number, substr(token, 1, 8) "
-        "FROM main._s3cache_meta"
-    ).fetchone()
+    """What ``_POSITION`` says. The transaction's snapshot is taken here."""
+    generation, database, number, token = connection.execute(_POSITION).fetchone()
     return (generation, database), (number, token)
 
 
