@@ -343,8 +343,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         """
         connection = self._connected
         if (
-            watchers
-            or self.execute_wrappers
+            self.execute_wrappers
             or self.queries_logged
             or "cursor" in vars(self)  # a tool, or a test, has its own
         ):

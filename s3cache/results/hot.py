@@ -19,6 +19,7 @@ import re
 import weakref
 from asyncio.events import _get_running_loop
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
@@ -50,7 +51,15 @@ from s3cache.results.repeats import Repeats
 from s3cache.results.shapes import MOST_SHAPES, Shape
 from s3cache.results.statements import computed
 from s3cache.results.versions import At, PartScope, RowScope, Scope
-from s3cache.results.watching import Read, Why, read_of, watchers, watching
+from s3cache.results.watching import (
+    Read,
+    Why,
+    read_of,
+    statement,
+    tell,
+    watchers,
+    watching,
+)
 from s3cache.routers import S3Router
 
 if TYPE_CHECKING:
@@ -182,6 +191,11 @@ class Recipe:
     def version_of(self, at: At) -> object:
         """As ``version``, of what was read at those of ``at``."""
         return at.versions if len(self.scopes) > 1 else at.versions[0]
+
+    def tell(self, event: str, why: Why) -> None:
+        """Tell who watches what became of such a read, as of a statement."""
+        if watchers:
+            tell(self.read.label, self.read.action, event, why, self.read.tables)
 
     def part(self, values: tuple[Any, ...]) -> RowScope | PartScope | None:
         """What is less than a table of it."""
@@ -536,7 +550,8 @@ class Hot(Generic[_M]):
         ):
             return NOT_HOT
         wrapper = cast("DatabaseWrapper", connections[recipe.source.alias])
-        found = self._get_at_once(recipe, recipe.compiled, wrapper, values)
+        with statement(wrapper.alias) if watchers else nullcontext():
+            found = self._get_at_once(recipe, recipe.compiled, wrapper, values)
         if found is not None:
             return found
         read = recipe.compiled.rows(wrapper, values, recipe.part(values))
@@ -585,11 +600,13 @@ class Hot(Generic[_M]):
             if kept is None:
                 return None
             recipe.wait()
+            recipe.tell("wait", Why.WAITED)
             return self._own(kept)
         try:
             kept = cache.peek(key)
             if kept is not None:  # somebody was faster
                 recipe.hit()
+                recipe.tell("hit", Why.HOT)
                 flight.outcome = kept
                 return self._own(kept)
             read = compiled.row(wrapper, values, recipe.depends_on(values))
@@ -599,6 +616,7 @@ class Hot(Generic[_M]):
             found = None if row is None else compiled.make(wrapper, row)
             kept = _ABSENT if found is None else self.keep_object(found)
             recipe.miss()
+            recipe.tell("miss", Why.ABSENT)
             if kept is not None:
                 recipe.repeats.in_vain += 1
                 self._put(recipe, cache, values, at, kept)

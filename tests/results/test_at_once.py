@@ -17,8 +17,11 @@ from django.core.cache import caches
 from django.db import connection, models
 
 from s3cache.replica.reader import Reader
+from s3cache.results.flights import Flight, Flights
+from s3cache.results.hot import Hot
 from s3cache.results.plans import Plans
 from s3cache.results.versions import RowScope, Versions
+from s3cache.results.watching import Watch, Why, watch
 from s3cache.transactions import write_behind
 from tests.db.hosts import each_on, on, together
 from tests.engine import Host
@@ -273,6 +276,46 @@ def test_what_waits_in_the_outbox_is_seen(host: Host, gear: Gear) -> None:
 def test_it_is_counted(gear: Gear) -> None:
     write(gear, 6)
     assert events(partial(weight, gear)) == MISS
+
+
+def test_who_watches_is_told(gear: Gear, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of what another thread has kept since it was looked for."""
+
+    def told() -> list[tuple[str, Why]]:
+        with watch(Watch()) as seen:
+            assert weight(gear) == 6
+        return [(one.event, one.why) for one in seen.reads]
+
+    write(gear, 6)
+    assert told() == [("miss", Why.ABSENT)]
+    assert told() == [("hit", Why.HOT)]
+    find = Hot.find
+    monkeypatch.setattr(Hot, "find", lambda *args, **kwargs: None)
+    assert told() == [("hit", Why.HOT)]
+    monkeypatch.setattr(Hot, "find", find)
+    write(gear, 6)
+    with monkeypatch.context() as patch:
+        kept: Any = _kept(gear)
+        patch.setattr(Flights, "join", lambda self, key: (_Landed(kept), False))
+        assert told() == [("wait", Why.WAITED)]
+
+
+class _Landed(Flight[Any]):
+    """A flight that is over."""
+
+    __slots__ = ()
+
+    def __init__(self, outcome: object) -> None:
+        super().__init__()
+        self.outcome = outcome
+        self.land()
+
+
+def _kept(gear: Gear) -> object:
+    hot: Any = Gear.objects._hot_path()
+    found = hot.keep_object(Gear.objects.skip_cache().get(pk=gear.pk))
+    assert found is not None
+    return found
 
 
 def test_it_is_kept_once(host: Host, gear: Gear) -> None:
