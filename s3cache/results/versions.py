@@ -36,6 +36,9 @@ _WINDOW = 1024
 #: So many rows are known at most.
 _MOST_ROWS = 200_000
 
+#: Seconds that a reader waits for another one that looks at the replica.
+_PATIENCE = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class RowScope:
@@ -126,25 +129,31 @@ class Versions:
 
     def follow(self, connection: sqlite3.Connection, side: SideFile) -> bool:
         """Look at the replica again; False if it is being replaced."""
-        # After a commit all readers come at once. One of them looks for all.
-        with self._following:
-            seen = side.seen()
-            if self.seen[0] == seen:
-                return True
-            connection.execute("BEGIN")
-            try:
-                self.at(connection, ())
-            finally:
-                connection.execute("ROLLBACK")
-            # A reader may be on a file that another process has replaced.
-            numbers = side.read(seen)
-            if (
-                self._number < numbers.number
-                or _as_number(self._generation) != numbers.generation
-            ):
-                return False
-            self.seen = seen, numbers.asked_at
-            return True
+        # After a commit all readers come at once. One of them looks for all,
+        # but if that one is held up by SQLite, nobody waits for its timeout.
+        is_alone = self._following.acquire(timeout=_PATIENCE)
+        try:
+            return self.is_current(side) or self._follow(connection, side)
+        finally:
+            if is_alone:
+                self._following.release()
+
+    def _follow(self, connection: sqlite3.Connection, side: SideFile) -> bool:
+        seen = side.seen()
+        connection.execute("BEGIN")
+        try:
+            self.at(connection, ())
+        finally:
+            connection.execute("ROLLBACK")
+        # A reader may still be on a file that another process has replaced.
+        numbers = side.read(seen)
+        if (
+            self._number < numbers.number
+            or _as_number(self._generation) != numbers.generation
+        ):
+            return False
+        self.seen = seen, numbers.asked_at
+        return True
 
     def at(self, connection: sqlite3.Connection, scopes: Iterable[Scope]) -> At:
         """What a result of ``scopes`` belongs to that is read hereafter.

@@ -158,6 +158,14 @@ def test_one_of_all_readers_looks_where_the_replica_is(host: Host, gear: Gear) -
     assert len(looked) == 1
 
 
+def test_nobody_waits_for_one_that_is_held_up(gear: Gear) -> None:
+    """Nor does one after the other wait for SQLite's timeout."""
+    wrapper: Any = connection
+    write(gear, 6)
+    with wrapper.statements.versions._following:
+        assert weight(gear) == 6
+
+
 # What must not be
 
 
