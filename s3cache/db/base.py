@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import cache, partial
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from django.apps import apps
@@ -333,21 +334,27 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         """What a SELECT of Django's reads, sorted and in lower case."""
         return self.statements.plan(*prepared(sql, params)).tables
 
+    def needs_cursor(self) -> bool:
+        """Whether each statement has to go through a cursor of Django's.
+
+        For somebody wants to see it, or to forbid it.
+        """
+        return bool(
+            self.execute_wrappers
+            or self.queries_logged
+            or "cursor" in vars(self)  # a tool, or a test, has its own
+            # Of another thread, to which Django may refuse it.
+            or self._thread_ident != get_ident()  # type: ignore[attr-defined]
+        )
+
     def read_at_once(
         self, known: Known, params: Any, scopes: Sequence[Scope]
     ) -> tuple[At, list[Any]] | None:
         """`Statements.read_at_once`, after ``refresh_results``.
 
-        None: it has to be executed as any other statement, for somebody wants
-        to see it.
+        Not if ``needs_cursor()``.
         """
         connection = self._connected
-        if (
-            self.execute_wrappers
-            or self.queries_logged
-            or "cursor" in vars(self)  # a tool, or a test, has its own
-        ):
-            return None
         with self.wrap_database_errors:
             statements = connection.statements
             return statements.read_at_once(connection.reader, known, params, scopes)

@@ -51,12 +51,13 @@ class Compiled(Generic[_M]):
     ``query`` is the one that it was compiled of, with its own values. It
     selects the fields that are called ``names``; of ``columns`` there are
     those whose values Django converts, and None in the place of the others.
+    ``known`` is for ``row``; None: only ``rows`` may read it.
     """
 
     model: type[_M]
     query: Query
     sql: str
-    known: Known
+    known: Known | None
     names: tuple[str, ...]
     columns: tuple[Col | None, ...]
 
@@ -134,7 +135,7 @@ class Compiled(Generic[_M]):
         It belongs to ``scopes``. None: ``rows`` has to do it.
         """
         params = self.params(values)
-        if params is None:
+        if params is None or self.known is None:
             return None
         read = wrapper.read_at_once(self.known, params, scopes)
         if read is None or len(read[1]) > 1:

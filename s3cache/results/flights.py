@@ -31,6 +31,10 @@ class Flight(Generic[T]):
         """Let those go on who wait."""
         self._under_way.release()
 
+    def is_under_way(self) -> bool:
+        """Whether nobody has said yet that it is over."""
+        return self._under_way.locked()
+
     def wait(self) -> T | None:
         """What came of it; None: nothing, or not in time."""
         if self._under_way.acquire(timeout=PATIENCE):
@@ -61,12 +65,27 @@ class Flights(Generic[T]):
         flight = self._by_key.setdefault(key, made)  # atomic
         return flight, flight is made
 
+    def wait(self, key: Hashable, flight: Flight[T]) -> T | None:
+        """What came of somebody else's flight; None: nothing, or not in time.
+
+        Then nobody waits for it any more: whoever had to fly it may have been
+        interrupted before he could begin.
+        """
+        outcome = flight.wait()
+        if flight.is_under_way():
+            self._remove(key, flight)
+        return outcome
+
     def leave(self, key: Hashable, flight: Flight[T]) -> None:
         """The flight is over, with an outcome or without."""
         self.landed += 1  # if one of two is lost, it is another number still
-        if self._by_key.get(key) is flight:
-            del self._by_key[key]
+        self._remove(key, flight)
         flight.land()
+
+    def _remove(self, key: Hashable, flight: Flight[T]) -> None:
+        # If it is another one by now, that is flown twice, and no harm done.
+        if self._by_key.get(key) is flight:
+            self._by_key.pop(key, None)
 
 
 _all: weakref.WeakSet[Flights[Any]] = weakref.WeakSet()

@@ -586,26 +586,28 @@ class Hot(Generic[_M]):
         cache = recipe.cache
         if (
             cache is None
+            or compiled.known is None
             or recipe.repeats.are_rare()
             or self.has_listeners()
-            # This host's own commits come first: what is kept is older.
-            or recipe.source.side.pending
-            or not wrapper.refresh_results(recipe.fresh_for / AHEAD)
+            or wrapper.needs_cursor()
+            or not _is_followed(recipe, wrapper)
         ):
             return None
         key = (recipe.prefix, values, recipe.version(values))
         flight, is_mine = self._flights.join(key)
         if not is_mine:
-            kept = flight.wait()
+            kept = self._flights.wait(key, flight)
             if kept is None:
                 return None
             recipe.wait()
+            recipe.repeats.in_vain = 0
             recipe.tell("wait", Why.WAITED)
             return self._own(kept)
         try:
             kept = cache.peek(key)
             if kept is not None:  # somebody was faster
                 recipe.hit()
+                recipe.repeats.in_vain = 0
                 recipe.tell("hit", Why.HOT)
                 flight.outcome = kept
                 return self._own(kept)
@@ -866,6 +868,22 @@ def _refresh(source: _Source, fresh_for: float) -> bool:
     """Do what a read does before it looks; False: let it do so itself."""
     wrapper = cast("DatabaseWrapper", connections[source.alias])
     return wrapper.refresh_results(fresh_for / AHEAD)
+
+
+def _is_followed(recipe: Recipe, wrapper: DatabaseWrapper) -> bool:
+    """Whether the versions of the recipe are those of what is read now."""
+    source = recipe.source
+    try:
+        # This host's own commits come first: what is kept is older.
+        if source.side.pending:
+            return False
+    except ValueError:  # the side file is closed: it is another replica
+        return False
+    return (
+        wrapper.refresh_results(recipe.fresh_for / AHEAD)
+        # The connection may be a new one, and its replica another.
+        and wrapper.statements.versions is source.versions
+    )
 
 
 def _routes_by_model(model: type[models.Model], alias: str) -> bool:

@@ -92,9 +92,16 @@ class Known:
     plans: Plans
 
     @classmethod
-    def of(cls, reading: Reading, sql: str) -> Known:
-        """That of ``reading``, which is ``sql`` for SQLite."""
-        plans = reading.connection.statements.versions.plans
+    def of(cls, reading: Reading, sql: str) -> Known | None:
+        """That of ``reading``, which is ``sql`` for SQLite.
+
+        None: it may read a view, whose values SQLite converts to each other's
+        types where it has them beside something else.
+        """
+        versions = reading.connection.statements.versions
+        plans = versions.plans  # before the views: those are never older
+        if versions.may_read_view(sql):
+            return None
         return cls(sql, beside_position(sql), reading.model, plans)
 
 
@@ -247,7 +254,8 @@ class Statements:
         if at is None or self.versions.plans is not known.plans:
             return None
         seconds = time.perf_counter() - started
-        use.note(known.sql, plan.tables, "miss", seconds, len(rows))
+        found = 0 if rows[0][POSITION_COLUMNS] is None else len(rows)
+        use.note(known.sql, plan.tables, "miss", seconds, found)
         return at, rows
 
     def _use(
@@ -326,7 +334,7 @@ class Statements:
         self, reader: Reader, tables: tuple[str, ...], reading: Reading, sql: str
     ) -> tuple[tuple[Scope, ...], str]:
         """What the query depends on, and for people, which part of it."""
-        if any(view in sql.lower() for view in self.versions.views):
+        if self.versions.may_read_view(sql):
             return tables, ""
         scope = reading.part(sql, self._schema(reader))
         if scope is None or scope.table not in tables:
@@ -561,7 +569,7 @@ class _Call:
             return self._hit(found, at)
         flight, is_mine = flights.join(key)
         if not is_mine:
-            outcome = flight.wait()
+            outcome = flights.wait(key, flight)
             if outcome is not None:
                 self._wait_is_over(outcome)
                 return outcome.again()

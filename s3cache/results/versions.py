@@ -170,18 +170,29 @@ class Versions:
                 connection.execute("ROLLBACK")
                 connection.execute("BEGIN")
                 which, now = _position(connection)
-            if which != (self._generation, self._database):
-                # Only when all is known may anybody go on from it.
-                self._generation = ""
-                self._database = which[1]
-                self._start_again(connection, now)
-                self._generation = which[0]
-            elif now[0] != self._number:
-                self._go_on(connection, now)
+            try:
+                if which != (self._generation, self._database):
+                    # Only when all is known may anybody go on from it.
+                    self._generation = ""
+                    self._database = which[1]
+                    self._start_again(connection, now)
+                    self._generation = which[0]
+                elif now[0] != self._number:
+                    self._go_on(connection, now)
+            except BaseException:
+                self._doubt()
+                raise
             if not self._knows_partitions:
                 self._tables |= meta.read_versions(connection)
                 self._read_partitions(connection)
             return At(self.schema, self.of(scopes))
+
+    def _doubt(self) -> None:
+        """Start again: somebody was interrupted, and half of it is newer.
+
+        A row of the position that is left would get the version of the next.
+        """
+        self._generation, self.seen = "", _NOTHING_SEEN
 
     def at_position(
         self, position: Sequence[Any], scopes: Iterable[Scope]
@@ -241,6 +252,10 @@ class Versions:
         found = known.get(_part_name(table, columns, values), _NEVER)
         rest = known.get(_part_name(table, columns)) or self.of_table(ALL_TABLES)
         return max(found, rest)
+
+    def may_read_view(self, sql: str) -> bool:
+        """Whether a statement names a view, or what is called like one."""
+        return any(view in sql.lower() for view in self.views)
 
     def look_at_partitions(self) -> None:
         """Find out which parts have versions, as soon as it matters."""
@@ -406,7 +421,7 @@ def _after_fork_in_child() -> None:
     for versions in list(_all):
         if versions._lock.locked():
             # A thread that is not here was in the middle of it.
-            versions._generation, versions.seen = "", _NOTHING_SEEN
+            versions._doubt()
         versions._make_lock()
 
 

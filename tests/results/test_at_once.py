@@ -10,20 +10,27 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.cache import caches
-from django.db import connection, models
+from django.db import DatabaseError, connection, connections, models
+from django.test.utils import isolate_apps
 
+from s3cache.managers import S3Manager
+from s3cache.models import S3Model
 from s3cache.replica.reader import Reader
+from s3cache.replica.replica import forget_replica
+from s3cache.results import flights, versions
 from s3cache.results.flights import Flight, Flights
 from s3cache.results.hot import Hot
 from s3cache.results.plans import Plans
+from s3cache.results.queries import queries
 from s3cache.results.versions import RowScope, Versions
 from s3cache.results.watching import Watch, Why, watch
 from s3cache.transactions import write_behind
-from tests.db.hosts import each_on, on, together
+from tests.db.hosts import Turns, each_on, on, outcomes, together
 from tests.engine import Host
 from tests.results.seen import MISS, directory, events, totals
 from tests.testapp.models import Gear, Shop
@@ -86,6 +93,19 @@ def slowly(owner: type, method: str) -> Iterator[list[object]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, method, slow)
         yield called
+
+
+def after_fetch(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
+    """Have ``do`` called once, after the call of SQLite that reads a row."""
+    fetch = Reader.fetch
+
+    def early(self: Reader, *args: Any) -> Any:
+        monkeypatch.setattr(Reader, "fetch", fetch)
+        found = fetch(self, *args)
+        do()
+        return found
+
+    monkeypatch.setattr(Reader, "fetch", early)
 
 
 def before_fetch(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
@@ -190,20 +210,132 @@ def test_a_commit_that_all_but_one_have_seen(
     host: Host, gear: Gear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The version is newer than the row: nobody finds that under it."""
-    fetch = Reader.fetch
 
-    def overtaken(self: Reader, *args: Any) -> Any:
-        monkeypatch.setattr(Reader, "fetch", fetch)
-        found = fetch(self, *args)
+    def overtake() -> None:
         with on(host):
             write(gear, 7)
             assert weight(gear) == 7
-        return found
 
     write(gear, 6)
-    monkeypatch.setattr(Reader, "fetch", overtaken)
+    after_fetch(monkeypatch, overtake)
     assert weight(gear) in (6, 7)
     assert weight(gear) == 7
+
+
+def test_one_is_interrupted_who_goes_on_to_a_newer_version(
+    host: Host, gear: Gear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read before gets no version that is half that of the next."""
+    add = versions._add
+
+    def interrupted(*args: Any) -> None:
+        add(*args)
+        raise KeyboardInterrupt
+
+    def go_on_by_half() -> None:
+        with on(host):
+            write(gear, 7)
+            with monkeypatch.context() as patch:
+                patch.setattr(versions, "_add", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    weight(gear)
+
+    write(gear, 6)
+    after_fetch(monkeypatch, go_on_by_half)
+    assert weight(gear) in (6, 7)
+    assert weight(gear) == 7
+
+
+def test_the_replica_was_closed_for_good(host: Host, gear: Gear) -> None:
+    """What is known is about another object, whose numbers are gone."""
+    write(gear, 6)
+    connection.close()
+    forget_replica(Path(host.settings["NAME"]))
+    assert weight(gear) == 6
+    write(gear, 7)
+    assert weight(gear) == 7
+
+
+def test_a_replica_whose_numbers_are_still_there(
+    host: Host, gear: Gear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is opened anew, to one that has versions of its own."""
+    write(gear, 6)
+    assert weight(gear) == 6
+    replica = host.connection.replica
+    connection.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(replica), "retire", lambda self: None)
+        forget_replica(Path(host.settings["NAME"]))
+    with monkeypatch.context() as patch:
+        # As if that had come just now, after it was looked for.
+        patch.setattr(Hot, "find", lambda *args, **kwargs: None)
+        with on(host):
+            write(gear, 7)
+        with on(host):
+            assert weight(gear) == 7
+    replica.retire(delete_side=False)
+
+
+@isolate_apps("tests.testapp")
+def test_a_view_of_columns_of_several_types(host: Host) -> None:
+    """SQLite would make a number of the text, beside the position."""
+
+    class Code(S3Model):
+        id = models.IntegerField(primary_key=True)
+        code = models.CharField(max_length=9)
+
+        objects = S3Manager()
+
+        class Meta:
+            app_label = "testapp"
+            managed = False
+            db_table = "codes"
+
+        def __str__(self) -> str:
+            return self.code
+
+    for sql in (
+        "CREATE TABLE whole (id integer PRIMARY KEY, code integer)",
+        "CREATE TABLE texts (id integer PRIMARY KEY, code text)",
+        "CREATE VIEW codes AS SELECT id, code FROM whole "
+        "UNION ALL SELECT id, code FROM texts",
+        "INSERT INTO texts VALUES (2, '007')",
+    ):
+        host.sql(sql)
+    assert [Code.objects.get(pk=2).code for _ in range(3)] == ["007"] * 3
+    host.sql("INSERT INTO whole VALUES (1, 5)")
+    assert Code.objects.get(pk=2).code == "007"
+
+
+def test_one_is_interrupted_before_it_could_ask(
+    gear: Gear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only one waits for it in vain: it will never come back."""
+    join = Flights.join
+
+    def interrupted(self: Any, key: Any) -> Any:
+        join(self, key)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(flights, "PATIENCE", 0.1)
+    write(gear, 6)
+    with monkeypatch.context() as patch:
+        patch.setattr(Flights, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            weight(gear)
+    waited = []
+    wait = Flight.wait
+
+    def noted(self: Flight[Any]) -> Any:
+        waited.append(self)
+        return wait(self)
+
+    monkeypatch.setattr(Flight, "wait", noted)
+    for _ in range(3):
+        assert weight(gear) == 6
+        caches["default"].clear()
+    assert len(waited) == 1
 
 
 def test_a_change_of_the_schema_meanwhile(
@@ -275,6 +407,59 @@ def test_a_tool_with_a_cursor_of_its_own(
     assert opened
 
 
+def test_who_wants_to_see_it_does_not_wait_for_another(host: Host, gear: Gear) -> None:
+    """What that one's statement brings would go past the wrapper."""
+    seen: list[str] = []
+    turns = Turns()
+
+    def wrap(execute: Any, sql: str, *rest: Any) -> Any:
+        seen.append(sql)
+        return execute(sql, *rest)
+
+    def watched() -> int:
+        with on(host) as wrapper, wrapper.execute_wrapper(wrap):
+            turns.wait("asks")
+            try:
+                return weight(gear)
+            finally:
+                turns.say("seen")
+
+    def waits(self: object) -> None:
+        pytest.fail("it waits for another one's statement")
+
+    def alone() -> int:
+        with on(host):
+            return weight(gear)
+
+    def meanwhile() -> None:
+        turns.say("asks")
+        turns.wait("seen")
+
+    write(gear, 6)
+    with pytest.MonkeyPatch.context() as patch:
+        before_fetch(patch, meanwhile)
+        patch.setattr(Flight, "wait", waits)
+        assert together([alone, watched]) == [6, 6]
+    assert len(seen) == 1
+
+
+def test_a_connection_of_another_thread_is_refused(gear: Gear) -> None:
+    """As Django does it, where a statement is needed."""
+    write(gear, 6)
+    borrowed = connections["default"]
+
+    def borrow() -> int:
+        connections["default"] = borrowed
+        try:
+            return weight(gear)
+        finally:
+            del connections["default"]
+
+    [outcome] = outcomes([borrow])
+    assert isinstance(outcome, DatabaseError)
+    assert "can only be used in that same thread" in str(outcome)
+
+
 def test_what_waits_in_the_outbox_is_seen(host: Host, gear: Gear) -> None:
     with write_behind():
         write(gear, 6)
@@ -284,6 +469,18 @@ def test_what_waits_in_the_outbox_is_seen(host: Host, gear: Gear) -> None:
 def test_it_is_counted(gear: Gear) -> None:
     write(gear, 6)
     assert events(partial(weight, gear)) == MISS
+
+
+def test_a_row_that_is_not_there_is_none(gear: Gear, settings: Any) -> None:
+    """Among the slow statements, too."""
+    settings.S3CACHE = {"SLOW_QUERY": 0.0}
+    gone = Gear(pk=gear.pk)
+    assert weight(gear) == 5
+    gear.delete()
+    with calls() as seen, pytest.raises(Gear.DoesNotExist):
+        weight(gone)
+    assert "_s3cache_meta" in seen[-1]
+    assert queries.slow()[1][-1].rows == 0
 
 
 def test_who_watches_is_told(gear: Gear, monkeypatch: pytest.MonkeyPatch) -> None:
