@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import cache, partial
 from pathlib import Path
 from threading import get_ident
+from types import FunctionType
 from typing import Any
 
 from django.apps import apps
@@ -18,7 +19,7 @@ from django.db import (
     connections,
 )
 from django.db.backends.sqlite3 import base as sqlite_base
-from django.db.backends.utils import debug_transaction
+from django.db.backends.utils import CursorWrapper, debug_transaction
 from django.utils.asyncio import async_unsafe
 
 from s3cache import conf
@@ -343,6 +344,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
             self.execute_wrappers
             or self.queries_logged
             or "cursor" in vars(self)  # a tool, or a test, has its own
+            or not _is_djangos(CursorWrapper.execute)  # tools that trace
             # Of another thread, to which Django may refuse it.
             or self._thread_ident != get_ident()  # type: ignore[attr-defined]
         )
@@ -817,6 +819,17 @@ def _write_behind_tables() -> frozenset[str]:
         for model in apps.get_models()
         if (options := getattr(model, "_s3meta", None)) is not None
         and options.write_behind
+    )
+
+
+def _is_djangos(method: Callable[..., Any]) -> bool:
+    """Whether nobody has put a method of his own in the place of Django's.
+
+    One that says that it is Django's, as ``functools.wraps`` has it, too.
+    """
+    return (
+        type(method) is FunctionType
+        and method.__globals__.get("__name__") == CursorWrapper.__module__
     )
 
 

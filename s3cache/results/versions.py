@@ -131,12 +131,16 @@ class Versions:
         """Look at the replica again; False if it is being replaced."""
         # After a commit all readers come at once. One of them looks for all,
         # but if that one is held up by SQLite, nobody waits for its timeout.
-        is_alone = self._following.acquire(timeout=_PATIENCE)
+        turn = self._following
+        is_mine = turn.acquire(timeout=_PATIENCE)
+        if not is_mine and self._following is turn:
+            # It may have been interrupted, and never end its turn.
+            self._following = threading.Lock()
         try:
             return self.is_current(side) or self._follow(connection, side)
         finally:
-            if is_alone:
-                self._following.release()
+            if is_mine:
+                turn.release()
 
     def _follow(self, connection: sqlite3.Connection, side: SideFile) -> bool:
         seen = side.seen()

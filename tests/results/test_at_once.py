@@ -6,6 +6,7 @@ Each test has a read that is hot, and a write that takes away what is kept.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from django.core.cache import caches
 from django.db import DatabaseError, connection, connections, models
+from django.db.backends.utils import CursorWrapper
 from django.test.utils import isolate_apps
 
 from s3cache.managers import S3Manager
@@ -182,8 +184,11 @@ def test_nobody_waits_for_one_that_is_held_up(gear: Gear) -> None:
     """Nor does one after the other wait for SQLite's timeout."""
     wrapper: Any = connection
     write(gear, 6)
-    with wrapper.statements.versions._following:
+    versions = wrapper.statements.versions
+    turn = versions._following
+    with turn:
         assert weight(gear) == 6
+        assert versions._following is not turn  # the next one does not wait
 
 
 # What must not be
@@ -458,6 +463,23 @@ def test_a_connection_of_another_thread_is_refused(gear: Gear) -> None:
     [outcome] = outcomes([borrow])
     assert isinstance(outcome, DatabaseError)
     assert "can only be used in that same thread" in str(outcome)
+
+
+def test_a_tool_that_has_put_its_own_in_the_place_of_djangos(
+    gear: Gear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    execute = CursorWrapper.execute
+
+    @functools.wraps(execute)
+    def traced(self: CursorWrapper, sql: str, params: Any = None) -> Any:
+        seen.append(sql)
+        return execute(self, sql, params)
+
+    write(gear, 6)
+    monkeypatch.setattr(CursorWrapper, "execute", traced)
+    assert weight(gear) == 6
+    assert len(seen) == 1
 
 
 def test_what_waits_in_the_outbox_is_seen(host: Host, gear: Gear) -> None:
