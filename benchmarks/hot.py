@@ -171,6 +171,7 @@ def reads() -> list[Read]:
             lambda rows: list(rows.filter(region="r1").order_by("sku")[50:100]),
             20,
         ),
+        both("in_bulk(200)", 5, lambda rows: rows.in_bulk(range(1, 201)), 10),
         Read(
             "200 times aget(pk)",
             60,
@@ -201,7 +202,13 @@ def misses() -> list[Miss]:
     from django.apps import apps
 
     thing: Any = apps.get_model("benchmarks", "Thing")
+    many: Any = apps.get_model("benchmarks", "Many")
     numbers = itertools.count(ROWS + 1)
+    # Those that were read before are forgotten before it is their turn again.
+    keys = itertools.cycle(many.objects.values_list("pk", flat=True))
+
+    def bulk() -> None:
+        many.objects.in_bulk(list(itertools.islice(keys, 20)))
 
     def rows(manager: Any) -> Any:
         return manager.filter(stock__gt=-next(numbers))
@@ -213,6 +220,9 @@ def misses() -> list[Miss]:
     usual = thing._base_manager  # not hot
     return [
         Miss("get(pk), absent", absent),
+        Miss(
+            "in_bulk(20)", lambda: many.objects.in_bulk([*itertools.islice(keys, 20)])
+        ),
         Miss("filter().count()", lambda: rows(thing.objects).count()),
         Miss("get(), not hot", lambda: rows(usual).get(pk=7)),
         Miss(

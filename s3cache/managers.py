@@ -16,6 +16,7 @@ from django.db import connections, models
 from s3cache import conf
 from s3cache.hints import FRESH, NO_HINTS, RENEW, Hints, give_hints, hints_of, set_hints
 from s3cache.remembered import remember_saved
+from s3cache.results.by_key import forget_rows, in_bulk, learn_in_bulk
 from s3cache.results.hot import NOT_HOT, Hot
 from s3cache.results.reading import take
 from s3cache.results.shapes import Recorded, Shape, aggregates_fields, aggregation
@@ -366,6 +367,44 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
                 return cast("_Row", found)
         return await sync_to_async(self.get)(*args, **kwargs)
 
+    def in_bulk(
+        self, id_list: Iterable[Any] | None = None, *, field_name: str = "pk"
+    ) -> dict[Any, _M]:
+        hot = self._hot_rows(field_name)
+        if hot is None or id_list is None:
+            return super().in_bulk(id_list, field_name=field_name)
+        if self._asked is NO_HINTS:
+            found = in_bulk(hot, id_list)
+            if found is not NOT_HOT:
+                return cast("dict[Any, _M]", found)
+        self._build()
+        with take(self.query) as taken:
+            made = super().in_bulk(id_list)
+        if self._asked is NO_HINTS:
+            learn_in_bulk(hot, id_list, taken)
+        elif self._is_for_all():
+            forget_rows(hot, id_list)
+        return made
+
+    async def ain_bulk(
+        self, id_list: Iterable[Any] | None = None, *, field_name: str = "pk"
+    ) -> dict[Any, _M]:
+        hot = self._hot_rows(field_name)
+        is_plain = self._asked is NO_HINTS and type(self).in_bulk is S3QuerySet.in_bulk
+        if hot is not None and is_plain:
+            found = in_bulk(hot, id_list, may_wait=False)
+            if found is not NOT_HOT:
+                return cast("dict[Any, _M]", found)
+        return await sync_to_async(self.in_bulk)(id_list, field_name=field_name)
+
+    def _hot_rows(self, field_name: str) -> Hot[Any] | None:
+        """The hot path, if these are all objects, by their primary key."""
+        recorded = self._recorded
+        if recorded is None or field_name != "pk":
+            return None
+        hot = recorded.shape.hot
+        return hot if recorded.shape is hot.root else None
+
     def count(self) -> int:
         if (found := self._hot_value("count")) is not None:
             return cast("int", found)
@@ -515,10 +554,7 @@ class S3Manager(_ManagerFromS3QuerySet[_M]):
         return made
 
     def all(self) -> S3QuerySet[_M]:
-        hot = self._hot_path()
-        if hot is None:
-            return cast("S3QuerySet[_M]", self.get_queryset())
-        return _recorded(hot, hot.root, ())
+        return self._rows()
 
     def filter(self, *args: Any, **kwargs: Any) -> S3QuerySet[_M]:
         hot = self._hot_path()
@@ -573,6 +609,23 @@ class S3Manager(_ManagerFromS3QuerySet[_M]):
             if found is not NOT_HOT:
                 return cast("_M", found)
         return await sync_to_async(self.get)(*args, **kwargs)
+
+    def in_bulk(
+        self, id_list: Iterable[Any] | None = None, *, field_name: str = "pk"
+    ) -> dict[Any, _M]:
+        return self._rows().in_bulk(id_list, field_name=field_name)
+
+    async def ain_bulk(
+        self, id_list: Iterable[Any] | None = None, *, field_name: str = "pk"
+    ) -> dict[Any, _M]:
+        return await self._rows().ain_bulk(id_list, field_name=field_name)
+
+    def _rows(self) -> S3QuerySet[_M]:
+        """What ``get_queryset()`` returns, recorded if it is hot."""
+        hot = self._hot_path()
+        if hot is None:
+            return cast("S3QuerySet[_M]", self.get_queryset())
+        return _recorded(hot, hot.root, ())
 
     def count(self) -> int:
         hot = self._hot_path()

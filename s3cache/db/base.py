@@ -43,6 +43,7 @@ from s3cache.replica import clock
 from s3cache.replica.absent import NotLoaded
 from s3cache.replica.block import Block
 from s3cache.replica.foreign_keys import find_orphan
+from s3cache.replica.reader import Reader
 from s3cache.replica.replica import Replica, replica_at
 from s3cache.replica.requests import StatementRequest
 from s3cache.replica.results import Result
@@ -391,6 +392,11 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
         """The results of this database."""
         self.ensure_connection()
         return self._connected.statements
+
+    @property
+    def reader(self) -> Reader:
+        """What reads the replica for this connection."""
+        return self._connected.reader
 
     @property
     def in_atomic_block(self) -> bool:

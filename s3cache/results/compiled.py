@@ -7,6 +7,7 @@ takes, and comes to the same statement every time.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from uuid import UUID
@@ -29,12 +30,12 @@ from s3cache.results.versions import (
 if TYPE_CHECKING:
     from s3cache.db.base import DatabaseWrapper
 
-__all__ = ["Compiled", "stored"]
+__all__ = ["LARGEST", "Compiled", "stored"]
 
 _M = TypeVar("_M", bound=models.Model)
 
 #: Django finds nothing by what does not fit, and does not ask for it.
-_LARGEST: Final = 2**63 - 1
+LARGEST: Final = 2**63 - 1
 
 
 def stored(value: object) -> Any:
@@ -102,7 +103,7 @@ class Compiled(Generic[_M]):
     def params(self, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """The parameters for these values; None: Django has to compile it."""
         params = tuple([stored(value) for value in values])
-        if not all(type(one) is str or 0 <= one <= _LARGEST for one in params):
+        if not all(type(one) is str or 0 <= one <= LARGEST for one in params):
             return None
         return params
 
@@ -146,11 +147,15 @@ class Compiled(Generic[_M]):
 
     def make(self, wrapper: DatabaseWrapper, row: Any) -> _M:
         """The object of a row, as Django makes it."""
+        return self.make_all(wrapper, [row])[0]
+
+    def make_all(self, wrapper: DatabaseWrapper, rows: Iterable[Any]) -> list[_M]:
+        """The objects of rows, as Django makes them."""
         compiler: Any = self.query.get_compiler(connection=wrapper)
         converters = compiler.get_converters(self.columns)
         if converters:
-            row = next(iter(compiler.apply_converters([row], converters)))
-        return self.model.from_db(wrapper.alias, self.names, row)
+            rows = compiler.apply_converters(rows, converters)
+        return [self.model.from_db(wrapper.alias, self.names, row) for row in rows]
 
 
 def _are_the_same(params: Any, values: tuple[Any, ...]) -> bool:

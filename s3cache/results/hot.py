@@ -47,7 +47,7 @@ from s3cache.results.narrowing import partition_of
 from s3cache.results.open_blocks import are_open, somewhere_open
 from s3cache.results.policy import policy_for
 from s3cache.results.reading import Taken, take
-from s3cache.results.repeats import Repeats
+from s3cache.results.repeats import Asked, Repeats
 from s3cache.results.shapes import MOST_SHAPES, Shape
 from s3cache.results.statements import computed
 from s3cache.results.versions import At, PartScope, RowScope, Scope
@@ -65,10 +65,20 @@ from s3cache.routers import S3Router
 if TYPE_CHECKING:
     from s3cache.db.base import DatabaseWrapper
     from s3cache.replica.side_file import SideFile
+    from s3cache.results.by_key import ByKey
     from s3cache.results.plans import Plans
     from s3cache.results.versions import Versions
 
-__all__ = ["NOT_HOT", "Hot", "Recipe", "drop_hot", "why_not_built"]
+__all__ = [
+    "ABSENT",
+    "NOT_HOT",
+    "Hot",
+    "Kept",
+    "Narrowed",
+    "Recipe",
+    "drop_hot",
+    "why_not_built",
+]
 
 logger = logging.getLogger("s3cache.results")
 
@@ -78,7 +88,7 @@ _M = TypeVar("_M", bound=models.Model)
 NOT_HOT: Final = object()
 
 #: What is kept of a row that is not there.
-_ABSENT: Final = "absent"
+ABSENT: Final = "absent"
 
 #: The action of whatever returns objects.
 _OBJECTS: Final = "list"
@@ -126,7 +136,7 @@ class _Source:
 
 
 @dataclass(frozen=True, slots=True)
-class _Narrowed:
+class Narrowed:
     """A scope with values that come from the queryset's, at ``positions``.
 
     Without ``columns`` it is a row, else a part.
@@ -166,7 +176,7 @@ class Recipe:
     #: A hit, for who watches.
     read: Read
     source: _Source
-    scopes: tuple[str | _Narrowed, ...]
+    scopes: tuple[str | Narrowed, ...]
     #: Its tables, as ``SideFile.pending`` has them.
     bits: int
     #: What ``depends_on`` is at, in short.
@@ -205,8 +215,9 @@ class Recipe:
         return None
 
 
-@dataclass(slots=True)  # frozen would take as long as the rest of making it
-class _Object:
+# Frozen would take as long as the rest of making it.
+@dataclass(slots=True, eq=False)
+class Kept:
     """An object that is kept: of immutable values, so that copies share them.
 
     ``weight`` is in bytes. Nobody changes any of it.
@@ -238,6 +249,12 @@ class Hot(Generic[_M]):
         #: All objects, and with it all shapes that go on from there.
         self.root = Shape(self)
         self.shapes = [self.root]
+        #: How rows are found by their primary keys; None: it is not known.
+        self.by_key: ByKey[_M] | None = None
+        #: The plans of the schema for which they are not found so.
+        self.not_by_key: Plans | None = None
+        #: The keys of rows that were asked for so, and read.
+        self.asked = Asked()
         _all.add(self)
 
     def forget(self) -> None:
@@ -246,6 +263,7 @@ class Hot(Generic[_M]):
         for shape in list(self.shapes):
             # Querysets that were made before go on from them.
             shape.recipes.clear()
+        self.by_key = self.not_by_key = None
         self._builds = None
 
     def drop(self) -> None:
@@ -253,6 +271,8 @@ class Hot(Generic[_M]):
         recipes = [
             recipe for one in list(self.shapes) for recipe in [*one.recipes.values()]
         ]
+        if (by_key := self.by_key) is not None:
+            recipes.append(by_key.recipe)
         prefixes = {recipe.prefix for recipe in recipes}
         for cache in {id(one.cache): one.cache for one in recipes}.values():
             if cache is not None:
@@ -282,26 +302,7 @@ class Hot(Generic[_M]):
         On an event loop nobody ``may_wait``, not even for the replica.
         """
         recipe = shape.recipes.get(action)
-        if recipe is None or (may_wait and _get_running_loop() is not None):
-            # The usual way says that such a call is not for event loops.
-            return None
-        source = recipe.source
-        if not _is_here(source):
-            return None
-        versions = source.versions
-        try:
-            seen, asked_at = versions.seen
-            pending = source.side.pending
-            if pending and int(pending) & recipe.bits:
-                return None  # this host has written what is to be seen first
-            if (
-                source.side.seen() != seen or clock.now() - asked_at >= recipe.fresh_for
-            ) and not (may_wait and _refresh(source, recipe.fresh_for)):
-                return None
-        except ValueError:  # the side file is closed: it is another replica
-            return None
-        if versions.plans is not source.plans:
-            self.forget()
+        if recipe is None or not self.is_current(recipe, may_wait):
             return None
         if recipe.cache is not None:
             key = (recipe.prefix, values, recipe.version(values))
@@ -314,6 +315,34 @@ class Hot(Generic[_M]):
             if watchers:
                 watching().add(recipe.read)
         return kept
+
+    def is_current(self, recipe: Recipe, may_wait: bool) -> bool:
+        """Whether what it finds now is what a read would find.
+
+        On an event loop nobody ``may_wait``, not even for the replica.
+        """
+        if may_wait and _get_running_loop() is not None:
+            # The usual way says that such a call is not for event loops.
+            return False
+        source = recipe.source
+        if not _is_here(source):
+            return False
+        versions = source.versions
+        try:
+            seen, asked_at = versions.seen
+            pending = source.side.pending
+            if pending and int(pending) & recipe.bits:
+                return False  # this host has written what is to be seen first
+            if (
+                source.side.seen() != seen or clock.now() - asked_at >= recipe.fresh_for
+            ) and not (may_wait and _refresh(source, recipe.fresh_for)):
+                return False
+        except ValueError:  # the side file is closed: it is another replica
+            return False
+        if versions.plans is not source.plans:
+            self.forget()
+            return False
+        return True
 
     def _find_elsewhere(
         self,
@@ -333,7 +362,7 @@ class Hot(Generic[_M]):
             if action == _OBJECTS:
                 return [self.make_object(*self._dicts(row, alias)) for row in rows]
             if action == "get" and not rows:
-                return _ABSENT
+                return ABSENT
             if action == "get":
                 return self.make_object(*self._dicts(rows[0], alias))
             if isinstance(action, str):
@@ -385,7 +414,19 @@ class Hot(Generic[_M]):
         weight = _weigh(kept)
         if weight is None:
             return
-        key = (recipe.prefix, values, recipe.version_of(at))
+        self.store(recipe, cache, values, recipe.version_of(at), kept, weight)
+
+    def store(
+        self,
+        recipe: Recipe,
+        cache: MemoryCache,
+        values: tuple[Any, ...],
+        version: object,
+        kept: Any,
+        weight: int,
+    ) -> None:
+        """Have it in memory at that version, if it can be kept."""
+        key = (recipe.prefix, values, version)
         try:
             cache.keep(key, kept, recipe.ttl, weight=weight)
         except Exception as error:
@@ -410,14 +451,35 @@ class Hot(Generic[_M]):
             and known.depends_on(values) == taken.scopes
         ):
             return known
-        if not _routes_by_model(self._model, wrapper.alias):
-            return None
-        tables = tuple(
-            scope if isinstance(scope, str) else scope.table for scope in taken.scopes
-        )
-        policy = policy_for(self._model, tables)
         scopes = self._narrowed(shape, values, taken.scopes)
-        if policy is None or scopes is None:
+        if scopes is None:
+            return None
+        compiled = Compiled.of(self._model, taken, values) if action == "get" else None
+        counted = _action(shape, action)
+        recipe = self.make_recipe(shape, action, counted, taken, scopes, compiled)
+        if recipe is not None:
+            shape.recipes[action] = recipe
+        return recipe
+
+    def make_recipe(
+        self,
+        shape: Shape,
+        action: object,
+        counted_as: str,
+        taken: Taken,
+        scopes: tuple[str | Narrowed, ...],
+        compiled: Compiled[_M] | None,
+    ) -> Recipe | None:
+        """The recipe of a read, of which one was ``taken``; None: as above."""
+        reading = taken.reading
+        if reading is None or not _routes_by_model(
+            self._model, reading.connection.alias
+        ):
+            return None
+        wrapper = reading.connection
+        tables = tuple(one if isinstance(one, str) else one.table for one in scopes)
+        policy = policy_for(self._model, tables)
+        if policy is None:
             return None
         cache = caches[policy.cache]
         source = _Source(
@@ -426,7 +488,7 @@ class Hot(Generic[_M]):
             cache_settings=caches.settings,
             versions=wrapper.statements.versions,
             side=wrapper.replica.side,
-            plans=plans,
+            plans=wrapper.statements.versions.plans,
         )
         words = [
             wrapper.statements.versions.schema.hex(),
@@ -439,10 +501,10 @@ class Hot(Generic[_M]):
         counted = (
             wrapper.alias,
             policy.label,
-            _action(shape, action),
+            counted_as,
             self._partition(scopes),
         )
-        recipe = Recipe(
+        return Recipe(
             prefix=":".join(words),
             hit=counters.ticker(counted, "hit"),
             miss=counters.ticker(counted, "miss"),
@@ -471,19 +533,15 @@ class Hot(Generic[_M]):
             ttl=policy.ttl,
             fresh_for=wrapper.max_age_of(tables) * AHEAD,
             repeats=taken.repeats,
-            compiled=(
-                Compiled.of(self._model, taken, values) if action == "get" else None
-            ),
+            compiled=compiled,
         )
-        shape.recipes[action] = recipe
-        return recipe
 
     def _narrowed(
         self, shape: Shape, values: tuple[Any, ...], scopes: Iterable[Scope]
-    ) -> tuple[str | _Narrowed, ...] | None:
+    ) -> tuple[str | Narrowed, ...] | None:
         """``scopes`` without their values, which are among ``values``."""
         where = {one.column: one.position for one in shape.exactly}
-        found: list[str | _Narrowed] = []
+        found: list[str | Narrowed] = []
         for scope in scopes:
             if isinstance(scope, str):
                 found.append(scope)
@@ -493,15 +551,15 @@ class Hot(Generic[_M]):
             if not where.keys() >= set(columns):
                 return None
             positions = tuple(where[column] for column in columns)
-            narrowed = _Narrowed(scope.table, kept, positions)
+            narrowed = Narrowed(scope.table, kept, positions)
             if narrowed.scope(values) != scope:
                 return None
             found.append(narrowed)
         return tuple(found)
 
-    def _partition(self, scopes: Iterable[str | _Narrowed]) -> str:
+    def _partition(self, scopes: Iterable[str | Narrowed]) -> str:
         """The partition of one of them, for statistics."""
-        columns = [one.columns for one in scopes if isinstance(one, _Narrowed)]
+        columns = [one.columns for one in scopes if isinstance(one, Narrowed)]
         return next((partition_of(self._model, some) for some in columns if some), "")
 
     # get()
@@ -528,9 +586,9 @@ class Hot(Generic[_M]):
             return self._get_again(shape, values) if may_wait else NOT_HOT
         if (pre_init.receivers or post_init.receivers) and self.has_listeners():
             return NOT_HOT
-        if kept is _ABSENT:
+        if kept is ABSENT:
             raise self._does_not_exist()
-        if type(kept) is not _Object:
+        if type(kept) is not Kept:
             return kept
         return self.make_object(kept.attributes.copy(), kept.state.copy())
 
@@ -568,7 +626,7 @@ class Hot(Generic[_M]):
 
     def _own(self, kept: Any) -> _M:
         """An object for the caller alone, of what is kept in memory."""
-        if kept is _ABSENT:
+        if kept is ABSENT:
             raise self._does_not_exist()
         return self.make_object(kept.attributes.copy(), kept.state.copy())
 
@@ -616,7 +674,7 @@ class Hot(Generic[_M]):
                 return None
             at, row = read
             found = None if row is None else compiled.make(wrapper, row)
-            kept = _ABSENT if found is None else self.keep_object(found)
+            kept = ABSENT if found is None else self.keep_object(found)
             recipe.miss()
             recipe.tell("miss", Why.ABSENT)
             if kept is not None:
@@ -666,8 +724,8 @@ class Hot(Generic[_M]):
     def _learn_found(
         self, shape: Shape, values: tuple[Any, ...], taken: Taken, found: _M | None
     ) -> None:
-        if taken.at is not None and self._can_build():
-            kept = _ABSENT if found is None else self.keep_object(found)
+        if taken.at is not None and self.can_build():
+            kept = ABSENT if found is None else self.keep_object(found)
             if kept is not None:
                 self._keep(shape, "get", values, taken, kept)
 
@@ -696,7 +754,7 @@ class Hot(Generic[_M]):
         if (
             len(found) > _MOST_OBJECTS
             or not _is_repeated(shape, _OBJECTS, taken)
-            or not self._can_build()
+            or not self.can_build()
         ):
             return
         kept = tuple([self.keep_object(one) for one in found])
@@ -705,7 +763,7 @@ class Hot(Generic[_M]):
 
     # Objects
 
-    def keep_object(self, found: _M) -> _Object | None:
+    def keep_object(self, found: _M) -> Kept | None:
         """What ``make_object`` takes, of an object as it was read.
 
         None if another object must not share its values.
@@ -715,7 +773,7 @@ class Hot(Generic[_M]):
         if weight is None or not IMMUTABLE.issuperset(map(type, values)):
             return None
         attributes, state = self._dicts(values, found._state.db)
-        return _Object(attributes, state, weight + 800)
+        return Kept(attributes, state, weight + 800)
 
     def _dicts(
         self, values: tuple[Any, ...], alias: str | None
@@ -729,9 +787,9 @@ class Hot(Generic[_M]):
 
     def _rows(self, kept: Any) -> Rows:
         """What ``_find_elsewhere`` makes ``kept`` of."""
-        if kept is _ABSENT:
+        if kept is ABSENT:
             return ()
-        if type(kept) is _Object:
+        if type(kept) is Kept:
             kept = (kept,)
         if type(kept) is tuple:
             return [
@@ -776,7 +834,7 @@ class Hot(Generic[_M]):
             self._model
         )
 
-    def _can_build(self) -> bool:
+    def can_build(self) -> bool:
         """Whether objects can be made without their class's own code."""
         if self._builds is None:
             model = self._model
@@ -809,7 +867,7 @@ def _action(shape: Shape, action: object) -> str:
 
 def _weigh(kept: Any) -> int | None:
     """The bytes of what is kept, or None if it could be changed."""
-    if type(kept) is _Object:
+    if type(kept) is Kept:
         return kept.weight
     if type(kept) is tuple:
         weights: list[int] = [one.weight for one in kept]
@@ -820,7 +878,7 @@ def _weigh(kept: Any) -> int | None:
 
 
 def _version_of(
-    versions: Versions, scopes: tuple[str | _Narrowed, ...]
+    versions: Versions, scopes: tuple[str | Narrowed, ...]
 ) -> Callable[[tuple[Any, ...]], object]:
     """What tells the version of what a recipe depends on."""
     first = scopes[0]

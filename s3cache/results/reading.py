@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Again",
+    "OfRows",
     "QuerySQL",
     "Reading",
     "Taken",
@@ -206,6 +207,27 @@ class Again(Reading):
     def part(self, sql: str, schema: Schema) -> RowScope | PartScope | None:
         """The part that it was made for."""
         return self._part
+
+
+class OfRows(Again):
+    """A query of rows by their keys, whose result is kept row by row.
+
+    It is told the versions of ``scopes``: of these rows, and of whatever else
+    has to be of the same position.
+    """
+
+    __slots__ = ("scopes",)
+
+    def __init__(
+        self,
+        query: Query,
+        connection: DatabaseWrapper,
+        sql: str,
+        params: Any,
+        scopes: tuple[RowScope, ...],
+    ) -> None:
+        super().__init__(query, connection, sql, params, None)
+        self.scopes = scopes
 
 
 class QuerySQL(str):

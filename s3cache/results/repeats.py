@@ -12,6 +12,7 @@ more query, or one more entry.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any, Final
 
 __all__ = ["IN_VAIN", "Asked", "Repeats"]
@@ -64,6 +65,18 @@ class Asked:
         if read in now or read in self._before:
             return True
         now.add(read)
+        self._make_room()
+        return False
+
+    def those_before(self, reads: Set[int]) -> Set[int]:
+        """Which of the reads with these hashes were made before, as above."""
+        now = self._now
+        found = (reads & now) | (reads & self._before)
+        now |= reads
+        self._make_room()
+        return found
+
+    def _make_room(self) -> None:
+        now = self._now
         if len(now) >= _REMEMBERED:
             self._before, self._now = now, set()
-        return False

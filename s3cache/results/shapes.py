@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from s3cache.results.hot import Hot, Recipe
 
 __all__ = [
+    "FIELDS",
     "Recorded",
     "Shape",
     "aggregates_fields",
     "aggregation",
+    "field_of",
     "is_recordable",
     "is_sortable",
 ]
@@ -39,7 +41,7 @@ MOST_SHAPES: Final = 500
 
 #: Fields and the type of their values. Exactly these: ``1 == True == 1.0``,
 #: and a subclass may do anything.
-_FIELDS: Final[Mapping[type[models.Field[Any, Any]], type]] = {
+FIELDS: Final[Mapping[type[models.Field[Any, Any]], type]] = {
     models.AutoField: int,
     models.BigAutoField: int,
     models.SmallAutoField: int,
@@ -262,13 +264,13 @@ def is_recordable(model: type[models.Model], lookups: Mapping[str, Any]) -> bool
 
 def _is_plain(model: type[models.Model], name: str, value: Any) -> bool:
     name, _, lookup = name.partition("__")
-    field = _field(model, name)
+    field = field_of(model, name)
     if field is None or getattr(field, "db_collation", None):
         return False
     target: Any = field
     while isinstance(target, models.ForeignKey):
         target = target.target_field
-    expected = _FIELDS.get(type(target))
+    expected = FIELDS.get(type(target))
     if expected is None or (type(field) is not type(target) and not _is_key(field)):
         return False
     if lookup == "isnull":
@@ -291,13 +293,14 @@ def _is_key(field: models.Field[Any, Any]) -> bool:
 def _column(model: type[models.Model], name: str) -> str:
     """The column that ``name`` says all about, or ""."""
     name, _, lookup = name.partition("__")
-    field = _field(model, name)
+    field = field_of(model, name)
     if field is None or field.column is None or lookup not in ("", "exact"):
         return ""
     return field.column
 
 
-def _field(model: type[models.Model], name: str) -> models.Field[Any, Any] | None:
+def field_of(model: type[models.Model], name: str) -> models.Field[Any, Any] | None:
+    """The field of the model with a column that is called so in lookups."""
     options = model._meta
     if name == "pk":
         name = getattr(options.pk, "name", "")
@@ -309,7 +312,7 @@ def _field(model: type[models.Model], name: str) -> models.Field[Any, Any] | Non
 
 def is_sortable(model: type[models.Model], name: Any) -> bool:
     """Whether ``name`` sorts by a field of the model, up or down."""
-    return type(name) is str and _field(model, name.removeprefix("-")) is not None
+    return type(name) is str and field_of(model, name.removeprefix("-")) is not None
 
 
 def aggregation(
@@ -331,6 +334,6 @@ def aggregation(
 def aggregates_fields(shape: Shape, action: Sequence[Any]) -> bool:
     """Whether such an ``aggregation`` is of the model's fields, or of rows."""
     return all(
-        kind is Count if of == "*" else _field(shape.hot.model, of) is not None
+        kind is Count if of == "*" else field_of(shape.hot.model, of) is not None
         for _name, kind, of in action
     )

@@ -32,7 +32,13 @@ from s3cache.results.narrowing import partition_of
 from s3cache.results.plans import Plan, Plans, plan_of
 from s3cache.results.policy import Policy, policy_for
 from s3cache.results.queries import queries
-from s3cache.results.reading import Reading, Taken, action_of, label_and_action
+from s3cache.results.reading import (
+    OfRows,
+    Reading,
+    Taken,
+    action_of,
+    label_and_action,
+)
 from s3cache.results.repeats import Asked
 from s3cache.results.versions import (
     POSITION_COLUMNS,
@@ -174,6 +180,9 @@ class Statements:
                 tell(*label_and_action(reading), "bypass", Why.EXCLUDED, plan.tables)
             return reader.execute(sql, params)
         use = self._use(plan, policy, reading, model)
+        if isinstance(reading, OfRows) and is_known and plan.cacheable:
+            call = _Call(self, reader, sql, params, plan, use, stale=stale)
+            return call.compute_rows(reading)
         by_chunks = reading is not None and reading.by_chunks
         is_usual = (
             use.is_alone
@@ -336,7 +345,7 @@ class Statements:
         """What the query depends on, and for people, which part of it."""
         if self.versions.may_read_view(sql):
             return tables, ""
-        scope = reading.part(sql, self._schema(reader))
+        scope = reading.part(sql, self.schema(reader))
         if scope is None or scope.table not in tables:
             return tables, ""
         if isinstance(scope, PartScope):
@@ -352,7 +361,8 @@ class Statements:
         )
         return scopes, str(scope)
 
-    def _schema(self, reader: Reader) -> Schema:
+    def schema(self, reader: Reader) -> Schema:
+        """The replica's tables as the reader sees them."""
         plans, schema = self._described
         if plans is not self.versions.plans or schema is None:
             plans = self.versions.plans
@@ -659,6 +669,15 @@ class _Call:
         if computed and self._reading is not None:
             for tell_of in computed:
                 tell_of(self._reading, self._sql, self._params)
+        return result
+
+    def compute_rows(self, reading: OfRows) -> Result:
+        """The result from the replica; who asks for it keeps its rows."""
+        taken = reading.taken
+        result, taken.at = self._statements.compute(
+            self._reader, self._sql, self._params, self._plan, reading.scopes
+        )
+        self._end("miss", Why.ABSENT, result)
         return result
 
     def compute(self, cache: BaseCache, ttl: float) -> Result:

@@ -102,6 +102,11 @@ class Versions:
         #: that is not here was not changed since this was begun.
         self._rest: dict[str, Version] = {}
         self._rows_since = 0
+        #: Odd while the versions change, also if who changed them was
+        #: interrupted, and another number after that: who has looked up
+        #: several, and finds the same even number before and after it, has
+        #: those of one position.
+        self.moves = 0
         #: What the side file said when the replica was last looked at, and
         #: when the store had been asked then; one object, so that whoever
         #: reads it has both of the same moment.
@@ -179,10 +184,14 @@ class Versions:
                     # Only when all is known may anybody go on from it.
                     self._generation = ""
                     self._database = which[1]
+                    self.moves |= 1
                     self._start_again(connection, now)
+                    self.moves += 1
                     self._generation = which[0]
                 elif now[0] != self._number:
+                    self.moves |= 1
                     self._go_on(connection, now)
+                    self.moves += 1
             except BaseException:
                 self._doubt()
                 raise
@@ -216,6 +225,12 @@ class Versions:
             ):
                 return None
             return At(self.schema, self.of(scopes))
+
+    def of_rows(self, table: str, keys: Iterable[Key]) -> list[Version] | None:
+        """The versions of rows at one position; None: it changes just now."""
+        moves = self.moves
+        found = [self.of_row(table, key) for key in keys]
+        return None if moves % 2 or moves != self.moves else found
 
     def of(self, scopes: Iterable[Scope]) -> tuple[Version, ...]:
         """The versions of ``scopes``, as far as is known."""

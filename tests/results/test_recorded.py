@@ -623,8 +623,8 @@ def test_fields_that_say_something_else_to_everybody(bucket: Bucket) -> None:
         class Meta:
             app_label = "testapp"
 
-    assert not Hot(Page)._can_build()
-    assert Hot(Plain)._can_build()
+    assert not Hot(Page).can_build()
+    assert Hot(Plain).can_build()
 
 
 def test_who_listens_sees_each_object_of_a_list(gears: list[Gear]) -> None:

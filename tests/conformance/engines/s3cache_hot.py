@@ -9,7 +9,7 @@ test. Only while a test counts queries nothing is: a hit is none.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ _SKIPS = {
 }
 
 #: What is read, of querysets and of managers.
-_OF_QUERYSETS = ("_fetch_all", "aggregate", "count", "exists")
+_OF_QUERYSETS = ("_fetch_all", "aggregate", "count", "exists", "in_bulk")
 _OF_MANAGERS = ("get",)
 
 
@@ -106,7 +106,8 @@ def _of_recorded(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def read(rows: S3QuerySet[Any], *args: Any, **kwargs: Any) -> Any:
         recorded = rows._recorded
-        if recorded is not None and not _leave_alone():
+        is_spent = any(isinstance(one, Iterator) for one in args)
+        if recorded is not None and not is_spent and not _leave_alone():
             for _ in range(2):
                 original(rows._like(*recorded), *args, **kwargs)
         return original(rows, *args, **kwargs)
