@@ -1053,5 +1053,20 @@ def test_other_caches_keep_no_single_rows(gears: list[Gear], settings: Any) -> N
     assert events(read) == HIT
 
 
+def test_where_there_is_room_for_no_more_shapes(
+    gears: list[Gear], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop_hot(Gear)
+    keys = keys_of(gears)
+    with monkeypatch.context() as patch:
+        patch.setattr(Hot, "has_room", lambda self: False)
+        patch.setattr(Gear.objects._hot_path().root, "_children", {})  # type: ignore[union-attr]
+        read = warm(lambda: Gear.objects.in_bulk(keys))
+        assert not is_hot(read)
+        assert plain(read()) == usual(Gear, keys)
+    drop_hot(Gear)
+    assert is_hot(warm(read))
+
+
 def test_what_was_never_asked_is_not_known(host: Host) -> None:
     assert in_bulk(Hot(Gear), [uuid.uuid4()]) is NOT_HOT
