@@ -16,7 +16,12 @@ from django.db import connections, models
 from s3cache import conf
 from s3cache.hints import FRESH, NO_HINTS, RENEW, Hints, give_hints, hints_of, set_hints
 from s3cache.remembered import remember_saved
-from s3cache.results.by_key import forget_rows, in_bulk, learn_in_bulk
+from s3cache.results.by_key import (
+    forget_rows,
+    in_bulk,
+    kept_keys,
+    learn_in_bulk,
+)
 from s3cache.results.hot import NOT_HOT, Hot
 from s3cache.results.reading import take
 from s3cache.results.shapes import Recorded, Shape, aggregates_fields, aggregation
@@ -64,6 +69,9 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
 
     #: The calls, once the rows are there and nothing else is.
     _fetched: Recorded | None = None
+
+    #: The call, if this is built, and nothing but ``filter(pk__in=keys)``.
+    _of_keys: Recorded | None = None
 
     #: What was asked of the cache among these calls. Then the hot path does
     #: not answer; what is computed anew takes the place of what it knows.
@@ -117,10 +125,12 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         self._build()
+        self._of_keys = None
         return super().__deepcopy__(memo)
 
     def __getstate__(self) -> dict[str, Any]:
         self._build()
+        self._of_keys = None
         return super().__getstate__()
 
     def _next_is_sticky(self) -> Self:
@@ -148,10 +158,30 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
         shape, values = recorded
         found = shape.find_filter(kwargs)
         if found is None:
+            if len(kwargs) == 1 and shape is shape.hot.root:
+                (name,) = kwargs
+                if name in shape.hot.names_of_keys:
+                    return self._filter_keys(shape.hot, name, kwargs[name])
             built = super().filter(**kwargs)  # raises what is wrong
             if (found := shape.learn_filter(kwargs)) is None:
                 return built
         return self._like(found, (*values, *kwargs.values()))
+
+    def _filter_keys(self, hot: Hot[Any], name: str, keys: Any) -> Self:
+        """``filter(pk__in=keys)``, of rows that may be kept one by one.
+
+        It is built when it is asked for anything but its rows.
+        """
+        by_key = hot.by_key
+        kept = kept_keys(hot, by_key, keys)
+        if kept is None or by_key is None or self._asked is not NO_HINTS:
+            built = super().filter(**{name: keys})  # raises what is wrong
+            if kept is not None:
+                built._of_keys = Recorded(hot.of_keys, (kept,))
+            return built
+        made = self.__new__(type(self))
+        made._fetched = Recorded(hot.of_keys, (kept,))
+        return made
 
     def exclude(self, *args: Any, **kwargs: Any) -> Self:
         if args or (recorded := self._recorded) is None:
@@ -280,9 +310,12 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
         return self.filter(**_partition_filter(self.model, name, values))
 
     def _with_hints(self, **changes: Any) -> Self:
+        of_keys = self._of_keys or self._fetched
         clone = self.all()
         if clone._recorded is None:
             set_hints(clone.query, **changes)
+            if of_keys is not None and of_keys.shape is of_keys.shape.hot.of_keys:
+                clone._of_keys = of_keys
         else:
             clone._asked = replace(clone._asked, **changes)
         return clone
@@ -312,11 +345,32 @@ class S3QuerySet(models.QuerySet[_M, _Row]):
             # Not before: a thread that shares this may change the objects.
             self._result_cache = found
             return
-        if self._fetched is not None:
-            return  # it has its rows, and nothing else
+        if (fetched := self._fetched) is not None:
+            if self.__dict__.get("_result_cache") is not None:
+                return  # it has its rows, and nothing else
+            (keys,) = fetched.values
+            found = in_bulk(fetched.shape.hot, keys)
+            if found is not NOT_HOT:
+                self._result_cache = list(found.values())
+                return
+            self._build()
+            self._of_keys = fetched
         if self._result_cache is None:
             self._ask_if_fresh()
+            if (of_keys := self._of_keys) is not None:
+                self._fetch_keys(of_keys)
+                return
         super()._fetch_all()
+
+    def _fetch_keys(self, call: Recorded) -> None:
+        """Fetch what this is built of, which has to do with rows by key."""
+        hot, (keys,) = call.shape.hot, call.values
+        with take(self.query) as taken:
+            super()._fetch_all()
+        if hints_of(self.query) is NO_HINTS:
+            learn_in_bulk(hot, keys, taken)
+        else:
+            forget_rows(hot, keys)
 
     def __aiter__(self) -> AsyncIterator[_Row]:
         if self._recorded is None:

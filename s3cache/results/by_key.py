@@ -1,13 +1,14 @@
 """Rows by their primary keys, which the hot path keeps one by one.
 
-``in_bulk(keys)`` takes what is kept of each row, where ``get(pk=...)`` keeps
-it, too, and reads the others by one statement: where one of 200 rows has
-changed, that one. It returns rows of one position of the replica: those that
-are kept are believed only if their versions are those of one position, and,
-if something has to be read, of the one that it is read at.
+``in_bulk(keys)``, and a list of ``filter(pk__in=keys)``, take what is kept of
+each row, where ``get(pk=...)`` keeps it, too, and read the others by one
+statement: where one of 200 rows has changed, that one. They return rows of one
+position of the replica: those that are kept are believed only if their
+versions are those of one position, and, if something has to be read, of the
+one that it is read at.
 
-A row is kept once it was read twice, so that what nobody repeats costs nothing
-here, and drives nothing out of the cache.
+A row is kept when it is read for the second time, so that what nobody repeats
+costs nothing here, and drives nothing out of the cache.
 """
 
 from __future__ import annotations
@@ -39,7 +40,14 @@ if TYPE_CHECKING:
     from s3cache.db.base import DatabaseWrapper
     from s3cache.replica.tables import Schema
 
-__all__ = ["MOST_KEYS", "ByKey", "forget_rows", "in_bulk", "learn_in_bulk"]
+__all__ = [
+    "MOST_KEYS",
+    "ByKey",
+    "forget_rows",
+    "in_bulk",
+    "kept_keys",
+    "learn_in_bulk",
+]
 
 _M = TypeVar("_M", bound=models.Model)
 
@@ -276,6 +284,24 @@ class _Call(Generic[_M]):
         reading = Reading(query, wrapper, sql, params)
         for tell_of in statements.computed:
             tell_of(reading, *prepared(sql, params))
+
+
+def kept_keys(
+    hot: Hot[Any], by_key: ByKey[Any] | None, keys: object
+) -> tuple[Any, ...] | None:
+    """``keys`` as nobody changes them, if such rows are kept one by one.
+
+    With ``by_key``, Django finds nothing wrong with them. Without it the rows
+    may be kept once that is known.
+    """
+    wanted = _wanted(keys)
+    if wanted is None:
+        return None
+    if by_key is None:
+        return None if hot.not_by_key is not None else tuple(cast("Any", keys))
+    if wanted.kind is not by_key.kind or len(wanted.keys) > by_key.most:
+        return None
+    return tuple(cast("Any", keys))
 
 
 def forget_rows(hot: Hot[Any], id_list: object) -> None:

@@ -249,6 +249,10 @@ class Hot(Generic[_M]):
         #: All objects, and with it all shapes that go on from there.
         self.root = Shape(self)
         self.shapes = [self.root]
+        #: Those with certain primary keys; nothing goes on from there.
+        self.of_keys = Shape(self, self.root, _of_keys, 1, "filter('pk__in',)")
+        #: How ``filter()`` is told of such keys.
+        self.names_of_keys = frozenset(["pk__in", f"{model._meta.pk.name}__in"])
         #: How rows are found by their primary keys; None: it is not known.
         self.by_key: ByKey[_M] | None = None
         #: The plans of the schema for which they are not found so.
@@ -844,6 +848,12 @@ class Hot(Generic[_M]):
             self._remembers = issubclass(model, _s3model())
             self._builds = not why_not_built(model)
         return self._builds and not self.has_listeners()
+
+
+def _of_keys(
+    queryset: models.QuerySet[_M], values: Sequence[Any]
+) -> models.QuerySet[_M]:
+    return queryset.filter(pk__in=values[0])
 
 
 def _is_repeated(shape: Shape, action: object, taken: Taken) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
 import uuid
 from collections.abc import Callable, Iterator
@@ -331,6 +333,172 @@ def test_keys_that_look_like_others(gears: list[Gear]) -> None:
         assert list(Gear.objects.in_bulk([other])) == [key]
 
 
+# filter(pk__in=...)
+
+
+def test_a_list_by_keys_is_hot(gears: list[Gear]) -> None:
+    keys = keys_of(gears)
+
+    def read() -> list[Gear]:
+        return list(Gear.objects.filter(pk__in=keys))
+
+    assert is_hot(warm(read))
+    assert is_hot(lambda: list(Gear.objects.all().filter(pk__in=keys[3:5])))
+    assert is_hot(lambda: list(Gear.objects.filter(id__in=keys)))
+    assert not is_hot(lambda: list(Gear.objects.filter(weight__in=[1, 2])))
+    assert is_hot(lambda: Gear.objects.in_bulk(keys))
+    assert [vars(one)["name"] for one in read()] == [
+        one.name for one in Gear._base_manager.filter(pk__in=keys)
+    ]
+    Gear.objects.filter(pk=keys[4]).update(weight=100)
+    [sql] = statements_of(read)
+    assert keys[4].hex in sql
+    assert keys[5].hex not in sql
+    assert is_hot(read)
+    assert {one.pk: one.weight for one in read()}[keys[4]] == 100
+    assert events(read) == HIT
+
+
+def test_its_objects_are_each_caller_s_own(gears: list[Gear]) -> None:
+    rows = Gear.objects.filter(pk__in=keys_of(gears))
+    warm(lambda: list(rows.all()))
+    again = [Gear.objects.filter(pk__in=keys_of(gears)) for _ in range(2)]
+    assert [len(one) for one in again] == [10, 10]
+    again[0][0].name = "changed"
+    assert again[0][0].name == "changed"  # it has its rows
+    assert again[1][0].name != "changed"
+    assert [one is other for one, other in zip(*again, strict=True)] == [False] * 10
+
+
+def lists(manager: Any, id_list: Any) -> object:
+    try:
+        rows = manager.filter(pk__in=id_list)
+        return [(type(one), one.pk) for one in rows]
+    except Exception as error:
+        return type(error), str(error)
+
+
+@pytest.mark.parametrize("id_list", KEYS.values(), ids=KEYS)
+def test_lists_whatever_the_keys_are(host: Host, id_list: Callable[[], Any]) -> None:
+    for _ in range(4):
+        Counted.objects.create()
+    expected = lists(Counted._base_manager, id_list())
+    for _ in range(2):
+        assert lists(Counted.objects, id_list()) == expected
+        warm(lambda: list(Counted.objects.filter(pk__in=[1, 2, 3])))
+    assert lists(Counted.objects.all(), id_list()) == expected
+
+
+def test_keys_that_are_changed_afterwards(gears: list[Gear]) -> None:
+    keys = keys_of(gears)
+    warm(lambda: list(Gear.objects.filter(pk__in=keys)))
+    some = keys[:3]
+    hot, cold = (
+        Gear.objects.filter(pk__in=some),
+        Gear._base_manager.filter(pk__in=some),
+    )
+    some.clear()
+    assert list(hot) == list(cold)
+    assert len(hot) == 3
+
+
+USES: dict[str, Callable[[Any], Any]] = {
+    "list": list,
+    "len": len,
+    "bool": bool,
+    "in": lambda rows: Gear.objects.all()[0] in rows,
+    "repr": repr,
+    "query": lambda rows: str(rows.query),
+    "model": lambda rows: rows.model,
+    "db": lambda rows: rows.db,
+    "ordered": lambda rows: rows.ordered,
+    "index": lambda rows: rows[1],
+    "slice": lambda rows: list(rows[1:3]),
+    "count": lambda rows: rows.count(),
+    "exists": lambda rows: rows.exists(),
+    "aggregate": lambda rows: rows.aggregate(models.Sum("weight")),
+    "first": lambda rows: rows.first(),
+    "last": lambda rows: rows.order_by("weight").last(),
+    "get": lambda rows: rows.get(weight=3),
+    "get nothing": lambda rows: rows.filter(weight=300).first(),
+    "filter": lambda rows: list(rows.filter(weight__gt=3)),
+    "filter twice": lambda rows: list(rows.filter(pk__in=keys_of(rows)[1:])),
+    "exclude": lambda rows: list(rows.exclude(weight=3)),
+    "order": lambda rows: list(rows.order_by("-weight")),
+    "reverse": lambda rows: list(rows.order_by("weight").reverse()),
+    "all": lambda rows: list(rows.all()),
+    "values": lambda rows: list(rows.values_list("weight", flat=True)),
+    "only": lambda rows: [one.weight for one in rows.only("weight")],
+    "annotate": lambda rows: [one.n for one in rows.annotate(n=models.F("weight") + 1)],
+    "or": lambda rows: set(rows | Gear.objects.filter(weight=9)),
+    "and": lambda rows: set(rows & Gear.objects.filter(weight__gt=1)),
+    "of others": lambda rows: set(Gear.objects.filter(weight=9) | rows),
+    "union": lambda rows: set(rows.union(Gear.objects.filter(weight=9))),
+    "within another": lambda rows: set(Gear.objects.filter(pk__in=rows)),
+    "iterator": lambda rows: list(rows.iterator()),
+    "in_bulk": lambda rows: rows.in_bulk(keys_of(rows)[:2]),
+    "pickle": lambda rows: list(pickle.loads(pickle.dumps(rows))),  # noqa: S301
+    "pickled query": lambda rows: str(pickle.loads(pickle.dumps(rows.query))),  # noqa: S301
+    "copy": lambda rows: list(copy.copy(rows)),
+    "deepcopy": lambda rows: list(copy.deepcopy(rows)),
+    "fresh": lambda rows: list(rows.fresh()),
+    "past the cache": lambda rows: list(rows.skip_cache()),
+    "async": lambda rows: on_loop(lambda: collect(rows)),
+    "contains": lambda rows: rows.contains(Gear.objects.all()[0]),
+    "update": lambda rows: rows.update(weight=7),
+    "delete": lambda rows: rows.delete(),
+}
+
+
+async def collect(rows: Any) -> list[Any]:
+    return [one async for one in rows]
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+@pytest.mark.parametrize("is_fetched", [False, True])
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_whatever_is_done_with_it(
+    gears: list[Gear], use: Callable[[Any], Any], is_fetched: bool, is_known: bool
+) -> None:
+    keys = sorted(keys_of(gears))[:6]
+    drop_hot(Gear)
+    if is_known:
+        warm(lambda: list(Gear.objects.filter(pk__in=keys)))
+    with transaction.atomic():
+        rows: Any = Gear.objects.get_queryset().filter(pk__in=keys)
+        if is_fetched:
+            len(rows)
+        expected = use(rows)
+        transaction.set_rollback(True)
+    rows = Gear.objects.filter(pk__in=keys)
+    if is_fetched:
+        len(rows)
+    assert use(rows) == expected
+    if use is USES["repr"] or use is USES["list"]:
+        assert is_hot(warm(lambda: list(Gear.objects.filter(pk__in=keys))))
+
+
+def test_a_list_that_threads_share(host: Host) -> None:
+    keys = keys_of(made(50))
+    expected = sorted(keys)
+    warm(lambda: list(Gear.objects.filter(pk__in=keys)))
+    for _ in range(10):
+        Gear.objects.filter(pk=keys[0]).update(weight=7)
+        rows = Gear.objects.filter(pk__in=keys)
+
+        def read(rows: Any = rows) -> Any:
+            return [one.pk for one in rows]
+
+        def count(rows: Any = rows) -> Any:
+            return [None] * rows.count()
+
+        counted, *read_by_all = together(
+            [*each_on(host, count, 1), *each_on(host, read, 3)]
+        )
+        assert len(counted) == 50
+        assert read_by_all == [expected] * 3
+
+
 # In which order
 
 ORDERS: list[tuple[list[Any], bool]] = [
@@ -365,6 +533,9 @@ def test_the_order_of_the_model(
     if ordering != ["?"]:
         for _ in range(2):
             assert list(read()) == list(Gear._base_manager.in_bulk(keys))
+            assert list(Gear.objects.filter(pk__in=keys)) == list(
+                Gear._base_manager.filter(pk__in=keys)
+            )
             Gear.objects.filter(pk=keys[3]).update(name="a", weight=1)
     drop_hot(Gear)
 
@@ -587,6 +758,9 @@ def test_nobody_waits_on_the_event_loop(gears: list[Gear]) -> None:
         return await Gear.objects.ain_bulk(keys)
 
     assert on_loop(ask)[keys[0]].weight == 70
+    read()
+    caches["default"].clear()
+    assert on_loop(lambda: Gear.objects.ain_bulk(keys)).keys() == set(keys)
     assert on_loop(lambda: Gear.objects.ain_bulk()).keys() == set(keys)
 
 
@@ -981,7 +1155,19 @@ def test_an_error_is_the_caller_s(gears: list[Gear]) -> None:
 # When something changes
 
 
-def test_what_is_computed_anew_replaces_what_is_kept(gears: list[Gear]) -> None:
+COMPUTED: dict[str, Callable[[list[uuid.UUID]], dict[Any, Gear]]] = {
+    "in bulk": lambda keys: Gear.objects.fresh().in_bulk(keys),
+    "list": lambda keys: dict(enumerate(Gear.objects.fresh().filter(pk__in=keys))),
+    "then fresh": lambda keys: dict(
+        enumerate(Gear.objects.filter(pk__in=keys).fresh())
+    ),
+}
+
+
+@pytest.mark.parametrize("computed", COMPUTED.values(), ids=COMPUTED)
+def test_what_is_computed_anew_replaces_what_is_kept(
+    gears: list[Gear], computed: Callable[[list[uuid.UUID]], dict[Any, Gear]]
+) -> None:
     """Planted is what no commit explains: a row that has changed by itself."""
     import sqlite3
     from contextlib import closing
@@ -992,8 +1178,9 @@ def test_what_is_computed_anew_replaces_what_is_kept(gears: list[Gear]) -> None:
         behind.execute("UPDATE testapp_gear SET weight = 70")
         behind.commit()
     assert weights(read) != {70}
-    assert weights(lambda: Gear.objects.fresh().in_bulk(keys)) == {70}
+    assert weights(lambda: computed(keys)) == {70}
     assert weights(read) == {70}
+    assert is_hot(warm(read))
 
 
 def test_a_changed_schema_is_learned_anew(gears: list[Gear]) -> None:
