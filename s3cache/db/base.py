@@ -279,7 +279,7 @@ class DatabaseWrapper(sqlite_base.DatabaseWrapper):
                 )
             except NotLoaded as missing:
                 with requests_log.noted_by(self):
-                    replica.load(missing.keys)
+                    replica.load_for(missing)
 
     def _refresh_for(self, sql: str, params: Any) -> float:
         """Refresh for a SELECT; when the store must have been asked last."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from s3cache.exceptions import LogDiverged
 from s3cache.log.cold_start import begin_anew, load_absent
@@ -238,14 +239,17 @@ def follow(signing_keys: tuple[bytes, ...]) -> Steps[Position | None]:
             return reached
 
 
-def load(keys: frozenset[str] | None, signing_keys: tuple[bytes, ...]) -> Steps[None]:
+def load(
+    keys: frozenset[str] | None, signing_keys: tuple[bytes, ...], first: Any = None
+) -> Steps[None]:
     """Load the packs ``keys`` that the replica lacks; None: all of them.
 
-    Where they are gone the replica lacks other ones then, which somebody who
-    looks again is told of. Raises what ``catch_up`` does.
+    For ``first`` see ``load_absent``. Where they are gone the replica lacks
+    other ones then, which somebody who looks again is told of. Raises what
+    ``catch_up`` does.
     """
     for _ in range(LOAD_TRIES):
-        if (yield from patiently(load_absent(keys, signing_keys))):
+        if (yield from patiently(load_absent(keys, signing_keys, first))):
             return
         # The packs of today are of an entry that it has not applied yet.
         yield from catch_up(signing_keys)

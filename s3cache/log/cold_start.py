@@ -7,6 +7,7 @@ all packs. ``load_absent`` loads those that somebody needs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from s3cache.exceptions import EntryFormatError, LogDiverged
 from s3cache.log.catalog import Catalog, Pack, open_catalog
@@ -77,10 +78,11 @@ def begin_anew(
     return loaded
 
 
-def load_packs(packs: Sequence[Pack], left: int) -> Steps[str]:
+def load_packs(packs: Sequence[Pack], left: int, first: Any = None) -> Steps[str]:
     """Load ``packs``, read at the same time; ``left`` more are to follow.
 
-    Returns the key of the first that is not there, or "".
+    For ``first`` see ``Load``. Returns the key of the first pack that is not
+    there, or "".
     """
     answers: Sequence[Answer] = yield GetMany([pack.key for pack in packs])
     for number, (pack, answer) in enumerate(zip(packs, answers, strict=True), 1):
@@ -88,19 +90,22 @@ def load_packs(packs: Sequence[Pack], left: int) -> Steps[str]:
             return pack.key
         if answer.status != 200:
             raise failure(answer, f"read {pack.key}")
-        yield Load(pack, checked(pack, answer.body), left + len(packs) - number)
+        body = checked(pack, answer.body)
+        yield Load(pack, body, left + len(packs) - number, first)
     return ""
 
 
 def load_absent(
-    keys: frozenset[str] | None, signing_keys: tuple[bytes, ...]
+    keys: frozenset[str] | None, signing_keys: tuple[bytes, ...], first: Any = None
 ) -> Steps[bool]:
     """Load the packs ``keys`` that the replica in use lacks; None: all.
 
-    A few at a time, so that others get on with theirs. Where a newer catalog
-    has other packs by now, the replica lacks those instead, under other keys:
-    who needs some of them has to look again. False if those are newer than
-    the replica, which has to catch up first. Raises what ``begin_anew`` does.
+    A few at a time, so that others get on with theirs. Who waits for some
+    rows ``first`` may find that only those have come; see ``Load``. Where a
+    newer catalog has other packs by now, the replica lacks those instead,
+    under other keys: who needs some of them has to look again. False if those
+    are newer than the replica, which has to catch up first. Raises what
+    ``begin_anew`` does.
     """
     while True:
         now: float = yield Now()
@@ -108,9 +113,12 @@ def load_absent(
             absent: Lacking = yield Absent(keys, PACKS_AT_ONCE)
             if not absent.packs:
                 return True
-            missing = yield from load_packs(absent.packs, absent.left)
-            if missing and not (yield from look_elsewhere(missing, signing_keys)):
-                return False
+            missing = yield from load_packs(absent.packs, absent.left, first)
+            if missing:
+                if not (yield from look_elsewhere(missing, signing_keys)):
+                    return False
+            elif keys is not None:
+                keys -= {pack.key for pack in absent.packs}
 
 
 def look_elsewhere(missing: str, signing_keys: tuple[bytes, ...]) -> Steps[bool]:

@@ -220,11 +220,15 @@ class Load:
     then are left out, for those are there already; and nothing happens if
     the replica does not lack the pack any more. ``left`` packs are to be
     loaded after this one.
+
+    If ``first`` says which rows somebody waits for, it may be only those that
+    are put there, and the replica goes on lacking the others of the pack.
     """
 
     pack: Pack
     body: bytes
     left: int = 0
+    first: Any = None
 
 
 @dataclass(frozen=True, slots=True)

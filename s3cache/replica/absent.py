@@ -16,7 +16,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -26,6 +26,9 @@ from s3cache.log.entry import Change, Rows, Statement
 from s3cache.replica.sql import quote
 from s3cache.replica.tables import Schema, Table
 
+if TYPE_CHECKING:
+    from s3cache.replica.cut import Wanted
+
 #: The most keys that are noted of one table. With more it is loaded.
 MOST_TOUCHED = 50_000
 
@@ -34,11 +37,17 @@ _pack = msgspec.json.Decoder(Pack)
 
 
 class NotLoaded(Exception):
-    """``keys`` are packs that somebody needs first; None: all of them."""
+    """``keys`` are packs that somebody needs first; None: all of them.
 
-    def __init__(self, keys: frozenset[str] | None) -> None:
+    ``first`` are the rows that they are needed for, if these are known.
+    """
+
+    def __init__(
+        self, keys: frozenset[str] | None, first: Wanted | None = None
+    ) -> None:
         super().__init__("the replica has not loaded these packs yet")
         self.keys = keys
+        self.first = first
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +114,10 @@ def _note(
             if pack.key in needed
         ],
     )
+    _insert(connection, parts)
+
+
+def _insert(connection: sqlite3.Connection, parts: Iterable[Part]) -> None:
     connection.executemany(
         "INSERT INTO main._s3cache_absent VALUES (?, ?, ?, ?, ?, ?, ?)",
         [(p.table, p.after, p.upto, p.low, p.high, p.by_rowid, p.pack) for p in parts],
@@ -152,10 +165,15 @@ def _known(*values: int | None) -> list[int]:
     return [value for value in values if value is not None]
 
 
-def forget(connection: sqlite3.Connection, key: str) -> None:
-    """Note that the pack ``key`` is loaded, in the caller's transaction."""
+def leave(connection: sqlite3.Connection, key: str, parts: Sequence[Part]) -> None:
+    """Note that only ``parts`` of the pack ``key`` are absent from now on.
+
+    In the caller's transaction.
+    """
     connection.execute("DELETE FROM main._s3cache_absent WHERE pack = ?", [key])
-    connection.execute("DELETE FROM main._s3cache_packs WHERE key = ?", [key])
+    _insert(connection, parts)
+    if not parts:
+        connection.execute("DELETE FROM main._s3cache_packs WHERE key = ?", [key])
     connection.execute(
         "DELETE FROM main._s3cache_touched WHERE table_name NOT IN "
         "(SELECT table_name FROM main._s3cache_absent)"
@@ -337,7 +355,7 @@ def packs_of_page(
         # One in which the next one begins has to be loaded with that.
         is_apart = None not in (far, following) and reaches(far, following)
         if is_apart and pack not in found:
-            count -= absent_packs(connection, [pack])[0].rows
+            count -= _read(connection, [pack])[0].rows
         found.add(pack)
     return frozenset(found)
 
@@ -345,28 +363,43 @@ def packs_of_page(
 def absent_packs(
     connection: sqlite3.Connection, keys: Iterable[str] | None = None
 ) -> list[Pack]:
-    """The absent packs among ``keys``; None: all of them. In order."""
-    return [_pack.decode(one) for one in _of_packs(connection, "pack", keys)]
+    """The absent packs among ``keys``; None: all of them.
+
+    In the order of their rows: what is added at the end of a table and of its
+    indexes costs SQLite least.
+    """
+    return _read(connection, _in_order(connection, keys))
 
 
 def lacking(
     connection: sqlite3.Connection, keys: Iterable[str] | None, limit: int
 ) -> Lacking:
     """The first absent packs among ``keys``, at most ``limit``."""
-    found = _of_packs(connection, "key", keys)
-    some = absent_packs(connection, found[:limit])
+    found = _in_order(connection, keys)
+    some = _read(connection, found[:limit])
     return Lacking(some, len(found) - len(some))
 
 
-def _of_packs(
-    connection: sqlite3.Connection, column: str, keys: Iterable[str] | None
-) -> list[Any]:
-    """A column of what is known of absent packs, in the order of keys."""
-    select = f"SELECT {column} FROM main._s3cache_packs"
+def _in_order(
+    connection: sqlite3.Connection, keys: Iterable[str] | None
+) -> Sequence[str]:
+    absent = dict.fromkeys(
+        pack
+        for (pack,) in connection.execute(
+            "SELECT pack FROM main._s3cache_absent ORDER BY table_name, after"
+        )
+    )
     if keys is None:
-        return [value for (value,) in connection.execute(f"{select} ORDER BY key")]
+        return list(absent)
+    wanted = frozenset(keys)
+    return [key for key in absent if key in wanted]
+
+
+def _read(connection: sqlite3.Connection, keys: Iterable[str]) -> list[Pack]:
     return [
-        value
-        for key in sorted(keys)
-        for (value,) in connection.execute(f"{select} WHERE key = ?", [key])
+        _pack.decode(one)
+        for key in keys
+        for (one,) in connection.execute(
+            "SELECT pack FROM main._s3cache_packs WHERE key = ?", [key]
+        )
     ]

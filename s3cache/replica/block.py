@@ -170,7 +170,7 @@ class Block:
             try:
                 return attempt()
             except NotLoaded as missing:
-                self._replica.load(missing.keys)
+                self._replica.load_for(missing)
                 self._look_again()
 
     def _look_again(self) -> None:
@@ -264,7 +264,7 @@ class Block:
                             raise
                         continue
             except NotLoaded as missing:
-                self._replica.load(missing.keys)
+                self._replica.load_for(missing)
                 continue
             # A row of the block was changed by somebody else. Done again on
             # the newest state, the block either comes to the same, or fails.

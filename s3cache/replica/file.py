@@ -243,10 +243,10 @@ class ReplicaFile:
                 with transaction(self.connection):
                     packs.begin(self.connection, catalog)
 
-    def load(self, effect: effects.Load) -> None:
-        """Put the rows of a pack into their tables."""
+    def load(self, effect: effects.Load) -> bool:
+        """Put rows of a pack into their tables; True: others are to follow."""
         with self.lock:
-            packs.load(self.connection, effect.pack, effect.body)
+            return packs.load(self.connection, effect.pack, effect.body, effect.first)
 
     def repack(self, catalog: Catalog) -> bool:
         """Take what is not loaded from ``catalog``, unless that is newer."""

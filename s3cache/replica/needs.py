@@ -15,8 +15,9 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from s3cache.replica.absent import NotLoaded, packs_of, packs_of_page, packs_with
+from s3cache.replica.absent import NotLoaded, packs_of
 from s3cache.replica.analysis import Analyser
+from s3cache.replica.cut import ByKey, Page, Wanted
 from s3cache.replica.foreign_keys import with_children
 from s3cache.replica.sql import Kind, kind_of, words
 from s3cache.replica.tables import Schema, Table, key_collation, schema_version
@@ -95,13 +96,11 @@ class Needs:
             raise NotLoaded(None)
         schema = self._describe(connection)
         if not access.writes:
-            rows = _row_keys(connection, schema, sql, params)
-            if rows is not None and access.reads == {rows[0].name.lower()}:
-                self._raise_for(packs_with(connection, *rows))
-                return
-            page = _page(connection, schema, sql)
-            if page is not None and access.reads == {page[0].name.lower()}:
-                self._raise_for(packs_of_page(connection, *page))
+            wanted = _by_key(connection, schema, sql, params) or _page(
+                connection, schema, sql
+            )
+            if wanted is not None and access.reads == {wanted.table.name.lower()}:
+                self._raise_for(wanted.packs(connection), wanted)
                 return
         self.check_tables(connection, access.reads, access.writes)
 
@@ -125,9 +124,9 @@ class Needs:
             needed.update(key.child.lower() for key in schema.children.get(name, ()))
         self._raise_for(packs_of(connection, needed))
 
-    def _raise_for(self, packs: frozenset[str]) -> None:
+    def _raise_for(self, packs: frozenset[str], first: Wanted | None = None) -> None:
         if packs:
-            raise NotLoaded(packs)
+            raise NotLoaded(packs, first)
 
 
 def _pragma_name(sql: str) -> str:
@@ -138,30 +137,25 @@ def _pragma_name(sql: str) -> str:
     return found[1].upper() if found else ""
 
 
-def _row_keys(
+def _by_key(
     connection: sqlite3.Connection, schema: Schema, sql: str, params: Any
-) -> tuple[Table, Sequence[Any]] | None:
-    """The table and the keys, if ``sql`` asks for rows by primary key."""
+) -> ByKey | None:
+    """What ``sql`` asks for, if those are rows by primary key."""
     match = _BY_KEY.fullmatch(sql)
     if match is None or not isinstance(params, tuple | list):
         return None
     table = _keyed_by(connection, schema, match)
     if table is None:
         return None
-    keys = params[1:] if match["one"] else params
+    keys: Sequence[Any] = params[1:] if match["one"] else params
     kind: type = int if table.is_keyed_by_rowid else str
     if any(type(key) is not kind for key in keys):
         return None
-    return table, keys
+    return ByKey(table, keys)
 
 
-def _page(
-    connection: sqlite3.Connection, schema: Schema, sql: str
-) -> tuple[Table, int, bool] | None:
-    """The table, up to which row, and whether from its end.
-
-    If ``sql`` asks for a page of a table, in the order of its primary key.
-    """
+def _page(connection: sqlite3.Connection, schema: Schema, sql: str) -> Page | None:
+    """What ``sql`` asks for, if it is a page in the order of primary keys."""
     match = _PAGE.fullmatch(sql)
     if match is None:
         return None
@@ -169,7 +163,7 @@ def _page(
     if table is None:
         return None
     count = int(match["limit"]) + int(match["offset"] or 0)
-    return table, count, match["order"] == "DESC"
+    return Page(table, count, match["order"] == "DESC")
 
 
 def _keyed_by(

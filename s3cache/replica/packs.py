@@ -20,7 +20,8 @@ from s3cache.log.entry import Sequences
 from s3cache.replica import absent, meta
 from s3cache.replica.absent import Part
 from s3cache.replica.applying import read_sequences, set_sequences
-from s3cache.replica.sql import quote, quote_column
+from s3cache.replica.cut import Wanted, cut
+from s3cache.replica.sql import in_range, quote, quote_column
 from s3cache.replica.tables import (
     OWN_PREFIX,
     Schema,
@@ -149,9 +150,9 @@ def _copy(
     last = f"SELECT max({quote(table.rowid)}) FROM pack.{name}"
     after, copied, count = segment.after, 0, _FIRST_ROWS
     while True:
-        where, params = _range(rowid, after, segment.upto)
+        where, params = in_range(rowid, after, segment.upto)
         found = connection.execute(
-            f"{insert}{where} ORDER BY {rowid} LIMIT ?", [*params, count]
+            f"{insert} WHERE {where} ORDER BY {rowid} LIMIT ?", [*params, count]
         ).rowcount
         copied += found
         if found < count:
@@ -174,17 +175,6 @@ def _create(connection: sqlite3.Connection, table: Table) -> None:
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS pack.{quote(table.name)} ({', '.join(columns)})"
     )
-
-
-def _range(rowid: str, after: int | None, upto: int | None) -> tuple[str, list[int]]:
-    terms, params = [], []
-    if after is not None:
-        terms.append(f"{rowid} > ?")
-        params.append(after)
-    if upto is not None:
-        terms.append(f"{rowid} <= ?")
-        params.append(upto)
-    return (f" WHERE {' AND '.join(terms)}" if terms else ""), params
 
 
 def _size(connection: sqlite3.Connection) -> int:
@@ -232,11 +222,18 @@ def begin(connection: sqlite3.Connection, catalog: Catalog) -> None:
     absent.note(connection, catalog, schema)
 
 
-def load(connection: sqlite3.Connection, pack: Pack, body: bytes) -> None:
+def load(
+    connection: sqlite3.Connection,
+    pack: Pack,
+    body: bytes,
+    first: Wanted | None = None,
+) -> bool:
     """Put those rows of a pack into their tables that the replica lacks.
 
-    Raises ``EntryFormatError`` for what is no pack, and then has changed
-    nothing. The connection has no transaction open.
+    Of a large one it may be only a few rows, those ``first`` among them: then
+    the result is True, and the replica lacks the others as before. Raises
+    ``EntryFormatError`` for what is no pack, and then has changed nothing. The
+    connection has no transaction open.
     """
     raw = decompress(pack, body)
     try:
@@ -244,7 +241,7 @@ def load(connection: sqlite3.Connection, pack: Pack, body: bytes) -> None:
             connection.deserialize(raw, name="pack")
             connection.execute("BEGIN IMMEDIATE")
             try:
-                _load(connection, pack.key)
+                is_cut = _load(connection, pack, first)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -254,12 +251,25 @@ def load(connection: sqlite3.Connection, pack: Pack, body: bytes) -> None:
         if error.sqlite_errorcode & 0xFF not in _DAMAGE:
             raise
         raise EntryFormatError(f"{pack.key} is damaged: {error}") from error
+    return is_cut
 
 
-def _load(connection: sqlite3.Connection, key: str) -> None:
-    parts = absent.parts_in(connection, key)
+def _load(connection: sqlite3.Connection, pack: Pack, first: Wanted | None) -> bool:
+    parts: Sequence[Part] = absent.parts_in(connection, pack.key)
     if not parts:
-        return  # another process was faster
+        return False  # another process was faster
+    if first is not None and (some := cut(connection, pack, parts, first)) is not None:
+        _load_parts(connection, some.first)
+        absent.leave(connection, pack.key, some.rest)
+        if pack.key not in first.packs(connection):
+            return True
+        parts = some.rest  # they were not enough
+    _load_parts(connection, parts)
+    absent.leave(connection, pack.key, ())
+    return False
+
+
+def _load_parts(connection: sqlite3.Connection, parts: Sequence[Part]) -> None:
     sequences = read_sequences(connection)
     tables = {name: read_table(connection, name) for name in {p.table for p in parts}}
     for part in parts:
@@ -269,7 +279,6 @@ def _load(connection: sqlite3.Connection, key: str) -> None:
         _load_part(connection, part, table)
         if table.autoincrement:
             _set_back(connection, table.name, sequences)
-    absent.forget(connection, key)
 
 
 def _set_back(
@@ -289,18 +298,13 @@ def _load_part(connection: sqlite3.Connection, part: Part, table: Table) -> None
             f"PRAGMA pack.table_info({name})"
         )
     ]
-    conditions: list[str] = []
-    params: list[int] = []
-    if table.rowid:
-        where, params = _range(quote(table.rowid), part.after, part.upto)
-        conditions = [where.removeprefix(" WHERE ")] if where else []
+    where, params = in_range(quote(table.rowid), part.after, part.upto)
     touched = absent.touched(connection, part.table)
     if touched:
-        conditions.append(_but(connection, table, touched))
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        where += f" AND {_but(connection, table, touched)}"
     connection.execute(
         f"INSERT INTO main.{name} ({', '.join(map(quote_column, columns))}) "
-        f"SELECT {', '.join(map(quote, columns))} FROM pack.{name} p{where}",
+        f"SELECT {', '.join(map(quote, columns))} FROM pack.{name} p WHERE {where}",
         params,
     )
     connection.execute("DROP TABLE IF EXISTS temp._s3cache_keys")

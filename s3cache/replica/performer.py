@@ -122,19 +122,23 @@ class Performer:
 
     def _get_many(self, effect: effects.GetMany) -> Sequence[Answer]:
         if len(effect.keys) == 1:
-            return [self._store.get(effect.keys[0])]
+            return [self._read(effect.keys[0])]
         # Threads for this one call: none is left when the process forks. Each
         # gets the caller's context, where requests are counted.
         waiting: list[Future[Answer]] = []
         with ThreadPoolExecutor(min(PARALLEL, len(effect.keys))) as pool:
             for key in effect.keys:
                 try:
-                    one = pool.submit(copy_context().run, self._store.get, key)
+                    one = pool.submit(copy_context().run, self._read, key)
                 except RuntimeError:
                     break  # the process ends, and sends its outbox first
                 waiting.append(one)
             answers = [one.result() for one in waiting]
-        return answers + [self._store.get(key) for key in effect.keys[len(answers) :]]
+        return answers + [self._read(key) for key in effect.keys[len(answers) :]]
+
+    def _read(self, key: str) -> Answer:
+        body = self._replica.rest.body(key)
+        return self._store.get(key) if body is None else Answer(200, body)
 
     def _create(self, effect: effects.Create) -> Answer:
         if effect.key != self._created_key:
@@ -255,13 +259,18 @@ class Performer:
         return ()
 
     def _load(self, effect: effects.Load) -> None:
+        replica, key = self._replica, effect.pack.key
         if self._new is not None:
             self._new.load(effect)
         else:
-            with self._replica.in_nobodys_way():
-                self._replica.file.load(effect)
-        if self._replica.on_load is not None:
-            self._replica.on_load(effect.left)
+            with replica.in_nobodys_way():
+                is_cut = replica.file.load(effect)
+            if is_cut:
+                replica.rest.keep(key, effect.body)
+                return
+            replica.rest.forget(key)
+        if replica.on_load is not None:
+            replica.on_load(effect.left)
 
     def _absent(self, effect: effects.Absent) -> effects.Lacking:
         return self._in_target(lambda file: file.lacking(effect))

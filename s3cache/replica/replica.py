@@ -39,6 +39,7 @@ from s3cache.replica.connections import (
     connect,
     identity_of,
 )
+from s3cache.replica.cut import Wanted
 from s3cache.replica.file import (
     FileLeft,
     ReplicaFile,
@@ -53,6 +54,7 @@ from s3cache.replica.needs import Needs
 from s3cache.replica.performer import Performer
 from s3cache.replica.reader import Reader
 from s3cache.replica.requests import Request, ReserveIds
+from s3cache.replica.rest import Rest
 from s3cache.replica.side_file import SideFile
 from s3cache.replica.sql import quote
 from s3cache.replica.tables import Schema, read_schema, schema_version
@@ -175,6 +177,8 @@ class Replica:
             self._commit_batch, lambda: self.options.commit_timeout
         )
         self.asking = Asking(self)
+        #: Of packs that are loaded in part.
+        self.rest = Rest(self)
         self.ids = IdChunks(self._reserve_ids)
 
     # Opening and closing.
@@ -524,7 +528,8 @@ class Replica:
 
     def close(self) -> None:
         """Close all connections; the next use opens them again."""
-        # A thread that asks ahead is let finish.
+        # A thread that asks ahead, or loads what is left, is let finish.
+        self.rest.wait()
         with self.asking.lock:
             for reader in self._known_readers():
                 reader.close()
@@ -718,7 +723,7 @@ class Replica:
                     with self.writing() as writer:
                         return stage_batch(writer, batch)
                 except NotLoaded as missing:
-                    self.load(missing.keys)
+                    self.load_for(missing)
 
         self._commit(Performer(self, stage))
 
@@ -892,15 +897,25 @@ class Replica:
 
     # What it lacks.
 
-    def load(self, keys: frozenset[str] | None = None) -> None:
+    def load(
+        self, keys: frozenset[str] | None = None, first: Wanted | None = None
+    ) -> None:
         """Load packs that the replica lacks, by key; None: all of them.
 
-        Nothing if it lacks none of them. Raises ``StoreError`` if the store
-        does not answer, ``LogDiverged`` if a pack is missing for good, and
-        ``EntryFormatError`` if one is damaged.
+        Nothing if it lacks none of them. For whom some rows of theirs are
+        enough ``first``, it may be only those; the others follow in a thread.
+        Raises ``StoreError`` if the store does not answer, ``LogDiverged`` if
+        a pack is missing for good, and ``EntryFormatError`` if one is damaged.
         """
         if keys != frozenset() and self.may_lack():
-            self.run(load(keys, self._keys))
+            try:
+                self.run(load(keys, self._keys, first))
+            finally:
+                self.rest.load_soon()
+
+    def load_for(self, missing: NotLoaded) -> None:
+        """Load what somebody was refused for; see ``load``."""
+        self.load(missing.keys, missing.first)
 
     def loading(self, attempt: Callable[[], T]) -> T:
         """What ``attempt`` returns, with all loaded that it needs."""
@@ -908,7 +923,7 @@ class Replica:
             try:
                 return attempt()
             except NotLoaded as missing:
-                self.load(missing.keys)
+                self.load_for(missing)
 
     # Copies of it, and the new file of a rebuild.
 

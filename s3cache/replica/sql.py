@@ -107,6 +107,18 @@ def quote_column(name: str) -> str:
     return name if name in ("rowid", "_rowid_", "oid") else quote(name)
 
 
+def in_range(rowid: str, after: int | None, upto: int | None) -> tuple[str, list[int]]:
+    """The condition ``after`` < ``rowid`` <= ``upto``, None is no limit."""
+    terms, params = ["1"], []
+    if after is not None:
+        terms.append(f"{rowid} > ?")
+        params.append(after)
+    if upto is not None:
+        terms.append(f"{rowid} <= ?")
+        params.append(upto)
+    return " AND ".join(terms), params
+
+
 #: Why the schema cannot have some kinds of objects, by the word for them.
 REFUSED_OBJECTS = {
     "TRIGGER": (

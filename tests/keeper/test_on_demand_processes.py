@@ -99,7 +99,7 @@ def count_and_be_killed(before: str, number: int) -> None:
             die()
 
     if before == "commit":
-        absent.forget = then_die(absent.forget)
+        absent.leave = then_die(absent.leave)
     elif before == "rows":
         packs.decompress = then_die(packs.decompress)
     with observe(tell):

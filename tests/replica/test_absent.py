@@ -1,9 +1,9 @@
 """A replica that lacks packs holds a part of the truth, and nothing else.
 
 Random statements run on a host. Another one begins with a catalog of its
-state, and gets the entries, the packs and newer catalogs in any order. What
-it holds is never wrong; what it says it lacks for a key is all that it lacks
-for it; and with the last pack both are equal.
+state, and gets the entries, the packs, some rows of packs and newer catalogs
+in any order. What it holds is never wrong; what it says it lacks for a key is
+all that it lacks for it; and with the last pack both are equal.
 """
 
 from __future__ import annotations
@@ -24,21 +24,26 @@ from s3cache.log.catalog import Catalog, Pack, Segment
 from s3cache.log.effects import Absent, Apply, Lacking, Load
 from s3cache.log.entry import Change, Entry, Sequences, Statement
 from s3cache.log.head import Head
-from s3cache.replica import absent, packs
-from s3cache.replica.absent import is_whole, packs_of_page, packs_with
+from s3cache.replica import absent, cut, packs
+from s3cache.replica.absent import is_whole
 from s3cache.replica.applying import read_sequences
+from s3cache.replica.cut import ByKey, Page, Wanted
 from s3cache.replica.file import ReplicaFile
 from s3cache.replica.packs import compress, make_pack, read_statements
-from s3cache.replica.tables import Table, read_schema
+from s3cache.replica.tables import Table, key_collation, read_schema
 from tests.replica.hosts import DATABASE, Host
 from tests.replica.test_equivalence import Step, content, on_host, steps, tables
 
 
 class Packer:
-    """Makes catalogs of a host's state, with packs of very few rows."""
+    """Makes catalogs of a host's state, with packs of very few rows.
+
+    By their keys the packs are in another order than by their rows.
+    """
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self.rows = 2
         self.bodies: dict[str, bytes] = {}
 
     def pack(self) -> Catalog:
@@ -47,10 +52,10 @@ class Packer:
         made: list[Pack] = []
         rest: Sequence[Segment] = [Segment(table.name) for table in host.schema]
         while rest:
-            with patch.object(packs, "_FIRST_ROWS", 2):
+            with patch.object(packs, "_FIRST_ROWS", self.rows):
                 packed = make_pack(connection, host.schema, rest, limit=1)
             rest = packed.rest
-            key = f"_packs/{position.number}-{len(self.bodies):03}"
+            key = f"_packs/{position.number}-{999 - len(self.bodies)}"
             self.bodies[key] = compress(packed.raw)
             size, bounds = len(packed.raw), dict(packed.bounds)
             segments = list(packed.segments)
@@ -90,21 +95,33 @@ class LackingHost:
     def absent(self) -> Sequence[Pack]:
         return self.file.lacking(Absent(None, 1000)).packs
 
-    def load(self, pack: Pack) -> None:
-        self.file.load(Load(pack, self._bodies[pack.key]))
+    def load(self, pack: Pack, first: Wanted | None = None) -> bool:
+        return self.file.load(Load(pack, self._bodies[pack.key], 0, first))
 
-    def load_all(self, keys: frozenset[str]) -> None:
+    def load_all(self, keys: frozenset[str], first: Wanted | None = None) -> None:
         for pack in self.absent():
             if pack.key in keys:
-                self.load(pack)
+                self.load(pack, first)
 
     def packs_with(self, key: Any) -> frozenset[str]:
-        return packs_with(self.file.connection, self._table(), [key])
+        return self.by_key(key).packs(self.file.connection)
 
     def packs_of_page(self, count: int, from_end: bool) -> frozenset[str]:
-        return packs_of_page(self.file.connection, self._table(), count, from_end)
+        return self.page(count, from_end).packs(self.file.connection)
 
-    def _table(self) -> Table:
+    def by_key(self, *keys: Any) -> ByKey:
+        return ByKey(self.table(), keys)
+
+    def page(self, count: int, from_end: bool) -> Page:
+        return Page(self.table(), count, from_end)
+
+    def knows_its_keys(self) -> bool:
+        """Whether rows of the table are asked for by key one by one."""
+        table = self.table()
+        collation = key_collation(self.file.connection, table.name)
+        return table.is_keyed_by_rowid or (table.key == ("id",) and bool(collation))
+
+    def table(self) -> Table:
         table = read_schema(self.file.connection, 0).get("t")
         assert table is not None
         return table
@@ -137,19 +154,67 @@ def rows(host: Host | LackingHost, table: Table) -> set[str]:
     return set(map(repr, host.rows(f"SELECT {columns} FROM t")))  # noqa: S608
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _few_rows_are_many() -> Iterator[None]:
+    with patch.multiple(cut, MANY_ROWS=1, FEW_ROWS=2):
+        yield
+
+
+def filled(host: Host, count: int = 10) -> None:
+    host.commit(
+        *(
+            f"INSERT INTO t (id, u, v) VALUES ('{n:02}', 'u{n}', {n})"  # noqa: S608
+            for n in range(1, count + 1)
+        )
+    )
+
+
 commits = st.lists(steps(), min_size=1, max_size=6)
 many = st.lists(commits, max_size=4)
+#: A key, or from which end a row is wanted first.
+firsts = st.tuples(st.integers(0, 9), st.one_of(st.integers(-1, 13), st.booleans()))
 actions = st.one_of(
-    commits, st.integers(0, 9), st.just("repack"), st.just("wait"), st.just("go on")
+    commits,
+    st.integers(0, 9),
+    firsts,
+    st.just("repack"),
+    st.just("wait"),
+    st.just("go on"),
 )
+#: How many rows there are at first, and in a pack.
+sizes = st.one_of(st.just((0, 2)), st.tuples(st.integers(8, 13), st.integers(4, 8)))
+
+
+def load_some(other: LackingHost, number: int, which: Any) -> None:
+    """Load a pack, or of a table that allows it the rows that are wanted."""
+    found = other.absent()
+    if not found:
+        return
+    pack = found[number % len(found)]
+    first: Wanted
+    if isinstance(which, bool):
+        first = other.page(1, from_end=which)
+    else:
+        by_rowid = other.table().is_keyed_by_rowid
+        first = other.by_key(which if by_rowid else f"{which:02}")
+    if other.knows_its_keys():
+        other.load(pack, first)
+        assert pack.key not in first.packs(other.file.connection)
 
 
 @settings(max_examples=75)
-@given(definition=tables, before=many, then=st.lists(actions, max_size=9))
+@given(
+    definition=tables,
+    size=sizes,
+    before=many,
+    then=st.lists(actions, max_size=9),
+)
 def test_whatever_comes_first_it_comes_to_the_same(
-    definition: str, before: list[list[Step]], then: list[Any]
+    definition: str, size: tuple[int, int], before: list[list[Step]], then: list[Any]
 ) -> None:
     with hosts(f"CREATE TABLE t {definition}") as (host, packer, folder):
+        count, packer.rows = size
+        filled(host, count)
         for commit in before:
             host.apply(host.entry(run(host, commit)))
         other = LackingHost(folder / "other", packer.pack(), packer.bodies)
@@ -164,6 +229,8 @@ def test_whatever_comes_first_it_comes_to_the_same(
             elif isinstance(action, int):
                 if absent_packs := other.absent():
                     other.load(absent_packs[action % len(absent_packs)])
+            elif isinstance(action, tuple):
+                load_some(other, *action)
             elif action == "repack":
                 is_newer = bool(waiting) and bool(other.absent())
                 assert other.file.repack(packer.pack()) is not is_newer
@@ -185,21 +252,53 @@ def test_whatever_comes_first_it_comes_to_the_same(
         other.close()
 
 
-keyed = st.sampled_from(
-    [
-        "(id INTEGER PRIMARY KEY, u UNIQUE, v)",
-        "(id TEXT NOT NULL PRIMARY KEY, u UNIQUE, v)",
-        "(id TEXT PRIMARY KEY, u, v) WITHOUT ROWID",
-    ]
+ROWIDS = [
+    "(id INTEGER PRIMARY KEY, u UNIQUE, v)",
+    "(id TEXT NOT NULL PRIMARY KEY, u UNIQUE, v)",
+]
+keyed = st.sampled_from([*ROWIDS, "(id TEXT PRIMARY KEY, u, v) WITHOUT ROWID"])
+
+
+@settings(max_examples=60)
+@given(
+    definition=st.sampled_from(ROWIDS),
+    rows_in_pack=st.integers(5, 12),
+    then=st.lists(
+        st.one_of(firsts, firsts, commits, st.just("repack")), min_size=1, max_size=8
+    ),
 )
+def test_any_rows_of_a_pack_may_come_first(
+    definition: str, rows_in_pack: int, then: list[Any]
+) -> None:
+    with hosts(f"CREATE TABLE t {definition}") as (host, packer, folder):
+        packer.rows = rows_in_pack
+        filled(host, 12)
+        made = LackingHost(folder / "other", packer.pack(), packer.bodies)
+        with closing(made) as other:
+            for action in then:
+                if isinstance(action, list):
+                    other.apply(host.apply(host.entry(run(host, action))))
+                elif isinstance(action, tuple):
+                    load_some(other, *action)
+                else:
+                    assert other.file.repack(packer.pack())
+                assert rows(other, host.table("t")) <= rows(host, host.table("t"))
+            for pack in other.absent():
+                assert not other.load(pack)
+            assert content(other.file.connection) == content(host.file.connection)
 
 
 @contextmanager
 def lacking(
-    definition: str, before: list[list[Step]], after: list[list[Step]]
+    definition: str,
+    size: tuple[int, int],
+    before: list[list[Step]],
+    after: list[list[Step]],
 ) -> Iterator[tuple[Host, LackingHost]]:
     """A host, and one that began between its commits, and lacks all packs."""
     with hosts(f"CREATE TABLE t {definition}") as (host, packer, folder):
+        count, packer.rows = size
+        filled(host, count)
         for commit in before:
             host.apply(host.entry(run(host, commit)))
         made = LackingHost(folder / "other", packer.pack(), packer.bodies)
@@ -210,16 +309,22 @@ def lacking(
 
 
 @settings(max_examples=40)
-@given(definition=keyed, before=many, after=many, asked=st.data())
+@given(definition=keyed, size=sizes, before=many, after=many, asked=st.data())
 def test_the_packs_of_a_key_have_its_row(
-    definition: str, before: list[list[Step]], after: list[list[Step]], asked: Any
+    definition: str,
+    size: tuple[int, int],
+    before: list[list[Step]],
+    after: list[list[Step]],
+    asked: Any,
 ) -> None:
-    with lacking(definition, before, after) as (host, other):
+    with lacking(definition, size, before, after) as (host, other):
         is_whole_number = host.table("t").integer_key
-        keys = st.integers(-1, 6) if is_whole_number else st.sampled_from("aA12é")
-        for key in asked.draw(st.lists(keys, max_size=4)):
-            wanted = other.packs_with(key)
-            other.load_all(wanted)
+        keys = st.integers(-1, 13)
+        if not is_whole_number:
+            keys = st.one_of(keys.map("{:02}".format), st.sampled_from("aA12é"))
+        for key in asked.draw(st.lists(keys, min_size=1, max_size=4)):
+            other.load_all(other.packs_with(key), other.by_key(key))
+            assert other.packs_with(key) == frozenset()
             query = f"SELECT * FROM t WHERE id = {key!r}"  # noqa: S608
             assert other.rows(query) == host.rows(query)
 
@@ -227,32 +332,33 @@ def test_the_packs_of_a_key_have_its_row(
 @settings(max_examples=40)
 @given(
     definition=keyed,
+    size=sizes,
     before=many,
     after=many,
-    pages=st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=3),
+    pages=st.lists(
+        st.tuples(st.integers(0, 5), st.booleans(), st.booleans()),
+        min_size=1,
+        max_size=3,
+    ),
 )
 def test_the_packs_of_a_page_have_its_rows(
     definition: str,
+    size: tuple[int, int],
     before: list[list[Step]],
     after: list[list[Step]],
-    pages: list[tuple[int, bool]],
+    pages: list[tuple[int, bool, bool]],
 ) -> None:
-    with lacking(definition, before, after) as (host, other):
-        for count, from_end in pages:
+    with lacking(definition, size, before, after) as (host, other):
+        for count, from_end, is_enough in pages:
+            first = other.page(count, from_end) if is_enough else None
             while wanted := other.packs_of_page(count, from_end):
-                other.load_all(wanted)
+                other.load_all(wanted, first)
             order = "DESC" if from_end else "ASC"
             query = f"SELECT * FROM t ORDER BY id {order} LIMIT {count}"  # noqa: S608
             assert other.rows(query) == host.rows(query)
 
 
 # One by one
-
-
-def filled(host: Host, count: int = 10) -> None:
-    host.commit(
-        *(f"INSERT INTO t VALUES ({n}, 'u{n}', {n})" for n in range(1, count + 1))  # noqa: S608
-    )
 
 
 @pytest.fixture
