@@ -7,9 +7,10 @@ made up; what is read is read on both.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.db import IntegrityError, transaction
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from s3cache.keeper.rounds import KeeperOptions
 from s3cache.keeper.run import keep_now
+from s3cache.replica import cut
 from tests.engine import Host, MakeHost
 from tests.library.models import Author, Book, Loan, Member, Tag
 
@@ -117,6 +119,13 @@ WRITES = [
     st.tuples(st.just(delete_tags), st.tuples(names)),
     st.tuples(st.just(lend), st.tuples(pks)),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _a_few_rows_first() -> Iterator[None]:
+    with patch.multiple(cut, MANY_ROWS=20, FEW_ROWS=3):
+        yield
+
 
 KEEP = KeeperOptions(pack_after=1, target=4096, grace=0.0)
 
