@@ -39,6 +39,7 @@ from .packs import (
     packs_of,
     parts_of,
     schema_of,
+    split,
     state_of,
     touched_by,
 )
@@ -598,8 +599,13 @@ class Run:
             replica.state = load_pack(replica.state, effect.body)
             return
         parts = [part for part in replica.absent if part.pack.key == effect.pack.key]
+        others = tuple(part for part in replica.absent if part not in parts)
+        if parts and effect.first:
+            first, *rest = split(parts[0], effect.body)
+            others += (*rest, *parts[1:])
+            parts = [first]
         replica.state = load_parts(replica.state, effect.body, parts, replica.touched)
-        replica.absent = tuple(p for p in replica.absent if p not in parts)
+        replica.absent = others
         left = {part.segment.table for part in replica.absent}
         replica.touched = frozenset(one for one in replica.touched if one[0] in left)
         task.host.changed()

@@ -33,7 +33,7 @@ from . import host
 from .database import apply
 from .host import Run, Task
 from .outbox import SendBatch
-from .packs import build_pack, load_parts, parts_of
+from .packs import build_pack, load_parts, parts_of, split
 from .scenario import Simulation
 from .store import DAY, Request
 
@@ -613,6 +613,14 @@ def lacking_again(stack):
             return original(run, task, effect)
 
     perform(stack, start_over=start_over)
+
+
+@breaks("5.6: of a pack that is loaded in part the replica lacks the rest")
+def rest_forgotten(stack):
+    def first_of(part, body):
+        return split(part, body)[:1]
+
+    stack.enter_context(patch.object(host, "split", first_of))
 
 
 @breaks("5.6: a keeper packs what is whole")

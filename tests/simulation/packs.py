@@ -111,6 +111,23 @@ def parts_of(catalog: Catalog) -> tuple[Part, ...]:
     )
 
 
+def split(part: Part, body: bytes) -> tuple[Part, ...]:
+    """The first row of ``part``, and its other ones if it has some."""
+    keys = sorted(
+        row[0]
+        for name, rows in json.loads(body)
+        for row in rows
+        if part.has(name, row[0])
+    )
+    if len(keys) < 2:
+        return (part,)
+    table, after, upto = part.segment.table, part.segment.after, part.segment.upto
+    return (
+        Part(part.pack, Segment(table, after, keys[0]), part.number),
+        Part(part.pack, Segment(table, keys[0], upto), part.number),
+    )
+
+
 def packs_of(parts: Iterable[Part]) -> list[Pack]:
     """The packs of ``parts``, in order."""
     packs = {part.pack.key: part.pack for part in parts}

@@ -835,14 +835,18 @@ class Simulation(Run):
         task.begin()
 
     def _reading(self, process: Process) -> Steps[Position]:
-        """Catch up, and then load what is read, if it needs a pack or two."""
+        """Catch up, and then load what is read, if it needs a pack or two.
+
+        Now and then it needs but a row of each.
+        """
         keys = self.plan.signing_keys
         position = yield from catch_up(keys)
         if process.host.on_demand:
             absent = sorted({one.pack.key for one in process.host.replica.absent})
             count = self.world.random.randint(0, min(len(absent), 2))
             some = self.world.random.sample(absent, count)
-            yield from load(frozenset(some), keys)
+            is_enough = position.number % 5 == 0
+            yield from load(frozenset(some), keys, is_enough)
         return position
 
     def _loading(

@@ -63,6 +63,7 @@ PINNED = {
     "untouched": (lacking, 2),
     "altered_in_part": (lacking, 15),
     "lacking_again": (lacking, 2),
+    "rest_forgotten": (lacking, 9),
     "packed_in_part": (lacking, 28),
     "repacked_whole": (lacking, 51),
     "lost_to_the_end": (dropped, 43),
