@@ -11,8 +11,9 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from tests.engine import Host, bucket, host, hosts, tables
+from tests.metrics.conftest import nothing_counted
 
-__all__ = ["bucket", "host", "hosts", "tables"]
+__all__ = ["bucket", "host", "hosts", "nothing_counted", "tables"]
 
 MakeClient = Callable[..., Client]
 
