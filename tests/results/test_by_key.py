@@ -904,7 +904,7 @@ def test_no_thread_sees_half_of_a_transaction(host: Host) -> None:
     set_all(keys, 0)
     warm(lambda: Gear.objects.in_bulk(keys))
     done = [0]
-    rounds = 60
+    rounds = 20
 
     def write() -> int:
         chance = random.Random(1)
